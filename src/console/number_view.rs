@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::page::Page;
 use super::view;
 
 /// A number in the number API.
@@ -39,6 +40,9 @@ pub(super) struct Number {
     /// Whether the agent answers.
     pub(super) active: bool,
     pub(super) connected: bool,
+    /// The fields that the configuration file sets.
+    #[serde(default)]
+    pub(super) set_in_configuration: Vec<String>,
     pub(super) hidden: bool,
 }
 
@@ -58,6 +62,21 @@ impl Number {
     /// The number after its alias, if it has one.
     pub(super) fn named(&self) -> String {
         view::with_alias(&self.alias, &self.number)
+    }
+
+    /// The labels of the fields that the configuration file sets.
+    pub(super) fn labels_of_configuration(&self, page: &Page) -> String {
+        let key = |field: &String| match field.as_str() {
+            "alias" => Some("numbers.alias"),
+            "callingEnabled" => Some("numbers.enable_calling"),
+            "answerUrl" => Some("numbers.answer_url"),
+            "fallbackUrl" => Some("numbers.fallback_url"),
+            "hangupUrl" => Some("numbers.hangup_url"),
+            "webhookUrl" => Some("numbers.webhook_url"),
+            _ => None,
+        };
+        let labels = self.set_in_configuration.iter().filter_map(key);
+        labels.map(|key| page.t(key)).collect::<Vec<_>>().join(", ")
     }
 
     pub(super) fn is_cloud(&self) -> bool {

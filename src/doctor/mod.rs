@@ -17,6 +17,7 @@ mod oidc;
 
 pub(crate) use meta::describe;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -27,8 +28,7 @@ use engine::answer::{Fetcher, RandomSource};
 use engine::config::Config;
 use engine::inbox::WebhookSettings;
 use engine::meta::{Graph, GraphConfig};
-use model::Clock;
-use model::Secret;
+use model::{Clock, E164, Secret};
 use store::Database;
 use store::{Archive, SealedValues, Setting, StoreError, WebhookUse};
 
@@ -109,7 +109,10 @@ pub struct Doctor {
     config: Config,
     /// The book from the configuration and the store, or from the configuration alone if the store
     /// can't be read.
+    /// The numbers and accounts in force, or as a start leaves them if the node does not run.
     book: Book,
+    /// The fields of numbers that a start or reload changes.
+    overwritten: BTreeMap<E164, Vec<&'static str>>,
     /// Why the store could not be read. `Err(None)` if the file or the tables do not exist yet.
     store: Result<(), Option<String>>,
     /// The damage of the store's file. `None` if none was found.
@@ -154,12 +157,20 @@ impl Doctor {
             Err(why) => (Contents::default(), Err(why)),
         };
         let Contents { settings, damage, sealed, dangling } = contents;
-        let (book, ..) = Book::read(config.admission(), settings, clock.wall());
         let simulated = config.meta.is_simulated();
         let runs = store::is_open(&config.store.database, &config.store.data_dir);
+        let (at_start, ..) = Book::read(config.admission(), settings.clone(), clock.wall());
+        let (book, overwritten) = if runs != Some(false) {
+            let in_force = Book::read_changed(config.admission(), settings, clock.wall());
+            let overwritten = overwritten(&at_start, &in_force);
+            (in_force, overwritten)
+        } else {
+            (at_start, BTreeMap::new())
+        };
         Ok(Self {
             config,
             book,
+            overwritten,
             store,
             damage,
             sealed,
@@ -189,6 +200,15 @@ impl Doctor {
         findings.extend(self.numbers().await);
         findings
     }
+}
+
+/// Returns the fields of each number that a start or reload changes to the file's values.
+fn overwritten(at_start: &Book, in_force: &Book) -> BTreeMap<E164, Vec<&'static str>> {
+    let numbers = at_start.all_numbers().filter_map(|number| {
+        let now = in_force.all_numbers().find(|now| now.number == number.number)?;
+        Some((number.number.clone(), number.set.overwrites(&now.set)))
+    });
+    numbers.filter(|(_, fields)| !fields.is_empty()).collect()
 }
 
 /// Limit of the search for damage in the store's file.

@@ -29,6 +29,14 @@ impl Doctor {
                 let fix = "restore that key and restart the node, or connect the number again with its token";
                 findings.push(Finding::failed("number", what, fix).of(number.number.as_str()));
             }
+            if let Some(fields) = self.overwritten.get(&number.number) {
+                let what = format!(
+                    "the configuration file has other values than those in force: {}",
+                    fields.join(", ")
+                );
+                let fix = "the next start or reload applies the file's: change them there, or remove them from it";
+                findings.push(Finding::warning("number", what, fix).of(number.number.as_str()));
+            }
             // With the app's id, Graph is asked for the current state instead.
             if let Some(why) =
                 number.set.at_meta.unsubscribed.as_ref().filter(|_| self.book.app().is_none())

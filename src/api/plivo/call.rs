@@ -282,7 +282,7 @@ async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
         let queued = matches!(status, Status::Queued);
         let filter = LiveFilter { queued, direction, from, to, subaccount };
         let skip = usize::try_from(page.offset).unwrap_or(usize::MAX);
-        let live = api.live.page_all(scope, &filter, skip, page.limit as usize).await;
+        let live = api.live.page_all(scope, &filter, skip, page.limit_of_uuids(query)).await;
         let mut response = ok(&ActiveCalls { calls: live.calls });
         name_silent(&mut response, &live.silent);
         return Ok(response);

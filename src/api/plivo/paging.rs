@@ -8,6 +8,8 @@ use super::query::{self, Pairs};
 
 /// Maximum and default number of objects on a page (`docs/reference/limits.md#l38`).
 const LIMIT_MAX: u32 = 20;
+/// Maximum number of UUIDs in a list without pages: as many as there are live calls at a node.
+const UUIDS_MAX: usize = 20_000;
 
 /// The page that a request selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,15 @@ pub(super) struct PageRequest {
 }
 
 impl PageRequest {
+    /// Returns the number of UUIDs to list. Without `limit`, all are listed, as by Plivo: the list has
+    /// no `meta` that names a next page.
+    pub(super) fn limit_of_uuids(self, pairs: &Pairs) -> usize {
+        match query::value(pairs, "limit") {
+            None => UUIDS_MAX,
+            Some(_) => self.limit as usize,
+        }
+    }
+
     pub(super) fn parse(pairs: &Pairs) -> Result<Self, PlivoError> {
         let limit = match query::value(pairs, "limit").map(str::parse) {
             None => LIMIT_MAX,

@@ -10,6 +10,7 @@ mod rules;
 mod settings;
 mod webhook;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -192,26 +193,34 @@ async fn evaluate(
     }
 }
 
-/// Sends the messages of one channel in order, each at most `PAUSES.len() + 1` times.
+/// Sends the messages of one channel in order. Each is sent again after `PAUSES`, and when another
+/// one comes, so that a new alert does not wait for the pause of an old one.
 async fn deliver(
     channel: Box<dyn Channel>,
     mut messages: mpsc::Receiver<Message>,
     stop: CancellationToken,
 ) {
-    while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
+    let mut waiting = VecDeque::new();
+    loop {
+        let next = match waiting.pop_front() {
+            Some(next) => Some(next),
+            None => stop.run_until_cancelled(messages.recv()).await.flatten(),
+        };
+        let Some(message) = next else { return };
         let (alert, name) = (message.report.alert.as_str(), channel.name());
-        let mut pauses = PAUSES.into_iter();
+        let mut pauses = PAUSES.into_iter().peekable();
         for attempt in 1.. {
             let sent = stop.run_until_cancelled(channel.send(&message, attempt)).await;
             let Some(Err(error)) = sent else { break };
-            let Some(pause) = pauses.next() else {
+            let Some(pause) = pauses.peek() else {
                 warn!(alert, channel = name, error, "failed to send an alert; giving up");
                 break;
             };
             warn!(alert, channel = name, error, attempt, "failed to send an alert; retrying");
-            let pause = tokio::time::sleep(Duration::from_secs(pause));
-            if stop.run_until_cancelled(pause).await.is_none() {
-                return;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_secs(*pause)) => drop(pauses.next()),
+                Some(next) = messages.recv(), if waiting.len() < WAITING_MAX => waiting.push_back(next),
             }
         }
     }
@@ -221,8 +230,7 @@ async fn deliver(
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_end_of_an_alert_is_reported_with_its_begin() {
+    fn message() -> Message {
         let report = Report {
             alert: Alert::WebhooksUnsigned,
             is_resolved: true,
@@ -230,7 +238,46 @@ mod tests {
             detail: "3 webhooks".to_owned(),
         };
         let at = Timestamp::from_secs(900);
-        let message = Message { id: Uuid::nil(), node: "a1".to_owned(), at, report };
+        Message { id: Uuid::nil(), node: "a1".to_owned(), at, report }
+    }
+
+    /// A channel that fails three times. It passes each attempt on.
+    struct Failing(mpsc::UnboundedSender<u32>);
+
+    impl Channel for Failing {
+        fn name(&self) -> &'static str {
+            "mail"
+        }
+
+        fn send<'a>(&'a self, _: &'a Message, attempt: u32) -> BoxFuture<'a, Result<(), String>> {
+            let failed = self.0.send(attempt).is_err() || attempt <= 3;
+            let sent = if failed { Err("no answer".to_owned()) } else { Ok(()) };
+            Box::pin(std::future::ready(sent))
+        }
+    }
+
+    #[tokio::test]
+    #[allow(clippy::disallowed_methods, reason = "a test reads what it has caused")]
+    async fn a_new_alert_does_not_wait_for_the_pause_of_an_old_one() {
+        let (attempts, mut attempted) = mpsc::unbounded_channel();
+        let (queue, messages) = mpsc::channel(WAITING_MAX);
+        let delivery = deliver(Box::new(Failing(attempts)), messages, CancellationToken::new());
+        let delivery = tokio::spawn(delivery);
+        // With the pauses alone, the fourth attempt would take 36 s.
+        let attempts = async {
+            for attempt in 1..=4 {
+                queue.send(message()).await.unwrap();
+                assert_eq!(attempted.recv().await, Some(attempt));
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), attempts).await.unwrap();
+        drop(queue);
+        delivery.abort();
+    }
+
+    #[test]
+    fn the_end_of_an_alert_is_reported_with_its_begin() {
+        let message = message();
         let json: serde_json::Value = serde_json::from_str(&message.json()).unwrap();
         assert_eq!(json["type"], "alert.resolved");
         assert_eq!(json["data"]["since"], Timestamp::from_secs(60).rfc3339());

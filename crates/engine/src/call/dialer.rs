@@ -604,7 +604,7 @@ impl Dialer {
             callbacks: add_participant_failed(&setup, cause)
                 .map(|notice| services.callback(&setup, notice))
                 .into_iter()
-                .chain(services.reports(&setup, &summary, false))
+                .chain(services.reports_of_unplaced(&setup, &summary))
                 .collect(),
             farewell: None,
         };

@@ -1,6 +1,7 @@
 //! The mailbox of a call: a bounded queue of stamped inputs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,32 @@ pub(super) struct Mailbox {
     /// Sender of boxed messages, because the channel allocates blocks of 32 entries for each call.
     sender: mpsc::Sender<Box<Envelope>>,
     clock: model::Clock,
+    keys: Arc<KeyRate>,
+}
+
+/// Rate limit for the keys of a call, since an application may have a callback for each: 20 per
+/// second, and 64 at once, as many as a phone may send in one message.
+#[derive(Debug)]
+struct KeyRate {
+    epoch: Instant,
+    /// Milliseconds after `epoch` up to which the keys so far take.
+    used_until: AtomicU64,
+}
+
+const KEY_MS: u64 = 50;
+const KEYS_AT_ONCE: u64 = 64;
+
+impl KeyRate {
+    /// Counts a key. Returns `false` if it is one too many.
+    fn take(&self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.epoch).as_millis();
+        let now = u64::try_from(since).unwrap_or(u64::MAX);
+        let next = |used: u64| {
+            let until = used.max(now).saturating_add(KEY_MS);
+            (until <= now.saturating_add(KEY_MS * KEYS_AT_ONCE)).then_some(until)
+        };
+        self.used_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
 }
 
 impl Mailbox {
@@ -97,9 +124,13 @@ impl Mailbox {
         !self.sender.is_closed()
     }
 
-    /// Sends an input, stamped with the current time. Returns `false` if the call has ended or the
-    /// mailbox is full.
+    /// Sends an input, stamped with the current time. Returns `false` if the call has ended, if the
+    /// mailbox is full, or if the input is a key beyond the rate of keys.
     pub(super) fn tell(&self, input: Input) -> bool {
+        if matches!(input, Input::Digit { .. }) && !self.keys.take(self.clock.now()) {
+            crate::count_refused(metric::queue::MAILBOX);
+            return false;
+        }
         self.put(Message::Input(input))
     }
 
@@ -162,5 +193,30 @@ pub(super) fn mailbox(
     clock: &model::Clock,
 ) -> (Mailbox, mpsc::Receiver<Box<Envelope>>) {
     let (sender, inbox) = mpsc::channel(MAILBOX);
-    (Mailbox { call, sender, clock: clock.clone() }, inbox)
+    let keys = Arc::new(KeyRate { epoch: clock.now(), used_until: AtomicU64::new(0) });
+    (Mailbox { call, sender, clock: clock.clone(), keys }, inbox)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Digit;
+
+    #[test]
+    fn r10_a_call_takes_20_keys_a_second_after_64_at_once() {
+        let clock = model::Clock::stepped(model::Timestamp::default());
+        let (mailbox, mut inbox) = mailbox(CallUuid(uuid::Uuid::nil()), &clock);
+        let press = || {
+            (0..100)
+                .filter(|_| {
+                    mailbox.tell(Input::Digit { leg: Leg::A, digit: Digit::from_event(1).unwrap() })
+                })
+                .count()
+        };
+        assert_eq!(press(), 64);
+        clock.step(Duration::from_secs(1));
+        assert_eq!(press(), 20);
+        assert!(mailbox.tell(Input::Timer), "other inputs are not limited");
+        assert_eq!(std::iter::from_fn(|| inbox.try_recv().ok()).count(), 85);
+    }
 }

@@ -16,6 +16,8 @@ pub struct EndedCall<'a> {
     pub said: &'a [DialogueLine],
     /// Whether the phones of endpoints were dialled and nobody has answered since.
     pub phones_unanswered: bool,
+    /// Whether an outbound call was placed at Graph, or tried to be.
+    pub was_placed: bool,
 }
 
 /// Receives the events of calls. No method may block or wait.

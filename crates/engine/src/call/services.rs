@@ -136,6 +136,24 @@ impl Services {
         reports
     }
 
+    /// Like [`Services::reports`], for an outbound call that was never placed.
+    pub(super) fn reports_of_unplaced(
+        &self,
+        setup: &CallSetup,
+        summary: &Summary,
+    ) -> Vec<NewCallback> {
+        let mut reports = self.hangup_callback(setup, summary.hangup.clone());
+        let (said, phones_unanswered, was_placed) = (&[][..], false, false);
+        reports.extend(self.news_of(EndedCall {
+            setup,
+            summary,
+            said,
+            phones_unanswered,
+            was_placed,
+        }));
+        reports
+    }
+
     /// Like [`Services::reports`], for a call of an earlier process with this conversation.
     pub(super) fn reports_of(
         &self,
@@ -144,7 +162,14 @@ impl Services {
         said: &[DialogueLine],
     ) -> Vec<NewCallback> {
         let mut reports = self.hangup_callback(setup, summary.hangup.clone());
-        reports.extend(self.news_of(EndedCall { setup, summary, said, phones_unanswered: false }));
+        let (phones_unanswered, was_placed) = (false, true);
+        reports.extend(self.news_of(EndedCall {
+            setup,
+            summary,
+            said,
+            phones_unanswered,
+            was_placed,
+        }));
         reports
     }
 
@@ -156,7 +181,7 @@ impl Services {
         phones_unanswered: bool,
     ) -> Vec<NewCallback> {
         let said = &self.author.said(setup.call);
-        self.news_of(EndedCall { setup, summary, said, phones_unanswered })
+        self.news_of(EndedCall { setup, summary, said, phones_unanswered, was_placed: true })
     }
 
     fn news_of(&self, call: EndedCall<'_>) -> Vec<NewCallback> {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::author;
 use super::call_clock::CallClock;
@@ -68,6 +68,10 @@ pub(super) use tapes::MovedRecording;
 #[cfg(any(test, feature = "test-util"))]
 pub const PANICS: &str = "brings it down";
 
+/// Maximum number of callbacks of a call besides those of [`CallbackKind::Ring`], of the end and of
+/// recordings. A caller can cause one with each key.
+const CALLBACKS_MAX: u32 = 5_000;
+
 /// A running call: the machine, and the parts that execute its outputs.
 struct Shell {
     context: Context,
@@ -83,6 +87,8 @@ struct Shell {
     stream: CallStream,
     recordings: CallRecordings,
     requests: Requests,
+    /// Number of callbacks besides those of [`CallbackKind::Ring`], of the end and of recordings.
+    callbacks: u32,
     report: Report,
     /// Outputs that wait until the call has left a room of another node, each with the time of its
     /// step and whether it is the call's last step.
@@ -127,6 +133,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
         stream: CallStream::default(),
         recordings: CallRecordings::default(),
         requests: Requests::new(setup.wacid.clone()),
+        callbacks: 0,
         report: Report::default(),
         outputs: VecDeque::new(),
         leaving: None,
@@ -453,7 +460,20 @@ impl Shell {
                         return self.recognition.send_interim(call, callback);
                     }
                     CallbackKind::Action => self.recognition.discard_interims(),
-                    _ => {}
+                    CallbackKind::Hangup
+                    | CallbackKind::Ring
+                    | CallbackKind::Recording
+                    | CallbackKind::Transcription => {}
+                    _ => {
+                        self.callbacks = self.callbacks.saturating_add(1);
+                        match self.callbacks {
+                            ..CALLBACKS_MAX => {}
+                            CALLBACKS_MAX => {
+                                warn!("no further callbacks of events: a call has at most 5,000")
+                            }
+                            _ => return,
+                        }
+                    }
                 }
                 call.write_callback(call.callback(callback));
             }

@@ -128,7 +128,7 @@ impl CallNews for CallReports {
     }
 
     fn ended(&self, ended: EndedCall<'_>) -> Vec<NewCallback> {
-        let EndedCall { setup, summary, said, phones_unanswered } = ended;
+        let EndedCall { setup, summary, said, phones_unanswered, was_placed } = ended;
         let Some(call) = self.user_call(setup) else { return Vec::new() };
         let time = |at: CallTime| setup.started.plus(std::time::Duration::from_millis(at.0));
         let missed = setup.direction == Direction::Inbound && summary.answered.is_none();
@@ -183,7 +183,8 @@ impl CallNews for CallReports {
             draft: None,
             turn: None,
         };
-        if self.timeline.add(&call.number, came).is_err() {
+        // The user does not know of a call that was never placed.
+        if was_placed && self.timeline.add(&call.number, came).is_err() {
             tracing::warn!(call_uuid = %setup.call, "store queue full; call not added to its conversation");
         }
         let kinds = if missed { &["call.missed", "call.ended"][..] } else { &["call.ended"] };

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::super::super::Api;
 use super::super::response::{Timestamp3339, etag};
-use engine::admission::book::{Book, Link, Number, NumberSet, Registration};
+use engine::admission::book::{Book, FileKeys, Link, Number, NumberSet, Registration};
 use engine::numbers::{platform_of, quality_of};
 use model::Origin;
 
@@ -70,6 +70,9 @@ pub(super) struct NumberView {
     connected: bool,
     /// Whether lists omit the number, because it was disconnected with `hide`.
     hidden: bool,
+    /// The fields that the configuration file sets. Its values take effect again at the next start or
+    /// reload of the node.
+    set_in_configuration: Vec<&'static str>,
     pub(super) live_calls: u32,
     pub(super) open_conversations: u64,
 }
@@ -174,6 +177,7 @@ impl NumberView {
             default_webhook: routed.webhook,
             connected: !set.disconnected,
             hidden: set.hidden,
+            set_in_configuration: set.file.as_ref().map(FileKeys::fields).unwrap_or_default(),
             // Filled in by the caller, with one query for a whole page.
             live_calls: 0,
             open_conversations: 0,

@@ -25,7 +25,7 @@ pub use keeper::{ChangeError, Keeper, OpenError};
 pub use link::Link;
 pub use numbers::{ConnectRefusal, MetaApp};
 pub use panel::{
-    Calling, Configuration, ConnectedNumber, Drift, MetaState, NumberSet, Registration,
+    Calling, Configuration, ConnectedNumber, Drift, FileKeys, MetaState, NumberSet, Registration,
 };
 pub use tokens::RotateError;
 
@@ -80,9 +80,14 @@ impl Book {
         Reading::begin(file, settings, now).run()
     }
 
-    /// Builds a book after another node has changed the stored settings. The configuration does not
-    /// overwrite them: that happens only when a node reads its file.
-    fn read_changed(file: AdmissionSettings<'_>, settings: Vec<Setting>, now: Timestamp) -> Self {
+    /// Builds a book with the settings in force, which may have been changed since the configuration
+    /// was read. The configuration does not overwrite them: that happens only when a node reads its
+    /// file.
+    pub fn read_changed(
+        file: AdmissionSettings<'_>,
+        settings: Vec<Setting>,
+        now: Timestamp,
+    ) -> Self {
         Reading { overwrites: false, ..Reading::begin(file, settings, now) }.run().0
     }
 

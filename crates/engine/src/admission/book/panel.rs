@@ -60,6 +60,22 @@ pub struct FileKeys {
     calls_per_number: Option<Overlay<Option<u32>>>,
 }
 
+impl FileKeys {
+    /// Returns the fields of the number API that the configuration sets.
+    pub fn fields(&self) -> Vec<&'static str> {
+        let fields = [
+            ("alias", self.alias.is_some()),
+            ("callingEnabled", self.calling_enabled.is_some()),
+            ("answerUrl", self.answer.is_some()),
+            ("fallbackUrl", self.fallback.is_some()),
+            ("hangupUrl", self.hangup.is_some()),
+            ("webhookUrl", self.webhook_url.is_some()),
+            ("callsPerNumber", self.calls_per_number.is_some()),
+        ];
+        fields.into_iter().filter_map(|(field, is_set)| is_set.then_some(field)).collect()
+    }
+}
+
 /// The value that the configuration sets for a key, and that of the API, which takes effect again
 /// when the key is removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,6 +235,22 @@ impl NumberSet {
         Overlay::renew(&mut keys.webhook_url, &mut self.webhook_url, webhook_url, is_of_api);
         let calls = file.calls_per_number.map(Some);
         Overlay::renew(&mut keys.calls_per_number, &mut self.calls_per_number, calls, is_of_api);
+    }
+
+    /// Returns the fields of the number API that the configuration sets to other values than those
+    /// in `other`. `self` is the number as the next start or reload leaves it.
+    pub fn overwrites(&self, other: &Self) -> Vec<&'static str> {
+        let differs = |field: &&str| match *field {
+            "alias" => self.alias != other.alias,
+            "callingEnabled" => self.calling_enabled != other.calling_enabled,
+            "answerUrl" => self.answer != other.answer,
+            "fallbackUrl" => self.fallback != other.fallback,
+            "hangupUrl" => self.hangup != other.hangup,
+            "webhookUrl" => self.webhook_url != other.webhook_url,
+            _ => self.calls_per_number != other.calls_per_number,
+        };
+        let set = self.file.as_ref().map(FileKeys::fields).unwrap_or_default();
+        set.into_iter().filter(differs).collect()
     }
 
     /// Compares Meta's known settings with those set here.

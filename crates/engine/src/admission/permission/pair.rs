@@ -468,10 +468,15 @@ impl Pair {
     }
 
     /// Whether Graph may know better: it has contradicted this state, or was never queried about a
-    /// user who has not answered a request. The user may have permitted calls before this node knew
-    /// the number.
+    /// user who has not answered a request or of whom nothing is known. The user may have permitted
+    /// calls before this node knew the number, or while it did not enforce permissions.
     pub fn is_doubtful(&self) -> bool {
-        self.doubtful || self.state == State::Requested && self.checked.is_none()
+        let is_open = match self.state {
+            State::Requested => true,
+            State::None => self.lost.is_none(),
+            State::Temporary { .. } | State::Permanent => false,
+        };
+        self.doubtful || is_open && self.checked.is_none()
     }
 
     /// Whether the state has no effect any more, so that it can be deleted.

@@ -60,6 +60,7 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
         stream: CallStream::default(),
         recordings: CallRecordings::default(),
         requests: Requests::resumed(snapshot.wacid, snapshot.farewell),
+        callbacks: 0,
         report: snapshot.report,
         outputs: std::collections::VecDeque::new(),
         leaving: None,
