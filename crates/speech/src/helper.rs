@@ -246,9 +246,6 @@ pub(super) struct RecognisedWords {
     pub(super) text: String,
     /// The confidence from 0 to 1.
     pub(super) confidence: f32,
-    /// The probability that the speaker has finished, judged by the words alone, from 0 to 1. `None`
-    /// without words.
-    pub(super) finished: Option<f32>,
 }
 
 /// A request to estimate whether a speaker has finished.
@@ -301,14 +298,14 @@ fn recognise(
             load(detector, folder, SpeechDetector::load)?.has_speech(pcm)
         })?;
         if !has_speech {
-            return Ok(RecognisedWords { text: String::new(), confidence: 0.0, finished: None });
+            return Ok(RecognisedWords { text: String::new(), confidence: 0.0 });
         }
     }
     let model = load(loaded, &request.folder, Whisper::load)?;
-    let Words { text, confidence, finished } = neural::run_on_threads(|| {
+    let Words { text, confidence } = neural::run_on_threads(|| {
         model.recognise(pcm, &request.hints, request.beam.clamp(1, BEAM_MAX))
     })?;
-    Ok(RecognisedWords { text, confidence, finished })
+    Ok(RecognisedWords { text, confidence })
 }
 
 /// The reason why speech could not be recognised.

@@ -30,30 +30,6 @@ const WAIT_MAX: Duration = Duration::from_millis(600);
 /// Time limit of an estimate, which takes about a tenth of a second.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Coefficients of an estimate from sound and words, fitted like those of the words alone.
-const SOUND_FACTOR: f32 = 0.78;
-const WORDS_FACTOR: f32 = 0.9;
-const OFFSET: f32 = -2.2;
-/// Probabilities are kept so far from 0 and 1 before their logit.
-const MARGIN: f32 = 0.001;
-
-/// Returns the probability that the speaker has finished, from its estimates by the sound and by the
-/// words alone. All are from 0 to 1.
-pub fn with_words(sound: f32, words: f32) -> f32 {
-    sigmoid(SOUND_FACTOR * logit(sound) + WORDS_FACTOR * logit(words) + OFFSET)
-}
-
-/// The logarithm of the odds of a probability.
-pub(crate) fn logit(probability: f32) -> f32 {
-    let probability = probability.clamp(MARGIN, 1.0 - MARGIN);
-    (probability / (1.0 - probability)).ln()
-}
-
-/// The inverse of [`logit`].
-pub(crate) fn sigmoid(logit: f32) -> f32 {
-    1.0 / (1.0 + (-logit).exp())
-}
-
 /// The reason why there is no estimate.
 #[derive(Debug, thiserror::Error)]
 pub enum EstimateError {

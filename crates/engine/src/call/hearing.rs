@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -24,10 +24,8 @@ use media::opus::Rate;
 use media::voice::VoiceDetector;
 use media::workers::{Job, JobStatus, Workers};
 use media::{FRAME_MS, TapReader};
-use speech::recognise::{
-    InterimResult, Recognisers, RecognitionOptions, UtteranceAudio, WordsEstimate,
-};
-use speech::turn_estimator::{SAMPLES_MAX, TurnEstimator, with_words};
+use speech::recognise::{InterimResult, Recognisers, RecognitionOptions, UtteranceAudio};
+use speech::turn_estimator::{SAMPLES_MAX, TurnEstimator};
 
 /// Frames before the first voiced frame that belong to the utterance: a soft onset, and the four
 /// frames that the voice detector needs.
@@ -48,9 +46,6 @@ const PAUSE_WITH_TURN_MODEL_MS: u64 = 200;
 /// Maximum number of buffered frames of a longer pause. More than the largest `speechEndTimeout`
 /// allows.
 const PAUSED_MAX: usize = 600;
-/// Maximum time for which an estimate waits for the words. With the pause and the model's own time, it
-/// is reported before a second of silence ends the speech.
-const WORDS_WAIT_MAX: Duration = Duration::from_millis(450);
 /// Maximum number of samples that are held for another process: 10 s, more than a hand-over takes.
 const HELD_MAX: usize = 160_000;
 
@@ -120,25 +115,15 @@ impl Hearing {
         let (to, sound) = UtteranceAudio::new();
         let told =
             EventReporter { recognition, mailbox: with.mailbox.clone(), state: state.clone() };
-        let options = RecognitionOptions {
-            language: how.language.clone(),
-            hints: how.hints.clone(),
-            model: how.model.clone(),
-            interim: how.interim,
-            profanity_filter: how.profanity_filter,
-            is_live: true,
-        };
-        let turns = with
-            .recognisers
-            .turn_estimator(&how.language)
-            .filter(|_| !how.fixed_silence)
-            .map(|estimator| {
-                let (turns, pauses) = TurnAudio::new();
-                let words = with.recognisers.estimates_turns(&options).then(|| sound.estimates());
-                let estimates = estimate_turns(estimator, pauses, words, told.clone());
-                with.tasks.spawn(estimates.in_current_span());
-                turns
-            });
+        let turns =
+            with.recognisers.turn_estimator(&how.language).filter(|_| !how.fixed_silence).map(
+                |estimator| {
+                    let (turns, pauses) = TurnAudio::new();
+                    let estimates = estimate_turns(estimator, pauses, told.clone());
+                    with.tasks.spawn(estimates.in_current_span());
+                    turns
+                },
+            );
         let mut utterance = Utterance {
             line,
             detector: Some(UtteranceDetector::new(to, turns)),
@@ -149,7 +134,7 @@ impl Hearing {
         let utterance = Arc::new(Mutex::new(utterance));
         with.workers.add(Box::new(UtteranceJob(utterance.clone())));
         let (recognisers, journal) = (with.recognisers.clone(), with.journal.clone());
-        let task = understand(recognisers, options, sound, told, journal).in_current_span();
+        let task = understand(recognisers, how.clone(), sound, told, journal).in_current_span();
         let task = with.tasks.spawn(task).abort_handle();
         Self { recognition, settings: how, state, utterance, task }
     }
@@ -236,11 +221,22 @@ impl EventReporter {
 /// Runs the recogniser on the audio to its end and reports the result.
 async fn understand(
     recognisers: Recognisers,
-    options: RecognitionOptions,
+    how: RecognitionSettings,
     mut sound: UtteranceAudio,
     told: EventReporter,
     journal: EventLogWriter,
 ) {
+    let RecognitionSettings {
+        language,
+        hints,
+        model,
+        interim,
+        profanity_filter,
+        hidden: _,
+        fixed_silence: _,
+    } = how;
+    let ask =
+        RecognitionOptions { language, hints, model, interim, profanity_filter, is_live: true };
     // Don't start the recogniser before there is speech.
     if !sound.wait_for_speech().await {
         return;
@@ -249,12 +245,12 @@ async fn understand(
     let interims = move |InterimResult { stable, unstable, stability }| {
         so_far.tell(SpeechEvent::Interim { stable, unstable, stability });
     };
-    match recognisers.recognise(&options, &mut sound, interims).await {
+    match recognisers.recognise(&ask, &mut sound, interims).await {
         Ok(said) => {
             journal.trace(&Trace::Recognised {
                 recognition: told.recognition,
                 recogniser: said.recogniser.to_owned(),
-                language: options.language,
+                language: ask.language,
             });
             told.tell(SpeechEvent::Understood { text: said.text, confidence: said.confidence })
         }
@@ -271,8 +267,6 @@ struct Pause {
     number: u64,
     /// The speech before the pause, with the pause.
     pcm: Arc<Vec<i16>>,
-    /// Number of samples of the utterance that were passed to the recogniser.
-    samples: usize,
 }
 
 /// The pauses of an utterance whose turn is to be estimated. Only the latest one is kept.
@@ -307,23 +301,16 @@ impl TurnAudio {
         self.current.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Requests an estimate. `samples` were passed to the recogniser.
-    fn begin_pause(&self, samples: usize) {
+    /// Requests an estimate.
+    fn begin_pause(&self) {
         let pcm = Arc::new(self.pcm.iter().copied().collect());
-        let number = self.current.load(Ordering::Acquire);
-        self.to.send_replace(Some(Pause { number, pcm, samples }));
+        self.to.send_replace(Some(Pause { number: self.current.load(Ordering::Acquire), pcm }));
     }
 }
 
 /// Estimates the turn in each pause, until the utterance ends. An estimate in progress is completed,
-/// because a helper cannot interrupt it, but not reported if the caller speaks again. `words` are the
-/// estimates of the recogniser, if it makes any.
-async fn estimate_turns(
-    estimator: TurnEstimator,
-    mut pauses: Pauses,
-    mut words: Option<watch::Receiver<Option<WordsEstimate>>>,
-    told: EventReporter,
-) {
+/// because a helper cannot interrupt it, but not reported if the caller speaks again.
+async fn estimate_turns(estimator: TurnEstimator, mut pauses: Pauses, told: EventReporter) {
     estimator.prepare().await;
     while pauses.latest.changed().await.is_ok() {
         let pause = pauses.latest.borrow_and_update().clone();
@@ -332,42 +319,16 @@ async fn estimate_turns(
                 && told.state.load(Ordering::Acquire) == HEARING
         };
         let Some(pause) = pause.filter(is_current) else { continue };
-        let sound = match estimator.estimate(&pause.pcm).await {
-            Ok(sound) => sound,
-            Err(error) => {
-                warn!(%error, "turn estimate failed");
-                continue;
-            }
-        };
-        let words = match &mut words {
-            Some(words) if is_current(&pause) => words_before(&pause, words).await,
-            _ => None,
-        };
-        if is_current(&pause) {
-            let finished = words.map_or(sound, |words| with_words(sound, words));
-            told.tell(SpeechEvent::Turn {
+        match estimator.estimate(&pause.pcm).await {
+            Ok(finished) if is_current(&pause) => told.tell(SpeechEvent::Turn {
                 // Rounded down, so that 100 means certainty.
                 finished: (finished.clamp(0.0, 1.0) * 100.0) as u8,
                 model: estimator.name().to_owned(),
-                with_words: words.is_some(),
-            });
+            }),
+            Ok(_) => {}
+            Err(error) => warn!(%error, "turn estimate failed"),
         }
     }
-}
-
-/// Waits for the recogniser's estimate of the speech before a pause. Returns `None` if there is none in
-/// time, or no words.
-async fn words_before(
-    pause: &Pause,
-    estimates: &mut watch::Receiver<Option<WordsEstimate>>,
-) -> Option<f32> {
-    let covers = |estimate: &Option<WordsEstimate>| {
-        estimate.is_some_and(|estimate| estimate.samples >= pause.samples)
-    };
-    let estimate = tokio::time::timeout(WORDS_WAIT_MAX, estimates.wait_for(covers)).await;
-    let estimate = *estimate.ok()?.ok()?;
-    // Further speech is part of the next pause.
-    estimate.filter(|estimate| estimate.samples == pause.samples)?.finished
 }
 
 /// Reads the leg's audio.
@@ -435,8 +396,6 @@ struct UtteranceDetector {
     begun: bool,
     /// Frames that are not passed on yet: before the first voice, or during a pause.
     kept: VecDeque<Vec<i16>>,
-    /// Number of samples that were passed on.
-    passed: usize,
     /// `None` if turns are not estimated.
     turns: Option<TurnAudio>,
 }
@@ -450,7 +409,6 @@ impl UtteranceDetector {
             voice: None,
             begun: false,
             kept: VecDeque::new(),
-            passed: 0,
             turns,
         }
     }
@@ -497,7 +455,7 @@ impl UtteranceDetector {
             turns.push(pcm, if self.begun { SAMPLES_MAX } else { ONSET * pcm.len() });
             match event {
                 Some(SpeechEvent::Began) => turns.end_pause(),
-                Some(SpeechEvent::Ended { .. }) => turns.begin_pause(self.passed),
+                Some(SpeechEvent::Ended { .. }) => turns.begin_pause(),
                 _ => {}
             }
         }
@@ -509,11 +467,8 @@ impl UtteranceDetector {
         self.kept.push_back(pcm.to_vec());
         if self.voice.is_some_and(|(_, last, _)| self.at - last <= TAIL) {
             for frame in self.kept.drain(..) {
-                let samples = frame.len();
                 // If the recogniser is a minute behind, the rest is dropped.
-                if self.to.try_send(frame).is_ok() {
-                    self.passed += samples;
-                }
+                let _ = self.to.try_send(frame);
             }
         }
         let most = if self.begun { PAUSED_MAX } else { ONSET };
@@ -578,7 +533,7 @@ mod tests {
 
     #[test]
     fn the_turn_of_each_pause_is_estimated_until_the_caller_speaks_again() {
-        let (to, mut from) = mpsc::channel(10_000);
+        let (to, _from) = mpsc::channel(10_000);
         let (turns, mut pauses) = TurnAudio::new();
         let mut detector = UtteranceDetector::new(to, Some(turns));
         let mut push = |frames, loud| -> Vec<SpeechEvent> {
@@ -589,8 +544,6 @@ mod tests {
         push(60, true);
         assert_eq!(push(13, false), [SpeechEvent::Ended { ago_ms: 200 }]);
         let pause = pauses.latest.borrow_and_update().clone().unwrap();
-        let passed: usize = std::iter::from_fn(|| from.try_recv().ok()).map(|pcm| pcm.len()).sum();
-        assert_eq!(pause.samples, passed);
         // The onset, the voice, and the pause until its report.
         assert_eq!(pause.pcm.len(), (ONSET - 3 + 60 + 10) * FRAME);
         let current = || pauses.current.load(Ordering::Acquire);

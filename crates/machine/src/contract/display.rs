@@ -392,10 +392,7 @@ impl Display for SpeechEvent {
             Self::Began => f.write_str("began"),
             Self::Lasting => f.write_str("lasting"),
             Self::Ended { ago_ms } => write!(f, "ended {ago_ms} ms ago"),
-            Self::Turn { finished, model, with_words } => {
-                let words = if *with_words { " and words" } else { "" };
-                write!(f, "turn finished {finished} % ({model}{words})")
-            }
+            Self::Turn { finished, model } => write!(f, "turn finished {finished} % ({model})"),
             Self::Interim { stable, unstable, stability } => {
                 write!(f, "interim {stable:?} {unstable:?} {stability} %")
             }

@@ -65,13 +65,7 @@ pub enum SpeechEvent {
     /// The caller pauses. A model that heard the speech so far estimates that the caller has
     /// finished with the probability `finished`, in per cent. It is reported between `Ended` and
     /// the next `Began`, or not at all.
-    Turn {
-        finished: u8,
-        model: String,
-        /// Whether the recognised words are part of the estimate, which makes it more reliable.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        with_words: bool,
-    },
+    Turn { finished: u8, model: String },
     /// An interim result that contains words. Two successive results differ.
     Interim {
         /// The words that were also in the previous result.

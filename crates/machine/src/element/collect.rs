@@ -304,9 +304,9 @@ impl InputCollector {
                 }
                 Phase::Transcribing => {}
             },
-            SpeechEvent::Turn { finished, model: _, with_words } => {
+            SpeechEvent::Turn { finished, model: _ } => {
                 if phase != Phase::Transcribing {
-                    speech_input.turn(env.ctx, finished, with_words);
+                    speech_input.turn(env.ctx, finished);
                 }
             }
             SpeechEvent::Interim { stable, unstable, stability } => {

@@ -24,14 +24,10 @@ const SILENCE_MS: u64 = 1_000;
 const POSSIBLY_FINISHED_SILENCE_MS: u64 = 1_500;
 /// Silence in milliseconds that ends speech that is probably unfinished.
 const UNFINISHED_SILENCE_MS: u64 = 2_500;
-/// Probabilities in per cent from which speech is certainly or possibly finished, judged by the sound
+/// Probabilities in per cent from which speech is certainly or possibly finished
 /// (docs/speech.md#turn-taking has the measurements).
 const CERTAINLY_FINISHED: u8 = 98;
 const POSSIBLY_FINISHED: u8 = 50;
-/// The same, judged by sound and words. As many finished sentences reach the first one, and fewer
-/// unfinished ones.
-const CERTAINLY_FINISHED_WITH_WORDS: u8 = 80;
-const POSSIBLY_FINISHED_WITH_WORDS: u8 = 20;
 
 /// Time in milliseconds after which a paused prompt continues if a short voice contained no words
 /// (docs/reference/xml.md#barge-in).
@@ -240,9 +236,9 @@ impl SpeechInput {
     }
 
     /// Handles an estimate of whether the caller, who is silent, has finished.
-    pub(super) fn turn(&mut self, ctx: &mut CallContext, finished: u8, with_words: bool) {
+    pub(super) fn turn(&mut self, ctx: &mut CallContext, finished: u8) {
         if self.end_ms.is_none() && !self.speaking {
-            self.end_after_silence(ctx, silence_ms(finished, with_words));
+            self.end_after_silence(ctx, silence_ms(finished));
         }
     }
 
@@ -305,14 +301,11 @@ impl SpeechInput {
     }
 }
 
-/// Returns the silence in milliseconds that ends speech which is finished with this probability, in per
-/// cent, judged by the sound or also by the words.
-fn silence_ms(finished: u8, with_words: bool) -> u64 {
-    match (with_words, finished) {
-        (false, CERTAINLY_FINISHED..) | (true, CERTAINLY_FINISHED_WITH_WORDS..) => 0,
-        (false, POSSIBLY_FINISHED..) | (true, POSSIBLY_FINISHED_WITH_WORDS..) => {
-            POSSIBLY_FINISHED_SILENCE_MS
-        }
+/// Returns the silence in milliseconds that ends speech which is finished with this probability.
+fn silence_ms(finished: u8) -> u64 {
+    match finished {
+        CERTAINLY_FINISHED.. => 0,
+        POSSIBLY_FINISHED.. => POSSIBLY_FINISHED_SILENCE_MS,
         _ => UNFINISHED_SILENCE_MS,
     }
 }
@@ -327,13 +320,9 @@ mod tests {
 
     #[test]
     fn the_less_speech_is_finished_the_longer_is_the_silence_that_ends_it() {
-        let by_sound = [(100, 0), (98, 0), (97, 1_500), (50, 1_500), (49, 2_500), (0, 2_500)];
-        let with_words = [(100, 0), (80, 0), (79, 1_500), (20, 1_500), (19, 2_500), (0, 2_500)];
-        for (finished, silence) in by_sound {
-            assert_eq!(silence_ms(finished, false), silence, "{finished}");
-        }
-        for (finished, silence) in with_words {
-            assert_eq!(silence_ms(finished, true), silence, "{finished} with words");
+        let silences = [(100, 0), (98, 0), (97, 1_500), (50, 1_500), (49, 2_500), (0, 2_500)];
+        for (finished, silence) in silences {
+            assert_eq!(silence_ms(finished), silence, "{finished}");
         }
     }
 }

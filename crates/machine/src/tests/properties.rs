@@ -294,11 +294,7 @@ impl Observer {
                     4 => SpeechEvent::Understood { text: String::new(), confidence: 100 },
                     5 => SpeechEvent::Understood { text: SAID.to_owned(), confidence: 87 },
                     6 => SpeechEvent::Failed { reason: "gone".to_owned() },
-                    7 => SpeechEvent::Turn {
-                        finished: 40 + 60 * by,
-                        model: "model".to_owned(),
-                        with_words: *by == 0,
-                    },
+                    7 => SpeechEvent::Turn { finished: 40 + 60 * by, model: "model".to_owned() },
                     _ => SpeechEvent::Unavailable,
                 },
             },

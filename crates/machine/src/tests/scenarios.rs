@@ -471,11 +471,9 @@ fn speech_event(words: &[&str]) -> SpeechEvent {
         ["ended", ago_ms, "ms", "ago"] => {
             SpeechEvent::Ended { ago_ms: ago_ms.parse().expect("milliseconds") }
         }
-        ["turn", finished, model, words @ ..] => SpeechEvent::Turn {
-            finished: per_cent(finished),
-            model: (*model).to_owned(),
-            with_words: words == ["and", "words"],
-        },
+        ["turn", finished, model] => {
+            SpeechEvent::Turn { finished: per_cent(finished), model: (*model).to_owned() }
+        }
         ["interim", stability, text @ ..] => {
             let text = text.join(" ");
             let (stable, unstable) = text.split_once('/').expect("a / between");

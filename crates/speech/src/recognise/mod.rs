@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 
 use super::config::{RecogniserName, SpeechConfig, WebSocketProtocol};
 use super::http::EndpointError;
@@ -126,15 +126,6 @@ impl RecognitionError {
     }
 }
 
-/// An estimate of whether the speaker has finished, judged by the words so far.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct WordsEstimate {
-    /// Number of samples of the utterance that were recognised.
-    pub samples: usize,
-    /// The probability that the speaker has finished, from 0 to 1. `None` without words.
-    pub finished: Option<f32>,
-}
-
 /// The audio of one utterance, in chunks of 20 ms or more. The channel closes at the end of the
 /// utterance.
 #[derive(Debug)]
@@ -144,21 +135,13 @@ pub struct UtteranceAudio {
     next: VecDeque<Vec<i16>>,
     /// Chunks that were returned. They are kept in case another recogniser needs them.
     returned: Option<VecDeque<Vec<i16>>>,
-    /// The latest estimate by a recogniser that [estimates](Recogniser::estimates_turns).
-    estimate: watch::Sender<Option<WordsEstimate>>,
 }
 
 impl UtteranceAudio {
     /// Creates a channel for the audio, with room for the longest utterance.
     pub fn new() -> (mpsc::Sender<Vec<i16>>, Self) {
         let (sender, chunks) = mpsc::channel(UTTERANCE_SECONDS_MAX * 50);
-        let estimate = watch::Sender::new(None);
-        (sender, Self { chunks, next: VecDeque::new(), returned: None, estimate })
-    }
-
-    /// Returns the estimates of a recogniser that [estimates](Recognisers::estimates_turns).
-    pub fn estimates(&self) -> watch::Receiver<Option<WordsEstimate>> {
-        self.estimate.subscribe()
+        (sender, Self { chunks, next: VecDeque::new(), returned: None })
     }
 
     /// Waits for the first chunk. Returns `false` if the channel closes without one.
@@ -207,12 +190,6 @@ pub trait Recogniser: Send + Sync {
 
     /// Returns `true` if the recogniser is of no use without hints.
     fn needs_hints(&self) -> bool {
-        false
-    }
-
-    /// Returns `true` if the recogniser estimates in each pause whether the speaker has finished
-    /// ([`WordsEstimate`]).
-    fn estimates_turns(&self, _options: &RecognitionOptions) -> bool {
         false
     }
 
@@ -350,15 +327,6 @@ impl Recognisers {
     /// Returns `true` if a recogniser supports this language.
     pub fn can_recognise(&self, language: &str) -> bool {
         self.0.engines.load().all.iter().any(|recogniser| recogniser.can_recognise(language))
-    }
-
-    /// Returns `true` if the recogniser that is used first estimates in each pause whether the speaker
-    /// has finished ([`WordsEstimate`]).
-    pub fn estimates_turns(&self, options: &RecognitionOptions) -> bool {
-        let engines = self.0.engines.load();
-        let mut all = engines.all.iter();
-        all.find(|recogniser| recogniser.can_recognise(&options.language))
-            .is_some_and(|recogniser| recogniser.estimates_turns(options))
     }
 
     /// Returns the recognisers that support this language, in their order.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::{
     OnPartial, Recogniser, RecognitionError, RecognitionOptions, Transcript, UtteranceAudio,
-    WordsEstimate,
 };
 use crate::builtin::Builtin;
 use crate::config::SpeechConfig;
@@ -81,25 +80,22 @@ impl Whisper {
                 }
                 None => {}
             }
-            let samples = pcm.len();
-            let (transcript, finished) = self.transcribe(options, &pcm).await?;
-            utterance.estimate.send_replace(Some(WordsEstimate { samples, finished }));
-            latest = (transcript, samples);
+            let count = pcm.len();
+            latest = (self.transcribe(options, &pcm).await?, count);
             on_partial(&latest.0.text);
         }
         Ok(latest.0)
     }
 
-    /// Recognises speech of any length. Also returns the probability that the speaker has finished,
-    /// judged by the words.
+    /// Recognises speech of any length.
     async fn transcribe(
         &self,
         options: &RecognitionOptions,
         pcm: &[i16],
-    ) -> Result<(Transcript, Option<f32>), RecognitionError> {
+    ) -> Result<Transcript, RecognitionError> {
         let mut hints = options.hints.join(", ");
         hints.truncate(hints.floor_char_boundary(HINTS_MAX.min(hints.len())));
-        let (mut text, mut confidence, mut finished) = (String::new(), None::<f32>, None);
+        let (mut text, mut confidence) = (String::new(), None::<f32>);
         let mut rest = pcm;
         while !rest.is_empty() {
             let (part, tail) = rest.split_at(split_position(rest));
@@ -109,7 +105,6 @@ impl Whisper {
                 Err(SpeechError::Helper(_)) => self.request(&hints, options.is_live, part).await?,
                 outcome => outcome?,
             };
-            finished = words.finished;
             if !words.text.is_empty() {
                 if !text.is_empty() {
                     text.push(' ');
@@ -118,7 +113,7 @@ impl Whisper {
                 confidence = Some(confidence.unwrap_or(1.0).min(words.confidence));
             }
         }
-        Ok((Transcript { text, confidence }, finished))
+        Ok(Transcript { text, confidence })
     }
 
     async fn request(
@@ -157,11 +152,6 @@ impl Recogniser for Whisper {
 
     fn can_recognise(&self, language: &str) -> bool {
         primary(language) == "en"
-    }
-
-    /// Hints change the punctuation of the model, from which it estimates.
-    fn estimates_turns(&self, options: &RecognitionOptions) -> bool {
-        options.hints.is_empty()
     }
 
     fn recognise<'a>(

@@ -70,9 +70,6 @@ pub(crate) struct Words {
     pub(crate) text: String,
     /// The mean probability of the tokens, from 0 to 1.
     pub(crate) confidence: f32,
-    /// The probability that the speaker has finished, judged by the words alone, from 0 to 1. `None`
-    /// without words.
-    pub(crate) finished: Option<f32>,
 }
 
 /// A loaded model.
@@ -101,7 +98,7 @@ impl Whisper {
     ) -> Result<Words, WhisperError> {
         let pcm = pcm.get(..RATE * SECONDS_MAX).unwrap_or(pcm);
         if pcm.iter().all(|sample| sample.unsigned_abs() <= SILENCE_MAX) {
-            return Ok(Words { text: String::new(), confidence: 0.0, finished: None });
+            return Ok(Words { text: String::new(), confidence: 0.0 });
         }
         let positions = pcm.len().div_ceil(SAMPLES_PER_POSITION) + SILENT_POSITIONS;
         let (words, repeats) = self.decode(pcm, hints, beam, positions.min(POSITIONS_MAX))?;
@@ -141,9 +138,8 @@ impl Whisper {
         let is_silence = no_speech.is_some_and(|p| *p > NO_SPEECH) && likelihood < UNLIKELY;
         let text = if is_silence { String::new() } else { self.tokens.text(&best.tokens) };
         let repeats = best.repeats || is_doubled(&best.tokens);
-        let finished = best.finished.filter(|_| !text.is_empty() && !repeats);
         let confidence = likelihood.exp().clamp(0.0, 1.0);
-        Ok((Words { text, confidence, finished }, repeats))
+        Ok((Words { text, confidence }, repeats))
     }
 
     /// Finds a likely text of at most `limit` tokens by beam search: the best `beam` texts of each length
@@ -163,8 +159,8 @@ impl Whisper {
                 .collect();
             let rows = decoder.next(&tokens, |logits| self.tokens.suppress(logits, length == 0))?;
             let mut candidates: Vec<(f32, usize, usize)> = Vec::new();
-            let rows: Vec<&[f32]> = rows.chunks_exact(self.network.vocabulary()).collect();
-            for (index, (text, row)) in open.iter().zip(&rows).enumerate() {
+            let rows = rows.chunks_exact(self.network.vocabulary());
+            for (index, (text, row)) in open.iter().zip(rows).enumerate() {
                 let likelihood = |p: f32| text.likelihood + p.max(1e-10).ln();
                 candidates.extend(
                     // One more, because one of them can be the end.
@@ -174,15 +170,10 @@ impl Whisper {
             candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
             let (mut next, mut origins) = (Vec::new(), Vec::new());
             for (likelihood, index, token) in candidates {
-                let (Some(text), Some(row)) = (open.get(index), rows.get(index)) else { continue };
+                let Some(text) = open.get(index) else { continue };
                 let mut text = text.clone();
                 text.likelihood = likelihood;
                 text.count += 1;
-                if self.tokens.is_word(token) {
-                    text.finished = None;
-                } else if text.finished.is_none() {
-                    text.finished = Some(self.tokens.finished(row));
-                }
                 if self.tokens.is_end(token) {
                     ended.push(text);
                 } else {
@@ -221,9 +212,6 @@ struct Hypothesis {
     /// of tokens that it covers.
     likelihood: f32,
     count: usize,
-    /// The probability that the speaker has finished, judged after the last word. `None` if the text ends
-    /// with that word.
-    finished: Option<f32>,
     /// Whether repetitions were removed from the end.
     repeats: bool,
 }

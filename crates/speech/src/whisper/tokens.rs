@@ -7,7 +7,6 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::{SETTINGS_FILE, VOCABULARY_FILE, WhisperError};
-use crate::turn_estimator::{logit, sigmoid};
 
 /// Size of the vocabulary of the English models. Other models need a language, which is not
 /// supported.
@@ -17,16 +16,6 @@ const START: usize = 50_257;
 const START_OF_PREVIOUS: usize = 50_360;
 const NO_SPEECH: usize = 50_361;
 const NO_TIMESTAMPS: usize = 50_362;
-/// Tokens after the last word of a sentence, and of one that is not finished.
-const SENTENCE_ENDS: &[&[u8]] = &[b".", b"?", b"!"];
-const SENTENCE_GOES_ON: &[&[u8]] = &[b"...", b" ...", b",", b":", b";", b"-", b" -", b"--"];
-/// Coefficients of a logistic regression on the probabilities of the two, fitted to 100 sentences of the
-/// neural voice, each spoken at three speeds with and without noise, and to their first parts.
-const ENDS_FACTOR: f32 = 1.3;
-const GOES_ON_FACTOR: f32 = -1.4;
-const OFFSET: f32 = -7.0;
-/// Value that is added to a probability before its logarithm.
-const GOES_ON_MIN: f32 = 0.001;
 /// Maximum length in bytes of a token that is used for hints.
 const BYTES_MAX: usize = 20;
 
@@ -43,8 +32,6 @@ pub(super) struct Tokens {
     bytes: Vec<Vec<u8>>,
     by_bytes: OnceLock<HashMap<Vec<u8>, usize>>,
     settings: Settings,
-    sentence_ends: Vec<usize>,
-    sentence_goes_on: Vec<usize>,
 }
 
 impl Tokens {
@@ -68,16 +55,7 @@ impl Tokens {
             let reason = format!("it has {size} tokens, an English model has {ENGLISH}");
             return Err(WhisperError::Invalid { file: VOCABULARY_FILE, reason });
         }
-        let all = |of: &[&[u8]]| -> Vec<usize> {
-            (0..).zip(&bytes).filter(|(_, b)| of.contains(&b.as_slice())).map(|(n, _)| n).collect()
-        };
-        Ok(Self {
-            sentence_ends: all(SENTENCE_ENDS),
-            sentence_goes_on: all(SENTENCE_GOES_ON),
-            bytes,
-            by_bytes: OnceLock::new(),
-            settings,
-        })
+        Ok(Self { bytes, by_bytes: OnceLock::new(), settings })
     }
 
     pub(super) fn start(&self) -> usize {
@@ -104,23 +82,6 @@ impl Tokens {
                 *logit = f32::NEG_INFINITY;
             }
         }
-    }
-
-    /// Returns whether the token is a word or a part of one.
-    pub(super) fn is_word(&self, token: usize) -> bool {
-        let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || !byte.is_ascii();
-        token < END && self.bytes.get(token).is_some_and(|bytes| bytes.iter().any(is_letter))
-    }
-
-    /// Returns the probability that the speaker has finished. `row` has the probabilities of the token
-    /// after the last word: the model expects a full stop or a question mark after a finished
-    /// sentence, and a word, a comma or an ellipsis after an unfinished one.
-    pub(super) fn finished(&self, row: &[f32]) -> f32 {
-        let of =
-            |tokens: &[usize]| -> f32 { tokens.iter().filter_map(|token| row.get(*token)).sum() };
-        let ends = of(&self.sentence_ends) + of(&[END]) / 2.0;
-        let goes_on = of(&self.sentence_goes_on);
-        sigmoid(ENDS_FACTOR * logit(ends) + GOES_ON_FACTOR * (goes_on + GOES_ON_MIN).ln() + OFFSET)
     }
 
     /// Converts hints to tokens of a preceding text, because the model continues a text in its
