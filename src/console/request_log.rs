@@ -67,19 +67,18 @@ impl RequestLog {
 /// Returns all requests, and those that are not stored yet.
 fn new_requests(tallies: Tallies, stored: &Counted) -> (Counted, Vec<RequestCount>) {
     let (mut counted, mut new) = (Counted::new(), Vec::new());
-    let has_failed_at_customer = |outcome: &str| !is_fetched(outcome);
-    let has_failed_at_graph = |outcome: &str| !metric::graph::is_granted(outcome);
-    let kinds: [(_, _, &dyn Fn(&str) -> bool); 2] = [
-        (RequestTarget::Customer, tallies.fetches, &has_failed_at_customer),
-        (RequestTarget::Graph, tallies.graph, &has_failed_at_graph),
-    ];
-    for (target, tallies, has_failed) in kinds {
+    let kinds = [(RequestTarget::Customer, tallies.fetches), (RequestTarget::Graph, tallies.graph)];
+    for (target, tallies) in kinds {
         for Tally { kind, outcome, count } in tallies {
             let key = (target, kind.clone(), outcome.clone());
             let requests = count.saturating_sub(stored.get(&key).copied().unwrap_or_default());
             counted.insert(key, count);
             if requests > 0 {
-                let failed = has_failed(&outcome);
+                let failed = match target {
+                    RequestTarget::Customer => !is_fetched(&outcome),
+                    RequestTarget::Graph => !metric::graph::is_granted(&outcome),
+                    RequestTarget::Model => false,
+                };
                 new.push(RequestCount { target, kind, outcome, failed, requests });
             }
         }
