@@ -825,4 +825,20 @@ mod tests {
             "its mapping is cleared"
         );
     }
+
+    #[test]
+    fn fields_that_the_configuration_sets_again_are_named() {
+        let mut file = config_number("918035737458", "1001");
+        file.alias = "Desk".to_owned();
+        file.answer_url = Some(xml::ast::DocUrl("https://a.example.com/".into()));
+        let mut at_start = NumberSet::default();
+        at_start.overlay(&file);
+        let fields = at_start.file.as_ref().unwrap().fields();
+        assert_eq!(fields, ["alias", "answerUrl"]);
+        assert_eq!(at_start.overwrites(&at_start), [""; 0]);
+        let mut in_force = at_start.clone();
+        in_force.answer.url = None;
+        in_force.calls_per_number = Some(7);
+        assert_eq!(at_start.overwrites(&in_force), ["answerUrl"]);
+    }
 }
