@@ -174,7 +174,6 @@ impl Digests {
 const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not 0");
 /// Samples of voices per minute and actor.
 const SAMPLES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(20).expect("not 0");
-
 /// Rate limit for forms of a user in the console, as for the requests of an account.
 const FORMS_PER_SECOND: NonZeroU32 = NonZeroU32::new(REQUESTS / WINDOW_SECS).expect("not 0");
 const FORMS_AT_ONCE: NonZeroU32 = NonZeroU32::new(REQUESTS).expect("not 0");

@@ -42,10 +42,10 @@ const FRAMES_A_MS: i64 = 1;
 /// Number of requests that a new connection of HTTP/2 may send while its network is above its
 /// request rate, since they may be authenticated, and the number of bytes that are then read at once.
 const FIRST_REQUESTS: usize = 2;
+const FIRST_BYTES: usize = 256;
 /// What a connection counts towards the rate of first requests of its network, in percent of a
 /// request: while the network is above its request rate, 1,000 new connections per second are read.
 const FIRST_REQUEST_PERCENT: usize = 100;
-const FIRST_BYTES: usize = 256;
 /// Number of bytes of a connection, of its requests and responses, that are transferred even then: a
 /// signed webhook, or a small page.
 const RESERVED_BYTES: usize = 8 << 10;

@@ -107,9 +107,8 @@ pub fn worst(findings: &[Finding]) -> State {
 /// Checks an installation.
 pub struct Doctor {
     config: Config,
-    /// The book from the configuration and the store, or from the configuration alone if the store
-    /// can't be read.
-    /// The numbers and accounts in force, or as a start leaves them if the node does not run.
+    /// The book in force, or as a start leaves it if the node does not run. It is from the
+    /// configuration alone if the store can't be read.
     book: Book,
     /// The fields of numbers that a start or reload changes.
     overwritten: BTreeMap<E164, Vec<&'static str>>,
@@ -205,7 +204,7 @@ impl Doctor {
 /// Returns the fields of each number that a start or reload changes to the file's values.
 fn overwritten(at_start: &Book, in_force: &Book) -> BTreeMap<E164, Vec<&'static str>> {
     let numbers = at_start.all_numbers().filter_map(|number| {
-        let now = in_force.all_numbers().find(|now| now.number == number.number)?;
+        let now = in_force.any_number(&number.number)?;
         Some((number.number.clone(), number.set.overwrites(&now.set)))
     });
     numbers.filter(|(_, fields)| !fields.is_empty()).collect()

@@ -604,7 +604,7 @@ impl Dialer {
             callbacks: add_participant_failed(&setup, cause)
                 .map(|notice| services.callback(&setup, notice))
                 .into_iter()
-                .chain(services.reports_of_unplaced(&setup, &summary))
+                .chain(services.reports_of(&setup, &summary, &[], false))
                 .collect(),
             farewell: None,
         };

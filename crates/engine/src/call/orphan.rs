@@ -134,7 +134,7 @@ fn end(services: &Services, orphan: &Orphan, said: Vec<CallLine>) -> Conclusion 
             let direction = summary.direction.as_str();
             metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
                 .increment(1);
-            callbacks = services.reports_of(&setup, &summary, &said);
+            callbacks = services.reports_of(&setup, &summary, &said, true);
         }
         None => {
             tracing::error!(call_uuid = %start.call, "call setup not readable, hangup callback skipped");

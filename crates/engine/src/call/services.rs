@@ -136,40 +136,18 @@ impl Services {
         reports
     }
 
-    /// Like [`Services::reports`], for an outbound call that was never placed.
-    pub(super) fn reports_of_unplaced(
-        &self,
-        setup: &CallSetup,
-        summary: &Summary,
-    ) -> Vec<NewCallback> {
-        let mut reports = self.hangup_callback(setup, summary.hangup.clone());
-        let (said, phones_unanswered, was_placed) = (&[][..], false, false);
-        reports.extend(self.news_of(EndedCall {
-            setup,
-            summary,
-            said,
-            phones_unanswered,
-            was_placed,
-        }));
-        reports
-    }
-
-    /// Like [`Services::reports`], for a call of an earlier process with this conversation.
+    /// Like [`Services::reports`], for a call of an earlier process with this conversation, or for
+    /// an outbound call that was never placed.
     pub(super) fn reports_of(
         &self,
         setup: &CallSetup,
         summary: &Summary,
         said: &[DialogueLine],
+        was_placed: bool,
     ) -> Vec<NewCallback> {
         let mut reports = self.hangup_callback(setup, summary.hangup.clone());
-        let (phones_unanswered, was_placed) = (false, true);
-        reports.extend(self.news_of(EndedCall {
-            setup,
-            summary,
-            said,
-            phones_unanswered,
-            was_placed,
-        }));
+        let ended = EndedCall { setup, summary, said, phones_unanswered: false, was_placed };
+        reports.extend(self.news_of(ended));
         reports
     }
 

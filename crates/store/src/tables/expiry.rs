@@ -20,7 +20,7 @@ pub(crate) struct ExpiringTable {
     pub(crate) time: &'static str,
     /// SQL condition that selects the rows to which the limits apply.
     pub(crate) rows: &'static str,
-    /// The columns whose values rows have in common to which `max` applies, such as the account.
+    /// The columns by which rows are grouped, such as the account. `max` applies to each group.
     pub(crate) group: &'static [&'static str],
     /// Maximum number of rows of each group.
     pub(crate) max: u32,

@@ -95,8 +95,7 @@ impl Walk<'_> {
         }
         self.tell(Event::Request { kind, method, url: url.0.to_string(), params: params.clone() });
         if author::path_of(&url.0).is_some() {
-            let text =
-                "an AI agent takes over the call, whose documents its node writes: the walk ends";
+            let text = "an AI agent takes over the call here, and the node writes its documents, so the walk ends";
             self.tell(Event::Remark { text: text.to_owned() });
             let body = Bytes::from_static(b"<Response><Hangup/></Response>");
             let parsed = xml::parse(&body, None);
