@@ -91,16 +91,20 @@ impl Pause {
         self.fresh.token()
     }
 
+    /// Registers a request until the returned value is dropped. `None` while requests are held.
+    pub(crate) fn try_enter(&self) -> Option<TaskTrackerToken> {
+        // Registered first: `begin` waits for all that were not held.
+        let token = self.requests.token();
+        (*self.state.borrow() != PauseState::Paused).then_some(token)
+    }
+
     /// Registers a request until the returned value is dropped. Waits while requests are held.
     /// `None` if the listener stops.
     pub(crate) async fn enter(&self, stop: &CancellationToken) -> Option<TaskTrackerToken> {
         loop {
-            // Registered first: `begin` waits for all that were not held.
-            let token = self.requests.token();
-            if *self.state.borrow() != PauseState::Paused {
+            if let Some(token) = self.try_enter() {
                 return Some(token);
             }
-            drop(token);
             let mut state = self.follow();
             let resumed = state.wait_for(|state| *state != PauseState::Paused);
             // `self` holds the sender, so the wait cannot fail.

@@ -155,12 +155,14 @@ impl Node {
         let certificates = load_certificates(&config).await?;
         let (admin_listener, admin) =
             inherited.listen(config.listen.admin).map_err(no_listener("listen.admin"))?;
+        let own_id = config.cluster.own_id();
         let turn = public_address::turn_server(&config).await.map_err(StartError::Turn)?;
         let start_media = |sockets| media(&config, &clock, turn.clone(), sockets);
         // The media of the calls goes on before the store can be opened.
         let taken_over = match predecessor {
             Some(other) => {
-                Some(other.take_over(&config.store.database, &clock, start_media).await?)
+                let member = config.cluster.peer.as_ref().map(|_| own_id.as_str());
+                Some(other.take_over(&config.store.database, member, &clock, start_media).await?)
             }
             None => None,
         };
@@ -188,7 +190,6 @@ impl Node {
             }
         };
 
-        let own_id = config.cluster.own_id();
         let random = RandomSource::system();
         let options = StoreOptions::with_journal_in(&config.store.data_dir);
         let options = StoreOptions { secret_key: config.store.secret_key.clone(), ..options };
@@ -221,9 +222,32 @@ impl Node {
             Keeper::open(store.clone(), directory.clone(), config.admission(), clock.wall())
                 .await?;
         let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
+        let is_moved = taken_over.is_some();
+        let TakenOver {
+            media,
+            calls,
+            queued,
+            rooms: moved_rooms,
+            phones: moved_phones,
+            node: moved,
+        } = match taken_over {
+            Some(taken_over) => taken_over,
+            None => TakenOver::nothing(start_media(Vec::new())?),
+        };
+        let is_known = |call: &IncomingCall| call.is_configured(&directory);
+        let (mut calls, mut dropped): (Vec<_>, Vec<_>) = calls.into_iter().partition(is_known);
+        // Their records are closed like those of a process that was killed.
+        for call in &mut dropped {
+            warn!(call_uuid = %call.call(), "call ended: its number or account is not configured any more");
+            drop(call.leg.take());
+        }
+        calls.iter_mut().for_each(|call| call.hold_slot(&directory));
+        gate.spend_permits(&moved.permits, clock.now());
         let place = match (lock, &config.cluster.peer) {
             (None, Some(peer)) => {
-                let cluster = fleet::join(&config, peer, &own_id, &store, &clock, &gate).await?;
+                let moved = (moved.member, &mut inherited);
+                let cluster =
+                    fleet::join(&config, peer, &own_id, &store, &clock, &gate, moved).await?;
                 Place::Member(Arc::new(cluster))
             }
             (lock, _) => Place::Alone(lock),
@@ -233,18 +257,6 @@ impl Node {
             tokio::spawn(fleet::follow_contact(cluster.clone(), health.clone(), stop_all.clone()));
         }
         let node_id = place.owner(&own_id);
-        let TakenOver { media, calls, queued, rooms: moved_rooms, phones: moved_phones } =
-            match taken_over {
-                Some(taken_over) => taken_over,
-                None => TakenOver::nothing(start_media(Vec::new())?),
-            };
-        let is_known = |call: &IncomingCall| call.is_configured(&directory);
-        let (calls, mut dropped): (Vec<_>, Vec<_>) = calls.into_iter().partition(is_known);
-        // Their records are closed like those of a process that was killed.
-        for call in &mut dropped {
-            warn!(call_uuid = %call.call(), "call ended: its number or account is not configured any more");
-            drop(call.leg.take());
-        }
         let guard = Guard::new(
             config.answer.allow_insecure,
             [public, admin].into_iter().chain(https).collect(),
@@ -703,6 +715,12 @@ impl Node {
         };
         let router = apis.router().merge(console::router(console));
         let router = router.merge(routes::router(facts)).merge(routes::phones(&phone_listener));
+        // Before the first request, also of another node, so that the calls are found and counted.
+        registry.resume(calls, moved_rooms, &dropped);
+        dialer.take_over(queued);
+        if let Some(claims) = claims.as_ref().filter(|_| is_moved) {
+            claims.unsettle_all(&registry);
+        }
         let router = match (place.cluster(), claims, room_hosts) {
             (Some(cluster), Some(claims), Some(room_hosts)) => {
                 let (cluster, registry) = (cluster.clone(), registry.clone());
@@ -719,6 +737,7 @@ impl Node {
                     phones: phone_listener.clone(),
                     counts: shared_counts.clone(),
                     settings: shared_settings.clone(),
+                    pause: pause.clone(),
                     router: router.clone(),
                 };
                 room_handle.list_others(Arc::new(fleet::RoomsOfOthers(cluster.clone())));
@@ -777,9 +796,6 @@ impl Node {
             has_metrics: true,
             pause: pause.clone(),
         };
-        // Before the first request, so that the calls are counted.
-        registry.resume(calls, moved_rooms, &dropped);
-        dialer.take_over(queued);
         let serving =
             tokio::spawn(api::server::serve(public_listener, listener, stop_public.clone()));
         if let Some(tls) = tls {

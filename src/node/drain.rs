@@ -176,7 +176,10 @@ impl Node {
 
     /// Ends the remaining calls, then all services.
     pub(super) async fn end(&self, times: EndTimes) {
-        self.stop_admitting();
+        match times.hands_over {
+            true => drop(self.drain.stop()),
+            false => self.stop_admitting(),
+        }
         self.registry.cut_all(HangupCause::Drained);
         self.registry.until_empty(times.calls).await;
         self.stop_public.cancel();
@@ -203,7 +206,7 @@ impl Node {
         if !times.hands_over {
             self.media.stop();
         }
-        if let Some(cluster) = self.place.cluster() {
+        if let Some(cluster) = self.place.cluster().filter(|_| !times.hands_over) {
             self.store.flush().await;
             match tokio::time::timeout(times.work, cluster.leave()).await {
                 Ok(Ok(())) => {}

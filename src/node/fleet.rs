@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::StartError;
+use super::upgrade::Inherited;
 use crate::api::server::Peer;
 use crate::api::{
     FileElsewhere, LiveCall, LiveList, NodeState, NodeStatus, listener_error, name_silent,
@@ -33,8 +34,8 @@ use engine::call::rooms::{OtherRooms, RoomList, RoomView, Rooms};
 use engine::call::seats::NoAnswer;
 use engine::call::{Dialer, Registry};
 use engine::cluster::{
-    self, About, Cluster, FleetClaims, FleetRooms, JoinOptions, NodeReaper, PeerTimes, Peers,
-    RunState, has_members,
+    self, About, Cluster, FleetClaims, FleetRooms, JoinOptions, MovedMember, MovedPeers,
+    NodeReaper, PeerTimes, Peers, RunState, has_members,
 };
 use engine::config::Config;
 use engine::inbox::Inbox;
@@ -112,6 +113,11 @@ impl Place {
         }
     }
 
+    /// Returns the node's id, if the node is part of a fleet.
+    pub(super) fn member(&self) -> Option<&str> {
+        self.cluster().map(|cluster| cluster.node_id())
+    }
+
     /// Returns a token that is cancelled once another process has become this node. This process
     /// then drains.
     pub(super) fn lost(&self) -> CancellationToken {
@@ -148,7 +154,8 @@ pub(super) async fn refuse_beside_fleet(
     Ok(())
 }
 
-/// Joins the fleet of `[cluster] peer`.
+/// Joins the fleet of `[cluster] peer`, or continues the membership of another process of this node
+/// that has `moved`, with its listener.
 ///
 /// # Errors
 /// Returns an error if the peer port can't be bound, the database does not answer, or this node and
@@ -160,9 +167,18 @@ pub(super) async fn join(
     store: &Store,
     clock: &Clock,
     gate: &Arc<Gate>,
+    (moved, inherited): (Option<MovedMember>, &mut Inherited),
 ) -> Result<Cluster, StartError> {
     let advertise = config.cluster.advertise.as_deref();
-    let peers = Peers::bind(peer, advertise, PeerTimes::default(), clock.clone()).await;
+    let moved_peers = match &moved {
+        Some(moved) => Some(MovedPeers {
+            listener: inherited.listener_at(peer).await,
+            identity: moved.identity(),
+        }),
+        None => None,
+    };
+    let times = PeerTimes::default();
+    let peers = Peers::bind(peer, advertise, times, clock.clone(), moved_peers).await;
     let peers = peers
         .map_err(|error| StartError::Listen { why: error.to_string(), key: "cluster.peer" })?;
     let about = About {
@@ -176,9 +192,13 @@ pub(super) async fn join(
     };
     let (node_id, strict) = (node_id.to_owned(), config.cluster.strict);
     let options = JoinOptions { node_id, about, strict, peers };
-    let cluster = Cluster::join(store.clone(), clock.clone(), options, gate.clone()).await?;
+    let is_moved = moved.is_some();
+    let cluster = Cluster::join(store.clone(), clock.clone(), options, gate.clone(), moved).await?;
     store.write_as(cluster.run());
-    info!(run = %cluster.run(), "joined the fleet");
+    match is_moved {
+        true => info!(run = %cluster.run(), "continued as a member of the fleet"),
+        false => info!(run = %cluster.run(), "joined the fleet"),
+    }
     Ok(cluster)
 }
 

@@ -15,6 +15,7 @@ use crate::observe::tally::is_fetched;
 use crate::observe::{Metrics, Tally};
 use engine::admission::{Gate, UnitCounts};
 use engine::call::phones::Phones;
+use engine::call::queues::Waiting;
 use engine::call::{Dialer, Registry};
 use engine::cluster::{Cluster, LostNodes, Status};
 use model::Timestamp;
@@ -34,17 +35,23 @@ pub(super) struct Drain {
 impl Drain {
     /// Makes `/readyz` fail and rejects new calls as `draining`. Live calls continue.
     pub(super) fn begin(&self) {
-        self.health.set_draining();
-        metrics::gauge!(metric::DRAINING).set(1.0);
-        self.gate.drain();
         // Queued calls would be rejected at their turn: report it to their customers now, or let
         // another node place them.
-        let shared = self.dialer.drain();
-        self.phones.drain();
+        let shared = self.stop();
         match &self.cluster {
             Some(cluster) => fleet::tell_drain(cluster.clone(), self.dialer.clone(), shared),
             None => self.dialer.give_up_drained(shared),
         }
+    }
+
+    /// Does the same without telling other nodes. Returns the queued calls.
+    pub(super) fn stop(&self) -> Vec<Waiting> {
+        self.health.set_draining();
+        metrics::gauge!(metric::DRAINING).set(1.0);
+        self.gate.drain();
+        let queued = self.dialer.drain();
+        self.phones.drain();
+        queued
     }
 }
 

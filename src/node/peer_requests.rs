@@ -20,14 +20,14 @@ use super::operator::ThisNode;
 use super::shared_counts::{self, SharedCounts};
 use super::shared_feed;
 use crate::api::LiveCalls as _;
-use crate::api::server::Peer;
+use crate::api::server::{Pause, Peer};
 use crate::phone::{self, PhoneListener};
 use engine::call::registry::CallKey;
 use engine::call::rooms::Rooms;
 use engine::call::seats::ByteStream;
 use engine::call::seats::host::RoomHosting;
 use engine::call::{Dialer, Registry};
-use engine::cluster::{self, Cluster, PeerHandler};
+use engine::cluster::{self, Cluster, PeerHandler, Peers};
 use engine::feed::Feed;
 use engine::inbox::Inbox;
 use engine::shared_settings::SharedSettings;
@@ -49,6 +49,8 @@ pub(super) struct PeerRequests {
     pub(super) phones: PhoneListener,
     pub(super) counts: SharedCounts,
     pub(super) settings: Arc<SharedSettings>,
+    /// Pauses the node while another process takes over.
+    pub(super) pause: Pause,
     /// The routes of the public listener, without forwarding, so that a request is forwarded only
     /// once.
     pub(super) router: Router,
@@ -83,6 +85,25 @@ fn empty(status: StatusCode) -> BoxFuture<'static, Response<Body>> {
 
 impl PeerHandler for PeerRequests {
     fn handle(&self, sender: Uuid, request: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
+        let Some(running) = self.pause.try_enter() else {
+            return Box::pin(std::future::ready(Peers::moving()));
+        };
+        let response = self.respond(sender, request);
+        Box::pin(async move {
+            let response = response.await;
+            drop(running);
+            response
+        })
+    }
+
+    fn serve_seats(&self, from: Uuid, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()> {
+        let hosting = self.hosting.clone();
+        Box::pin(async move { hosting.serve(from, stream).await })
+    }
+}
+
+impl PeerRequests {
+    fn respond(&self, sender: Uuid, request: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
         match request.uri().path() {
             cluster::WEBHOOK => {
                 let (head, body) = request.into_parts();
@@ -193,6 +214,10 @@ impl PeerHandler for PeerRequests {
                     }
                 })
             }
+            cluster::MOVING => {
+                self.cluster.peers().expect_move(sender);
+                empty(StatusCode::OK)
+            }
             cluster::TERM => {
                 let own = self.cluster.exchange_term(request.body());
                 Box::pin(std::future::ready(Response::new(Body::from(own))))
@@ -207,10 +232,5 @@ impl PeerHandler for PeerRequests {
             path if path.starts_with(cluster::REST) => self.rest(request),
             _ => empty(StatusCode::NOT_FOUND),
         }
-    }
-
-    fn serve_seats(&self, from: Uuid, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()> {
-        let hosting = self.hosting.clone();
-        Box::pin(async move { hosting.serve(from, stream).await })
     }
 }

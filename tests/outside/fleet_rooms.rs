@@ -16,13 +16,13 @@ use super::support::http::{self, Answer};
 use super::support::node::{AUTH_ID, Node, basic, sim_options};
 
 /// A node with its simulated Meta.
-struct Place {
-    node: Node,
-    sim: Sim,
+pub struct Place {
+    pub node: Node,
+    pub sim: Sim,
 }
 
 impl Place {
-    async fn rest(&self, method: &str, path: &str, body: &Value) -> Answer {
+    pub async fn rest(&self, method: &str, path: &str, body: &Value) -> Answer {
         let url = format!("{}/v1/Account/{AUTH_ID}/{path}", self.node.public);
         let basic = basic();
         let headers = [("authorization", &*basic), ("content-type", "application/json")];
@@ -31,7 +31,7 @@ impl Place {
 }
 
 /// Starts nodes whose callers get this document.
-async fn places(world: &World, count: usize, document: &str) -> Vec<Place> {
+pub async fn places(world: &World, count: usize, document: &str) -> Vec<Place> {
     world.app.xml("/answer", document.replace("{app}", &world.app.base));
     for path in ["/events", "/recorded"] {
         world.app.xml(path, "<Response/>");
@@ -57,7 +57,7 @@ fn caller(n: usize) -> (String, f64) {
     (format!("9198123456{n:02}"), TONES[n % TONES.len()])
 }
 
-fn script(n: usize, hangup: HangupRule) -> CallScript {
+pub fn script(n: usize, hangup: HangupRule) -> CallScript {
     let (from, hz) = caller(n);
     CallScript { from, say: tone(hz, 30), record: true, hangup, ..CallScript::default() }
 }
@@ -77,14 +77,14 @@ fn tone_ms(events: &[CallEvent], hz: f64) -> usize {
     recorded(events).chunks_exact(1_600).filter(is_heard).count() * 100
 }
 
-async fn event(world: &World, action: &str, from: &str) -> ReceivedRequest {
+pub async fn event(world: &World, action: &str, from: &str) -> ReceivedRequest {
     let is_it = |seen: &ReceivedRequest| {
         seen.param("ConferenceAction") == action && seen.param("From") == from
     };
     world.app.wait_where("/events", is_it).await
 }
 
-const TEAM: &str = "<Response><Conference callbackUrl=\"{app}/events\" action=\"{app}/left\">Team room</Conference></Response>";
+pub const TEAM: &str = "<Response><Conference callbackUrl=\"{app}/events\" action=\"{app}/left\">Team room</Conference></Response>";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f31_members_on_three_nodes_hear_each_other_and_not_themselves() {

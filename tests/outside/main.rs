@@ -81,6 +81,7 @@ mod transcripts;
 mod turn;
 mod upgrade;
 mod upgrade_faults;
+mod upgrade_fleet;
 mod upgrade_legs;
 mod upgrade_load;
 mod upgrade_phones;

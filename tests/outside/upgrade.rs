@@ -27,10 +27,10 @@ use crate::support::node::{API_KEY, Node, NodeConfig, basic, program, sim_option
 use crate::tls;
 
 /// Number of users who call at the same time, which is the limit of the number.
-const CALLERS: usize = 4;
+pub const CALLERS: usize = 4;
 
 /// A menu that takes four digits.
-const MENU: &str = "<Response><GetInput action=\"ACTION\" numDigits=\"4\" digitEndTimeout=\"10\" executionTimeout=\"60\">\
+pub const MENU: &str = "<Response><GetInput action=\"ACTION\" numDigits=\"4\" digitEndTimeout=\"10\" executionTimeout=\"60\">\
     <Speak loop=\"30\">Please enter the four digits of your order.</Speak></GetInput></Response>";
 
 pub struct World {
@@ -52,7 +52,7 @@ impl Drop for World {
 }
 
 impl World {
-    /// `None` for a node of a fleet, which is not upgraded in this way.
+    /// `None` for one of several nodes behind a balancer, where calls come to any of them.
     async fn start() -> Option<Self> {
         let app = App::start().await;
         let document = format!(
@@ -92,13 +92,20 @@ impl World {
     /// The same with a running node.
     pub async fn of(node: Node, sim: Sim, app: App) -> Option<Self> {
         let is_member = node.log().contains("joined the fleet");
+        match is_member {
+            true => None,
+            false => Some(Self::of_member(node, sim, app).await),
+        }
+    }
+
+    /// The same with a node that may be part of a fleet.
+    pub async fn of_member(node: Node, sim: Sim, app: App) -> Self {
         let graph = Graph::start().await;
-        let (sim, successors) = (Some(sim), Vec::new());
-        (!is_member).then_some(Self { node, sim, graph, app, successors })
+        Self { node, sim: Some(sim), graph, app, successors: Vec::new() }
     }
 
     /// Places a call of a user who only acts on request.
-    fn place(&self, from: &str) -> CallEvents {
+    pub fn place(&self, from: &str) -> CallEvents {
         self.place_saying(from, Vec::new())
     }
 
@@ -404,12 +411,12 @@ pub async fn end(mut events: CallEvents) -> CallOutcome {
     }
 }
 
-async fn press(events: &CallEvents, keys: &str) {
+pub async fn press(events: &CallEvents, keys: &str) {
     events.control().press(caller::parse_keys(keys).expect("keys")).await;
 }
 
 /// Places the calls. All of them hear the menu when this returns.
-async fn callers(world: &World) -> Vec<CallEvents> {
+pub async fn callers(world: &World) -> Vec<CallEvents> {
     let mut calls: Vec<_> = (0..CALLERS).map(|n| world.place(&format!("91941234{n:04}"))).collect();
     for call in &mut calls {
         until(call, |event| *event == CallEventKind::FirstAudio).await;
@@ -419,7 +426,7 @@ async fn callers(world: &World) -> Vec<CallEvents> {
 
 /// Checks that the node has taken four digits of each call once, and that each has one complete
 /// record, one hangup callback and an event log that replays.
-async fn check_calls(world: &World, calls: Vec<CallEvents>) {
+pub async fn check_calls(world: &World, calls: Vec<CallEvents>) {
     for call in calls {
         let outcome = end(call).await;
         assert!(outcome.ok && outcome.heard_ms > 500, "{outcome:?}");

@@ -50,6 +50,6 @@ pub use self::beat::{
     Answer, Ask, Beat, Grant, LimitKey, LimitKind, Register, Request, RunState, TermState, Verdict,
 };
 pub use self::ledger::{Ledger, RunRow, Units};
-pub use self::membership::{ASKS_MAX, Contact, Membership, OVERDUE, Supply};
+pub use self::membership::{ASKS_MAX, Contact, Membership, OVERDUE, RunSnapshot, Supply};
 pub use self::share::Usage;
 pub use self::watch::{Death, Finding, Link, Reading, RunReading, Watch};

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::beat::{Answer, Ask, Beat, LimitKey, Register, Request, TermState, Verdict};
@@ -38,6 +39,9 @@ const OPEN_AFTER: Duration = Duration::from_secs(10);
 
 /// A limit that was used within this time gets a standing share.
 const RECENT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Numbers of beats that are left out when another process continues a run. No process sends so many.
+const SKIPPED: i64 = 1 << 32;
 
 /// Maximum number of limits in a beat that is not whole.
 pub const ASKS_MAX: usize = 256;
@@ -109,6 +113,31 @@ pub struct Membership {
     missing: BTreeSet<LimitKey>,
 }
 
+/// The state of a run on its way to another process of its node, which continues the run. It has no
+/// units: the other process holds those that its calls use.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunSnapshot {
+    pub run: Uuid,
+    term: Option<Uuid>,
+    left: BTreeSet<Uuid>,
+    refused: Option<Uuid>,
+    seq: i64,
+    acked: i64,
+    fresh: Option<Duration>,
+    steady: Option<Duration>,
+    polled: Option<Duration>,
+    paused: bool,
+    doubtful: bool,
+}
+
+impl RunSnapshot {
+    /// Lets a further process continue the run, after one that may have sent beats has ended. The
+    /// database ignores beats of that one which it gets later.
+    pub fn for_next_process(&mut self) {
+        self.seq = self.seq.saturating_add(SKIPPED);
+    }
+}
+
 /// The state of this run's row in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Row {
@@ -176,6 +205,54 @@ impl Membership {
             members: 1,
             reconnect: false,
             missing: BTreeSet::new(),
+        }
+    }
+
+    /// Returns the state with which another process can continue the run. This one must send no
+    /// more beats, and admit no more calls.
+    pub fn snapshot(&self) -> RunSnapshot {
+        RunSnapshot {
+            run: self.run,
+            term: self.term(),
+            left: self.left.clone(),
+            refused: self.refused,
+            seq: self.seq,
+            acked: self.acked,
+            fresh: self.fresh,
+            steady: self.steady,
+            polled: self.polled,
+            paused: self.paused,
+            doubtful: self.doubtful,
+        }
+    }
+
+    /// Continues the run of another process, whose times had the same origin. Before the first
+    /// poll, the limits must be tracked, and the units in use held ([`Membership::hold_used`]).
+    pub fn resume(snapshot: RunSnapshot, strict: bool, now: Duration) -> Self {
+        let phase = Phase::Closed { since: now };
+        Self {
+            // Without a term, the row has not been written yet.
+            row: snapshot.term.map_or(Row::Missing, |_| Row::Present),
+            term: snapshot.term.map(|id| Term { id, phase, restated: false }),
+            left: snapshot.left,
+            refused: snapshot.refused,
+            seq: snapshot.seq,
+            acked: snapshot.acked,
+            fresh: snapshot.fresh,
+            steady: snapshot.steady,
+            polled: snapshot.polled,
+            paused: snapshot.paused,
+            doubtful: snapshot.doubtful,
+            ..Self::new(snapshot.run, strict)
+        }
+    }
+
+    /// Holds the units in use of all limits. The previous process of the run has been granted them.
+    /// The first beat states them, and gives back all others of the run.
+    pub fn hold_used(&mut self, supply: &mut impl Supply) {
+        for (key, limit) in &mut self.limits {
+            limit.limit = supply.usage(key).used;
+            supply.raise(key, limit.limit);
         }
     }
 

@@ -29,16 +29,21 @@ pub(super) const SOCKETS_MAX: usize = 200;
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
 pub(super) enum FromOld {
-    /// The first message, with the listeners.
-    Offer { version: u32, offhook: String },
+    /// The first message, with the listeners. `member` is the id of a node of a fleet.
+    Offer {
+        version: u32,
+        offhook: String,
+        #[serde(default)]
+        member: Option<String>,
+    },
     /// The calls are suspended, and their media goes on. With a file of their snapshots, a file of
     /// prompts, and the media sockets. A later message of this kind replaces it.
     Calls { version: u32 },
     /// The legs are frozen. With a file of them and a file of further prompts.
     Legs,
     /// The store is closed, and this process serves no more requests. With a file of the calls'
-    /// queued inputs and recordings, one of the calls that wait to be placed, and one of the
-    /// conferences.
+    /// queued inputs and recordings, one of the calls that wait to be placed, one of the
+    /// conferences, one of the phones, and one of the node's permits and membership.
     Released,
 }
 
@@ -146,7 +151,7 @@ mod tests {
         let (old, new) = Channel::pair().unwrap();
         let new = Channel::new(new).unwrap();
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let offer = FromOld::Offer { version: VERSION, offhook: "1".to_owned() };
+        let offer = FromOld::Offer { version: VERSION, offhook: "1".to_owned(), member: None };
         old.send(&offer, &[socket.as_fd()]).await.unwrap();
         old.send(&FromOld::Released, &[]).await.unwrap();
         let (FromOld::Offer { version, .. }, sockets) = new.receive().await.unwrap() else {

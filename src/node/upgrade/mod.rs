@@ -41,7 +41,7 @@ use successor::{Successor, SuccessorError};
 
 pub use control::{UpgradeProgress, UpgradeRequest, request_upgrade};
 pub use notify::notify_ready;
-pub(super) use predecessor::TakenOver;
+pub(super) use predecessor::{Inherited, TakenOver};
 pub use predecessor::{Predecessor, TakeOverError};
 
 /// Maximum time for requests in progress once the listener is paused. Connections wait meanwhile.
@@ -182,6 +182,9 @@ impl Paused {
         let refusal = |_| {
             Refusal::new(&format!("requests were still running after {} s", PAUSE_TIME.as_secs()))
         };
+        if let Some(cluster) = node.place.cluster() {
+            cluster.peers().announce_move().await;
+        }
         timeout(PAUSE_TIME, paused.pause.begin()).await.map_err(refusal)?;
         paused.gate.pause();
         paused.dialer.pause();
@@ -219,10 +222,12 @@ async fn prepare(
     progress: &mut ProgressWriter,
     clock: &Clock,
 ) -> Result<Prepared, Refusal> {
-    if node.place.cluster().is_some() {
-        return Err(Refusal::new(
-            "this node is part of a fleet: drain it with `offhook nodes drain` and restart it",
-        ));
+    if let Some(cluster) = node.place.cluster() {
+        if !cluster.can_hand_over() {
+            return Err(Refusal::new(
+                "the database does not answer this node, or gives out no units yet; try again in some seconds (`offhook nodes`)",
+            ));
+        }
     }
     if std::process::id() == 1 {
         return Err(Refusal::new(
@@ -245,7 +250,7 @@ async fn prepare(
         if staying.is_empty() {
             let mut successor = match ready.take() {
                 Some(successor) => successor,
-                None => Successor::start(&binary, &listeners).await?,
+                None => Successor::start(&binary, &listeners, node.place.member()).await?,
             };
             let since = clock.now();
             let paused = Paused::begin(node).await?;
@@ -333,6 +338,11 @@ async fn hand_over(
     let _ = tokio::join!(admin_paused, moving.leave(&node, &relays));
     node.end(EndTimes::HAND_OVER).await;
     let (responses, media) = (node.serving.take(), node.media.clone());
+    moving.node.permits = node.drain.gate.spent_permits(clock.now());
+    let member = node.place.member().map(str::to_owned);
+    if let Some(cluster) = node.place.cluster() {
+        moving.node.member = cluster.hand_over().await;
+    }
     // Gives up the lock of the node.
     drop(node);
     let taken_over = match moving.leftovers() {
@@ -354,7 +364,7 @@ async fn hand_over(
             error!(why, "upgrade failed; starting the binary of this process again");
             // The process has ended.
             media.resume(OtherProcess::MayHaveSent);
-            match start_again(&mut moving, &media, &listeners).await {
+            match start_again(&mut moving, &media, &listeners, member.as_deref()).await {
                 Ok(pid) => UpgradeProgress::RolledBack { why, pid },
                 Err(again) => UpgradeProgress::Failed { why: format!("{why}; then {again}") },
             }
@@ -411,13 +421,14 @@ async fn start_again(
     moving: &mut MovingCalls,
     media: &Arc<Media>,
     listeners: &[OwnedFd],
+    member: Option<&str>,
 ) -> Result<u32, SuccessorError> {
-    let mut successor = Successor::start(Path::new(OWN_BINARY), listeners).await?;
+    let mut successor = Successor::start(Path::new(OWN_BINARY), listeners, member).await?;
     if let Err(error) = moving.move_again(media, &mut successor).await {
         error!(%error, calls = moving.calls.len(), "calls lost: the old binary did not take them over");
         drop(successor.failed(SuccessorError::Refused(error.to_string())).await);
         moving.calls.clear();
-        successor = Successor::start(Path::new(OWN_BINARY), listeners).await?;
+        successor = Successor::start(Path::new(OWN_BINARY), listeners, member).await?;
         if let Err(error) = moving.move_again(media, &mut successor).await {
             return Err(successor.failed(error).await);
         }
@@ -442,12 +453,28 @@ impl Node {
     /// Copies of the listening sockets.
     fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
         let listeners = self.listeners.iter().filter_map(Weak::upgrade);
-        listeners.map(|listener| listener.as_fd().try_clone_to_owned()).collect()
+        let listeners = listeners.map(|listener| listener.as_fd().try_clone_to_owned());
+        let mut listeners: Vec<_> = listeners.collect::<io::Result<_>>()?;
+        if let Some(cluster) = self.place.cluster() {
+            listeners.extend(cluster.peers().listener()?);
+        }
+        Ok(listeners)
+    }
+
+    /// Returns the calls of other nodes that keep this one from handing over, and why.
+    fn guests(&self) -> Vec<String> {
+        let text = |call| {
+            format!(
+                "{call}: another node has it, and it is in a conference or multi-party call of this one"
+            )
+        };
+        self.hosting.calls().into_iter().take(CALLS_MAX).map(text).collect()
     }
 
     /// Returns the calls that cannot be handed over, at most [`CALLS_MAX`].
     async fn staying_calls(&self) -> Vec<String> {
         let live = self.registry.staying_calls(ASK_TIME).await;
-        live.iter().map(ToString::to_string).take(CALLS_MAX).collect()
+        let live = live.iter().map(ToString::to_string);
+        live.chain(self.guests()).take(CALLS_MAX).collect()
     }
 }

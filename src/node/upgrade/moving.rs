@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::super::Node;
 use super::CALLS_MAX;
+use super::predecessor::MovedNode;
 use super::successor::{Successor, SuccessorError};
 use super::transfer::{write_bytes, write_lines};
 use crate::phone::MovedPhones;
@@ -39,6 +40,8 @@ pub(super) struct MovingCalls {
     rooms: Vec<RoomSnapshot>,
     /// The phones, when the calls have left.
     phones: MovedPhones,
+    /// The node itself, when the calls have left.
+    pub(super) node: MovedNode,
     prompts: PromptTable,
 }
 
@@ -65,11 +68,17 @@ impl MovingCalls {
         let stay = |calls: Vec<_>| {
             MoveError::Stay(calls.iter().map(ToString::to_string).take(CALLS_MAX).collect())
         };
+        let calls = suspended.map_err(stay)?;
+        let guests = node.guests();
+        if !guests.is_empty() {
+            return Err(MoveError::Stay(guests));
+        }
         let mut moving = Self {
-            calls: suspended.map_err(stay)?,
+            calls,
             queued: Vec::new(),
             rooms: Vec::new(),
             phones: MovedPhones::default(),
+            node: MovedNode::default(),
             prompts: PromptTable::default(),
         };
         moving.offer(&node.media, successor).await?;
@@ -182,14 +191,18 @@ impl MovingCalls {
     }
 
     /// Writes the inputs and recordings of the calls that have left, the calls that wait to be placed,
-    /// the rooms and the phones.
-    pub(super) fn leftovers(&self) -> Result<[OwnedFd; 4], SuccessorError> {
+    /// the rooms, the phones and the node, for the next process.
+    pub(super) fn leftovers(&mut self) -> Result<[OwnedFd; 5], SuccessorError> {
+        if let Some(member) = &mut self.node.member {
+            member.for_next_process();
+        }
         let leftovers = self.calls.iter().map(|call| (call.snapshot.call, &call.leftover));
         Ok([
             write_lines(leftovers)?,
             write_lines(&self.queued)?,
             write_lines(&self.rooms)?,
             write_lines([&self.phones])?,
+            write_lines([&self.node])?,
         ])
     }
 

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tracing::warn;
 
@@ -20,8 +21,9 @@ use crate::phone::MovedPhones;
 use engine::call::dialer::MovedCall;
 use engine::call::handover::{self, CallSnapshot, IncomingCall, Leftover};
 use engine::call::rooms::RoomSnapshot;
+use engine::cluster::MovedMember;
 use media::{LegSnapshot, Media, PromptTable};
-use model::{CallUuid, Clock};
+use model::{AuthId, CallUuid, Clock};
 use store::Database;
 
 /// Why a process did not take over.
@@ -33,11 +35,12 @@ pub enum TakeOverError {
         "the running process sent version {0} of the hand-over; this binary supports {VERSION}"
     )]
     Version(u32),
+    #[error("the running process sent calls of version {version}; this binary supports {own}")]
+    CallsVersion { version: u32, own: u32 },
     #[error(
-        "the running process sent calls of version {0}; this binary supports {own}",
-        own = handover::VERSION
+        "the new configuration changes cluster.peer or cluster.node_id of a node of a fleet; drain it and start it again"
     )]
-    CallsVersion(u32),
+    OtherMember,
     #[error("the running process sent an unexpected message")]
     Message,
     #[error("could not read the calls of the running process: {0}")]
@@ -51,6 +54,8 @@ pub enum TakeOverError {
 pub struct Predecessor {
     channel: Channel,
     sockets: Inherited,
+    /// The id of the node, if it is part of a fleet.
+    member: Option<String>,
 }
 
 impl Predecessor {
@@ -61,7 +66,7 @@ impl Predecessor {
     pub async fn meet() -> Result<Self, TakeOverError> {
         let channel = Channel::of_standard_input()?;
         match Self::receive(&channel).await {
-            Ok(sockets) => Ok(Self { channel, sockets }),
+            Ok((sockets, member)) => Ok(Self { channel, sockets, member }),
             Err(error) => {
                 let refused = FromNew::Refused { why: error.to_string() };
                 let _ = channel.send(&refused, &[]).await;
@@ -70,16 +75,16 @@ impl Predecessor {
         }
     }
 
-    async fn receive(channel: &Channel) -> Result<Inherited, TakeOverError> {
+    async fn receive(channel: &Channel) -> Result<(Inherited, Option<String>), TakeOverError> {
         let (offer, sockets) = channel.receive().await?;
-        let FromOld::Offer { version, .. } = offer else {
+        let FromOld::Offer { version, member, .. } = offer else {
             return Err(TakeOverError::Message);
         };
         if version != VERSION {
             return Err(TakeOverError::Version(version));
         }
         let listeners = sockets.into_iter().map(listener).collect::<io::Result<_>>()?;
-        Ok(Inherited { listeners })
+        Ok((Inherited { listeners }, member))
     }
 
     /// Takes the sockets.
@@ -88,13 +93,20 @@ impl Predecessor {
     }
 
     /// Reports that this process can take over, continues the media of the other one's calls, and
-    /// waits until it has closed the store. `start_media` opens the media path with these sockets.
+    /// waits until it has closed the store. `member` is the id of a node of a fleet. `start_media`
+    /// opens the media path with these sockets.
     pub(in crate::node) async fn take_over(
         &self,
         database: &Database,
+        member: Option<&str>,
         clock: &Clock,
         start_media: impl Fn(Vec<Arc<UdpSocket>>) -> Result<Arc<Media>, StartError>,
     ) -> Result<TakenOver, StartError> {
+        let own = match (member, self.member.as_deref()) {
+            (None, None) => handover::VERSION,
+            (Some(new), Some(old)) if new == old => handover::FLEET_VERSION,
+            _ => return Err(TakeOverError::OtherMember.into()),
+        };
         store::check_schema(database).await?;
         self.reply(&FromNew::Ready { offhook: env!("CARGO_PKG_VERSION").to_owned() }).await?;
         let mut offered = None;
@@ -102,8 +114,8 @@ impl Predecessor {
             let (message, files) = self.channel.receive().await.map_err(TakeOverError::from)?;
             match (message, &mut offered) {
                 (FromOld::Calls { version }, _) => {
-                    if version != handover::VERSION {
-                        return Err(TakeOverError::CallsVersion(version).into());
+                    if version != own {
+                        return Err(TakeOverError::CallsVersion { version, own }.into());
                     }
                     // Ends the threads of an earlier offer.
                     drop(offered.take());
@@ -116,10 +128,8 @@ impl Predecessor {
                     self.reply(&FromNew::Playing).await?;
                 }
                 (FromOld::Released, Some(_)) => {
-                    let Some(mut offered) = offered else { continue };
-                    let (queued, rooms, phones) = offered.complete(files)?;
-                    let Offered { media, calls, .. } = offered;
-                    return Ok(TakenOver { media, calls, queued, rooms, phones });
+                    let Some(offered) = offered else { continue };
+                    return Ok(offered.complete(files)?);
                 }
                 (FromOld::Offer { .. } | FromOld::Legs | FromOld::Released, _) => {
                     return Err(TakeOverError::Message.into());
@@ -152,13 +162,29 @@ pub(in crate::node) struct TakenOver {
     pub(in crate::node) queued: Vec<MovedCall>,
     pub(in crate::node) rooms: Vec<RoomSnapshot>,
     pub(in crate::node) phones: MovedPhones,
+    pub(in crate::node) node: MovedNode,
+}
+
+/// What crosses of the node itself.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(in crate::node) struct MovedNode {
+    /// The permits that each account has spent within the last second.
+    pub(in crate::node) permits: Vec<(AuthId, u32)>,
+    /// The node's membership of its fleet.
+    pub(in crate::node) member: Option<MovedMember>,
 }
 
 impl TakenOver {
     /// The media path of a process without a predecessor.
     pub(in crate::node) fn nothing(media: Arc<Media>) -> Self {
-        let (calls, queued, rooms) = (Vec::new(), Vec::new(), Vec::new());
-        Self { media, calls, queued, rooms, phones: MovedPhones::default() }
+        Self {
+            media,
+            calls: Vec::new(),
+            queued: Vec::new(),
+            rooms: Vec::new(),
+            phones: MovedPhones::default(),
+            node: MovedNode::default(),
+        }
     }
 }
 
@@ -215,12 +241,8 @@ impl Offered {
         Ok(())
     }
 
-    /// Adds the inputs and recordings of the calls that have left the other process. Returns the
-    /// calls that wait to be placed, the rooms and the phones.
-    fn complete(
-        &mut self,
-        files: Vec<OwnedFd>,
-    ) -> Result<(Vec<MovedCall>, Vec<RoomSnapshot>, MovedPhones), StartError> {
+    /// Adds what has crossed after the legs.
+    fn complete(mut self, files: Vec<OwnedFd>) -> Result<TakenOver, TakeOverError> {
         let mut files = files.into_iter();
         let mut left: HashMap<CallUuid, Leftover> = read_map(next(&mut files)?)?;
         for call in &mut self.calls {
@@ -228,8 +250,14 @@ impl Offered {
         }
         let queued = read_lines(next(&mut files)?).map_err(invalid)?;
         let rooms = read_lines(next(&mut files)?).map_err(invalid)?;
-        let phones = read_lines(next(&mut files)?).map_err(invalid)?.pop();
-        Ok((queued, rooms, phones.unwrap_or_default()))
+        let phones = read_lines(next(&mut files)?).map_err(invalid)?.pop().unwrap_or_default();
+        // Earlier versions do not send it.
+        let node = match files.next() {
+            Some(file) => read_lines(file).map_err(invalid)?.pop().unwrap_or_default(),
+            None => MovedNode::default(),
+        };
+        let Self { media, calls, .. } = self;
+        Ok(TakenOver { media, calls, queued, rooms, phones, node })
     }
 }
 
@@ -268,6 +296,16 @@ impl Inherited {
             Some(index) => Ok((Arc::new(self.listeners.swap_remove(index)), at)),
             None => api::server::bind(at),
         }
+    }
+
+    /// Returns the listener at this host and port, if there is one.
+    pub(in crate::node) async fn listener_at(&mut self, host: &str) -> Option<TcpListener> {
+        let addresses: Vec<SocketAddr> = tokio::net::lookup_host(host).await.ok()?.collect();
+        let is_here = |listener: &TcpListener| {
+            listener.local_addr().is_ok_and(|own| addresses.contains(&own))
+        };
+        let index = self.listeners.iter().position(is_here)?;
+        Some(self.listeners.swap_remove(index))
     }
 }
 

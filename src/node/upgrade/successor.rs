@@ -36,6 +36,8 @@ const SERVE_TIME: Duration = Duration::from_secs(30);
 pub(super) struct Successor {
     child: Child,
     channel: Channel,
+    /// The version of the calls.
+    version: u32,
 }
 
 /// Why a process did not take over.
@@ -54,10 +56,12 @@ pub(super) enum SuccessorError {
 }
 
 impl Successor {
-    /// Starts a binary with the arguments of this process, and waits until it is ready.
+    /// Starts a binary with the arguments of this process, and waits until it is ready. `member` is
+    /// the id of a node of a fleet.
     pub(super) async fn start(
         binary: &Path,
         listeners: &[OwnedFd],
+        member: Option<&str>,
     ) -> Result<Self, SuccessorError> {
         let (channel, input) = Channel::pair().map_err(SuccessorError::Start)?;
         let is_ours = |argument: &OsString| argument == TAKE_OVER;
@@ -69,9 +73,16 @@ impl Successor {
             .kill_on_drop(true)
             .spawn()
             .map_err(SuccessorError::Start)?;
-        let mut new = Self { child, channel };
-        let offer =
-            FromOld::Offer { version: VERSION, offhook: env!("CARGO_PKG_VERSION").to_owned() };
+        let version = match member {
+            Some(_) => handover::FLEET_VERSION,
+            None => handover::VERSION,
+        };
+        let mut new = Self { child, channel, version };
+        let offer = FromOld::Offer {
+            version: VERSION,
+            offhook: env!("CARGO_PKG_VERSION").to_owned(),
+            member: member.map(str::to_owned),
+        };
         let listeners: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
         match new.ask(&offer, &listeners, READY_TIME).await {
             Ok(FromNew::Ready { .. }) => Ok(new),
@@ -88,7 +99,7 @@ impl Successor {
     ) -> Result<Vec<String>, SuccessorError> {
         let sockets = sockets.iter().map(|socket| socket.as_fd());
         let all: Vec<_> = files.into_iter().chain(sockets).take(SOCKETS_MAX).collect();
-        let calls = FromOld::Calls { version: handover::VERSION };
+        let calls = FromOld::Calls { version: self.version };
         match self.ask(&calls, &all, CHECK_TIME).await {
             Ok(FromNew::Checked { refused }) => Ok(refused),
             other => Err(unexpected(other)),

@@ -110,6 +110,22 @@ impl AccountEntry {
         self.parent.as_deref().unwrap_or(self)
     }
 
+    /// Spends permits of this account's own limit. If `raises`, the limit becomes at least as many.
+    pub(super) fn spend(&self, permits: u32, raises: bool, now: u64) {
+        let Some(ring) = &self.ring else { return };
+        if raises && ring.limit() < usize::try_from(permits).unwrap_or(usize::MAX) {
+            ring.set_limit(permits);
+        }
+        for _ in 0..permits {
+            let _ = ring.take(now);
+        }
+    }
+
+    /// Returns how many permits of this account's own limit were spent in the last second.
+    pub(super) fn own_spent(&self, now: u64) -> u32 {
+        self.ring.as_ref().map_or(0, |ring| u32::try_from(ring.spent(now)).unwrap_or(u32::MAX))
+    }
+
     /// Returns the limit of calls per second, and the number of permits that this node spent in the
     /// last second. Uses the main account's values if this account has no limit.
     pub(super) fn spent(&self, now: u64) -> (usize, usize) {

@@ -14,8 +14,7 @@ use super::entry::{AccountEntry, NumberEntry, Permits};
 use super::geo::{self, Barred};
 use super::permission::{Consents, Engaged, PairKey, Refusal};
 use super::slots::Slot;
-use model::{Clock, metric};
-use model::{Direction, PhoneNumberId, Timestamp};
+use model::{AuthId, Clock, Direction, PhoneNumberId, Timestamp, metric};
 
 /// Interval between attempts to admit a call that lacks a unit of the fleet, and the maximum time
 /// spent on that.
@@ -583,6 +582,26 @@ impl Gate {
     /// The account's limit of calls per second, and the permits spent in the last second.
     pub fn cps(&self, now: Instant, account: &AccountEntry) -> (usize, usize) {
         account.spent(self.since(now))
+    }
+
+    /// The permits that each account has spent within the last second.
+    pub fn spent_permits(&self, now: Instant) -> Vec<(AuthId, u32)> {
+        let (tables, now) = (self.directory.tables(), self.since(now));
+        let spent =
+            tables.accounts().map(|account| (account.auth_id.clone(), account.own_spent(now)));
+        spent.filter(|(_, permits)| *permits > 0).collect()
+    }
+
+    /// Spends permits for the calls that another process of this node has started within the last
+    /// second. In a fleet, that process was granted them.
+    pub fn spend_permits(&self, spent: &[(AuthId, u32)], now: Instant) {
+        let (tables, now) = (self.directory.tables(), self.since(now));
+        let raises = self.directory.caps().is_some();
+        for (account, permits) in spent {
+            if let Some(account) = tables.account(account) {
+                account.spend(*permits, raises, now);
+            }
+        }
     }
 
     /// The units of all limits that this node holds, or zero outside a fleet.

@@ -688,3 +688,21 @@ fn r01_the_time_of_the_next_permit_is_exact() {
     assert_eq!(ring.room_at(next), 700 + SECOND);
     assert_eq!(Ring::new(0).room_at(7), u64::MAX, "never");
 }
+
+#[test]
+fn permits_that_the_previous_process_spent_are_not_spent_again() {
+    let accounts = || vec![account("MA1", None, Some(3)), account("SA1", Some("MA1"), Some(2))];
+    let numbers = || vec![number("918035737458", "1", "SA1", 9)];
+    let (old, new) = (World::new(accounts(), numbers()), World::new(accounts(), numbers()));
+    let (_, _slot) = old.admit("1").unwrap().begin();
+    old.clock.step(Duration::from_millis(900));
+    let (_, _other) = old.admit("1").unwrap().begin();
+    old.clock.step(Duration::from_millis(200));
+    let spent = old.gate.spent_permits(old.clock.now());
+    assert_eq!(spent, [("MA1".into(), 1), ("SA1".into(), 1)], "the first one is over a second old");
+    new.gate.spend_permits(&spent, new.clock.now());
+    let (_, _slot) = new.admit("1").unwrap().begin();
+    assert_eq!(new.admit("1").unwrap_err(), Reason::CpsExceeded);
+    new.clock.step(Duration::from_secs(1));
+    assert!(new.admit("1").is_ok());
+}

@@ -25,7 +25,7 @@ use super::registry::Registry;
 use super::rooms::RoomSnapshot;
 use super::shell::{MovedRecording, Report};
 use super::streams::StreamView;
-use crate::admission::Directory;
+use crate::admission::{Directory, Slot};
 use crate::stream::{DetachedSocket, MovedStream, Relays, StreamFrames};
 use machine::replay::{self, RebuildError, UnredactedInputs};
 use machine::{CallSetup, CallTime, GraphAction, Input, Machine, Output, PlayId, Sound};
@@ -39,6 +39,9 @@ use model::{CallType, CallUuid, Clock, Timestamp, Wacid};
 /// The version of all that crosses: calls, legs, queued calls, rooms and phones. A process that does
 /// not know it refuses the calls.
 pub const VERSION: u32 = 7;
+
+/// The same for a node of a fleet, whose membership crosses, too.
+pub const FLEET_VERSION: u32 = 8;
 
 /// Microseconds per tick of a leg.
 #[allow(clippy::as_conversions, reason = "a constant")]
@@ -379,6 +382,8 @@ pub struct IncomingCall {
     /// The time since boot of the leg's last tick in the other process, in microseconds.
     ticked_at_us: u64,
     pub(super) leftover: Leftover,
+    /// The slot of the call's number, once it is held.
+    pub(super) slot: Option<Slot>,
 }
 
 impl IncomingCall {
@@ -428,7 +433,16 @@ impl IncomingCall {
             offered_leg: None,
             ticked_at_us: 0,
             leftover: Leftover::default(),
+            slot: None,
         })
+    }
+
+    /// Takes the slot that the call holds in the other process, even if the number has reached its
+    /// limit.
+    pub fn hold_slot(&mut self, directory: &Directory) {
+        let is_held = self.snapshot.holds_slot && self.setup.call_type == CallType::Whatsapp;
+        let number = is_held.then(|| directory.number(&self.setup.phone_number_id)).flatten();
+        self.slot = number.map(|number| number.slots.acquire_admitted());
     }
 
     /// The call's id.

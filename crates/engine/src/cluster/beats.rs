@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleet::{Answer, Beat, LimitKey, Membership, OVERDUE, Request, TermState};
+use fleet::{Answer, Beat, LimitKey, Membership, OVERDUE, Request, RunSnapshot, TermState};
 use http::{Method, StatusCode, Uri};
 use model::metric::{self, beat};
 use store::{FleetSession, Store, StoreError};
@@ -25,6 +25,8 @@ const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(60);
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct Beats {
+    /// Whether the run began in another process.
+    is_moved: bool,
     member: Membership,
     units: Units,
     store: Store,
@@ -56,9 +58,15 @@ impl Beats {
         shared: Arc<Shared>,
         options: JoinOptions,
         units: Units,
+        moved: Option<RunSnapshot>,
     ) -> Self {
-        let member = Membership::new(shared.run, options.strict);
+        let is_moved = moved.is_some();
+        let member = match moved {
+            Some(moved) => Membership::resume(moved, options.strict, shared.now()),
+            None => Membership::new(shared.run, options.strict),
+        };
         Self {
+            is_moved,
             member,
             units,
             store,
@@ -71,15 +79,17 @@ impl Beats {
         }
     }
 
-    /// Writes the row of this run.
+    /// Writes the row of this run. If it began in another process, states the units in use instead.
     ///
     /// # Errors
     /// Fails if the database does not answer.
     pub(super) async fn register(mut self) -> Result<Self, StoreError> {
         self.set_caps().await?;
+        if self.is_moved {
+            self.member.hold_used(&mut self.units);
+        }
         let now = self.shared.now();
-        if let Some(request @ Request::Register(_)) = self.member.poll(now, false, &mut self.units)
-        {
+        if let Some(request) = self.member.poll(now, false, &mut self.units) {
             let reply = self.execute(&request).await?;
             self.receive(&request, reply, beat::ANSWERED);
         }
@@ -133,8 +143,8 @@ impl Beats {
         self.session = None;
     }
 
-    /// Sends beats until the process leaves the fleet or is declared dead.
-    pub(super) async fn run(mut self) {
+    /// Sends beats until the process leaves the fleet, hands over or is declared dead.
+    pub(super) async fn run(mut self) -> Membership {
         let mut clean_up_at = CLEAN_UP_INTERVAL;
         while !self.shared.stop.is_cancelled() && !self.shared.dead.is_cancelled() {
             let now = self.shared.now();
@@ -171,6 +181,7 @@ impl Beats {
         if let Some(probe) = self.probe.take() {
             probe.abort();
         }
+        self.member
     }
 
     async fn send(&mut self, request: Request) {

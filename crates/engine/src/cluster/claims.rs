@@ -107,6 +107,16 @@ impl FleetClaims {
         }
     }
 
+    /// Has the claims of all live calls repeated. An earlier process of this run may not have
+    /// written some of them.
+    pub fn unsettle_all(&self, registry: &Registry) {
+        registry.each(|call| {
+            if call.setup.direction == Direction::Inbound && call.setup.wacid.is_some() {
+                self.unsettle(call.setup.call);
+            }
+        });
+    }
+
     /// Ends calls that another node has, too, until the process leaves the fleet. Two nodes can begin
     /// a call while the database does not answer. `withdrawn` are those whose records were not
     /// written because of that. Claims are repeated after such a time, and in a new term, because the
@@ -133,11 +143,7 @@ impl FleetClaims {
                 continue;
             };
             if claimed_in.replace(term).is_some_and(|before| before != term) {
-                registry.each(|call| {
-                    if call.setup.direction == Direction::Inbound && call.setup.wacid.is_some() {
-                        self.unsettle(call.setup.call);
-                    }
-                });
+                self.unsettle_all(&registry);
             }
             self.settle_all(&registry).await;
             self.settle_rejections().await;

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 pub use fleet::RunState;
-use fleet::{Answer, Beat, LimitKey, OVERDUE, TermState};
+use fleet::{Answer, Beat, LimitKey, Membership, OVERDUE, RunSnapshot, TermState};
 use futures_util::future::BoxFuture;
 use model::Clock;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,10 @@ pub use self::claims::FleetClaims;
 pub use self::lease::FleetLease;
 use self::lease::{Demand, Units};
 pub use self::lost::LostNodes;
-pub use self::peers::{BindError, PeerAddress, PeerError, PeerHandler, PeerTimes, Peers};
+use self::peers::MovedIdentity;
+pub use self::peers::{
+    BindError, MovedPeers, PeerAddress, PeerError, PeerHandler, PeerTimes, Peers,
+};
 pub use self::reaper::NodeReaper;
 pub use self::rooms::FleetRooms;
 pub use self::status::Status;
@@ -74,6 +77,9 @@ pub const BEAT: &str = "/beat";
 
 /// Path at which two nodes exchange the ids of their terms.
 pub const TERM: &str = "/term";
+
+/// Path of the announcement that another process takes over from the sender.
+pub const MOVING: &str = "/moving";
 
 /// Prefix of the paths of forwarded client requests.
 pub const REST: &str = "/rest";
@@ -129,6 +135,11 @@ impl About {
         serde_json::from_str(&info.about).unwrap_or_default()
     }
 
+    /// The address of the run that describes itself so.
+    fn address(&self, run: Uuid) -> PeerAddress {
+        PeerAddress { run, address: self.peer.clone(), pin: self.pin.clone() }
+    }
+
     fn json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -162,6 +173,37 @@ pub enum JoinError {
         "node {0} of this fleet has another store.secret_key, so that neither can read the secrets that the other stores; give all nodes the same key"
     )]
     OtherKey(String),
+    #[error(
+        "the other nodes have declared this node dead and ended its calls, because it sent no beat for too long; start it again"
+    )]
+    DeclaredDead,
+}
+
+/// A member on its way to another process of its node, which continues its run.
+#[derive(Serialize, Deserialize)]
+pub struct MovedMember {
+    run: RunSnapshot,
+    /// The machine's uptime when the run began, which is the origin of its times.
+    origin: Duration,
+    identity: MovedIdentity,
+}
+
+impl MovedMember {
+    /// The certificate for the connections to the other members.
+    pub fn identity(&self) -> MovedIdentity {
+        self.identity.clone()
+    }
+
+    /// Lets a further process continue the run, after one that may have done so has ended.
+    pub fn for_next_process(&mut self) {
+        self.run.for_next_process();
+    }
+}
+
+impl std::fmt::Debug for MovedMember {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MovedMember({})", self.run.run)
+    }
 }
 
 /// Ends the calls of dead processes and adopts their work.
@@ -180,7 +222,7 @@ pub struct Cluster {
     shared: Arc<Shared>,
     gate: Arc<Gate>,
     store: Store,
-    beats: Mutex<Option<JoinHandle<()>>>,
+    beats: Mutex<Option<JoinHandle<Membership>>>,
     watcher: Mutex<Option<JoinHandle<()>>>,
     /// The connection for beats of other nodes.
     carrier: tokio::sync::Mutex<Option<FleetSession>>,
@@ -308,22 +350,26 @@ impl Shared {
 }
 
 impl Cluster {
-    /// Replaces an earlier process of this node, if there was one, and starts to send beats. All
-    /// counters of `gate` must be 0.
+    /// Continues the run of another process of this node that has `moved`, or else replaces an
+    /// earlier one, if there was one, and starts to send beats. The counters of `gate` must contain
+    /// the calls and permits of the process that has moved, and nothing else.
     ///
     /// # Errors
-    /// Fails if the database does not answer, or if this process and another one of the fleet
-    /// exclude each other.
+    /// Fails if the database does not answer, if this process and another one of the fleet exclude
+    /// each other, or if the run was declared dead.
     pub async fn join(
         store: Store,
         clock: Clock,
         mut options: JoinOptions,
         gate: Arc<Gate>,
+        moved: Option<MovedMember>,
     ) -> Result<Self, JoinError> {
+        let run = moved.as_ref().map_or_else(Uuid::new_v4, |moved| moved.run.run);
+        let origin = moved.as_ref().map_or_else(|| clock.uptime(), |moved| moved.origin);
         let shared = Arc::new(Shared {
-            run: Uuid::new_v4(),
+            run,
             strict: options.strict,
-            origin: clock.uptime(),
+            origin,
             clock,
             admits_until: AtomicU64::new(0),
             has_started: AtomicBool::new(false),
@@ -342,17 +388,30 @@ impl Cluster {
             dead: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
-        let mut session = take_place(&store, &shared, &options).await?;
+        let mut session = match &moved {
+            Some(_) => store.fleet_session().await?,
+            None => take_place(&store, &shared, &options).await?,
+        };
         options.about.clock_us = session.clock_ahead(&shared.clock).await?;
         let (_, _, runs) = session.runs().await?;
-        shared.ended.send_replace(note_run(&store, shared.run, &options.node_id, &runs));
+        // Otherwise their connections would be refused until the first reading.
+        let others = runs.iter().filter(|row| row.state.is_member() && row.run != run);
+        let others: Vec<_> = others.map(|row| About::read(row).address(row.run)).collect();
+        let members = u32::try_from(others.len() + 1).unwrap_or(u32::MAX);
+        shared.members.store(members, Ordering::Release);
+        shared.peers.set_members(others);
+        shared.ended.send_replace(note_run(&store, run, &options.node_id, &runs));
         session.close().await?;
         gate.join(Arc::new(FleetLease::new(shared.clone())));
         let (node_id, about) = (options.node_id.clone(), options.about.clone());
         let units = Units::new(shared.clone(), gate.clone());
-        let beats = Beats::new(store.clone(), shared.clone(), options, units);
+        let moved = moved.map(|moved| moved.run);
+        let beats = Beats::new(store.clone(), shared.clone(), options, units, moved);
         // The first request writes the row of this run, which owns what it writes from then on.
         let registered = beats.register().await?;
+        if shared.dead.is_cancelled() {
+            return Err(JoinError::DeclaredDead);
+        }
         let beats = tokio::spawn(registered.run());
         Ok(Self {
             node_id,
@@ -377,6 +436,11 @@ impl Cluster {
     /// Announces a new digest of the numbers in the configuration.
     pub fn set_numbers(&self, digest: String) {
         *self.shared.numbers.lock().unwrap_or_else(PoisonError::into_inner) = digest;
+    }
+
+    /// The node's id.
+    pub fn node_id(&self) -> &str {
+        &self.node_id
     }
 
     /// The id of this process in the fleet.
@@ -507,6 +571,24 @@ impl Cluster {
         session.close().await
     }
 
+    /// Whether nothing keeps another process of this node from continuing the run: the database
+    /// answers this process itself, and gives out units.
+    pub fn can_hand_over(&self) -> bool {
+        let state = *self.shared.state.borrow();
+        state.is_direct() && state.term.is_some_and(|term| term.open)
+    }
+
+    /// Stops to send beats and to answer other nodes, so that another process of this node can
+    /// continue the run. This one must write nothing more to the store. `None` if the run has
+    /// already ended.
+    pub async fn hand_over(&self) -> Option<MovedMember> {
+        self.shared.stop.cancel();
+        let beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let run = beats.await.ok()?.snapshot();
+        let identity = self.shared.peers.hand_over().await;
+        Some(MovedMember { run, origin: self.shared.origin, identity })
+    }
+
     /// The name under which this process owns rows.
     pub fn owner(&self) -> String {
         owner_name(&self.node_id, self.shared.run)
@@ -515,10 +597,11 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for task in [&self.beats, &self.watcher] {
-            if let Some(task) = task.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                task.abort();
-            }
+        if let Some(task) = self.beats.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+        if let Some(task) = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
         }
     }
 }
@@ -565,7 +648,8 @@ async fn take_place(
 /// ended, and that still have a row.
 fn note_run(store: &Store, run: Uuid, node_id: &str, rows: &[RunInfo]) -> BTreeSet<Uuid> {
     let earlier = store.earlier_runs();
-    let is_earlier = |row: &&RunInfo| row.node_id == node_id && earlier.contains(&row.run);
+    let is_earlier =
+        |row: &&RunInfo| row.node_id == node_id && row.run != run && earlier.contains(&row.run);
     let ended: BTreeSet<Uuid> = rows.iter().filter(is_earlier).map(|row| row.run).collect();
     let runs: Vec<Uuid> = ended.iter().copied().chain([run]).collect();
     if let Err(error) = store.set_runs(&runs) {

@@ -99,10 +99,10 @@ async fn join(
 ) -> Result<Node, JoinError> {
     let gate = Arc::new(Gate::new(directory(), clock.now() - Duration::from_secs(10)));
     let (node_id, about) = (node_id.to_owned(), About::default());
-    let peers = Peers::bind("127.0.0.1:0", None, PeerTimes::default(), clock.clone());
+    let peers = Peers::bind("127.0.0.1:0", None, PeerTimes::default(), clock.clone(), None);
     let peers = peers.await.unwrap();
     let options = JoinOptions { node_id, about, strict: true, peers };
-    let cluster = Cluster::join(store.clone(), clock.clone(), options, gate.clone()).await?;
+    let cluster = Cluster::join(store.clone(), clock.clone(), options, gate.clone(), None).await?;
     cluster.watch(report.clone());
     Ok(Node { cluster, gate, clock: clock.clone() })
 }

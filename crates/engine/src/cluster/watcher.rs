@@ -12,7 +12,7 @@ use store::{FleetSession, RunInfo, Store, StoreError};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::{About, PeerAddress, READ_INTERVAL, Reaper, Shared, TERM};
+use super::{About, READ_INTERVAL, Reaper, Shared, TERM};
 
 /// Timeout for one reading of the other nodes and its consequences.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -118,12 +118,7 @@ impl<R: Reaper> Watcher<R> {
         let is_other =
             |(info, _): &(&RunInfo, &About)| info.run != self.shared.run && info.state.is_member();
         let others = || runs.iter().zip(&abouts).filter(is_other);
-        let address = |(info, about): (&RunInfo, &About)| PeerAddress {
-            run: info.run,
-            address: about.peer.clone(),
-            pin: about.pin.clone(),
-        };
-        peers.set_members(others().map(address).collect());
+        peers.set_members(others().map(|(info, about)| about.address(info.run)).collect());
         self.about.sees = peers.sees();
         let numbers = self.shared.numbers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.about.numbers = numbers;

@@ -13,6 +13,8 @@ pub(crate) enum Fault {
     Pause,
     /// A process is killed, and its node starts again.
     Kill,
+    /// Another process of a node continues its run.
+    Upgrade,
     /// A process starts, and the commits in which it did are lost.
     LostStart,
     /// The state is set back under the running server.
@@ -38,6 +40,7 @@ pub(crate) enum Fault {
 pub(crate) const ALL: Faults = Faults(&[
     (Fault::Pause, 18),
     (Fault::Kill, 14),
+    (Fault::Upgrade, 14),
     (Fault::LostStart, 4),
     (Fault::SetBack, 4),
     (Fault::Failover, 12),
@@ -89,6 +92,7 @@ impl World {
                 let restart = self.rng.pick(&[300, 3_000, 15_000]) * MS;
                 self.kill(node, restart);
             }
+            Fault::Upgrade => self.upgrade(node),
             Fault::LostStart => {
                 // After 15 s, the run before it is reaped and does not keep a new term closed.
                 let restart = self.rng.pick(&[0, 15 * SECOND]);

@@ -51,13 +51,21 @@ fn f10_model() {
         total.ghosts += counts.ghosts;
         total.carried += counts.carried;
         total.lost_rows += counts.lost_rows;
+        total.upgrades += counts.upgrades;
         total.events += counts.events;
     }
     println!("{seeds} seeds: {total:?}");
     assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
     // The simulation reaches what it is about.
     if seeds >= SEEDS {
-        let reached = [total.held, total.ghosts, total.carried, total.lost_rows, total.deaths];
+        let reached = [
+            total.held,
+            total.ghosts,
+            total.carried,
+            total.lost_rows,
+            total.deaths,
+            total.upgrades,
+        ];
         assert!(reached.iter().all(|count| *count > 20), "{total:?}");
         assert!(total.admitted > 50 * seeds && total.terms > 3 * seeds, "{total:?}");
     }
@@ -80,6 +88,7 @@ const MUTATIONS: &[(Mutation, Faults)] = &[
     (Mutation::UnitsBeforeCalls, ALL),
     (Mutation::QuickDeath, ALL),
     (Mutation::UsedRestated, Faults(&[(Fault::Restart, 1)])),
+    (Mutation::UnitsKept, Faults(&[(Fault::Upgrade, 1)])),
     (Mutation::TermTakenBack, Faults(&[(Fault::Failover, 1), (Fault::OldPrimary, 1)])),
 ];
 

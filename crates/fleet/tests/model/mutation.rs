@@ -37,6 +37,9 @@ pub(crate) enum Mutation {
     QuickDeath,
     /// A run states what it uses, not what it holds.
     UsedRestated,
+    /// A process that continues a run holds the units that the previous one held when it stopped,
+    /// although another process may have given some back since.
+    UnitsKept,
     /// A run returns to a term that it has left, and does not hear the terms of peers.
     TermTakenBack,
 }

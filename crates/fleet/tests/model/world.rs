@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use offhook_fleet::{
     Answer, Beat, Contact, Death, Finding, Ledger, LimitKey, LimitKind, Link, Membership, OVERDUE,
-    Reading, Request, RunReading, RunState, Supply, TermState, Units, Usage, Verdict, Watch,
+    Reading, Request, RunReading, RunSnapshot, RunState, Supply, TermState, Units, Usage, Verdict,
+    Watch,
 };
 use uuid::Uuid;
 
@@ -102,6 +103,8 @@ struct Counters {
     used: VecDeque<Time>,
     waiting: [Time; 2],
     tell_first: bool,
+    /// The usage that is reported in place of the real one.
+    pretended: Option<[u32; 2]>,
 }
 
 impl Counters {
@@ -128,9 +131,9 @@ impl Counters {
 
 impl Supply for Counters {
     fn usage(&mut self, key: &LimitKey) -> Usage {
-        let used = self.in_use(key.kind());
-        let starts = self.in_use(LimitKind::Permits);
         let index = usize::from(key.kind() == LimitKind::Permits);
+        let used = self.pretended.map_or_else(|| self.in_use(key.kind()), |used| used[index]);
+        let starts = self.in_use(LimitKind::Permits);
         let waiting = u32::from(self.waiting[index] > self.now);
         Usage { used, waiting, starts }
     }
@@ -155,6 +158,8 @@ pub(crate) struct Node {
     /// The process exists.
     alive: bool,
     pub(crate) paused_until: Time,
+    /// Another process continues the run, and admits nothing yet.
+    moving: bool,
     pub(crate) cut_from_database: bool,
     pub(crate) cut_from_peers: bool,
     /// Rate of its clock, in thousandths.
@@ -206,6 +211,7 @@ pub(crate) struct Counts {
     pub(crate) ghosts: u64,
     pub(crate) carried: u64,
     pub(crate) lost_rows: u64,
+    pub(crate) upgrades: u64,
     pub(crate) events: u64,
 }
 
@@ -344,6 +350,7 @@ impl World {
             run,
             alive: true,
             paused_until: 0,
+            moving: false,
             cut_from_database: false,
             cut_from_peers: false,
             rate: self.rng.between(900, 1_100),
@@ -357,6 +364,7 @@ impl World {
                 used: VecDeque::new(),
                 waiting: [0; 2],
                 tell_first: self.mutated(Mutation::TellFirst),
+                pretended: None,
             },
             watch: Watch::new(run, ended),
             sees: Vec::new(),
@@ -377,6 +385,57 @@ impl World {
         let name = self.nodes[node].name;
         self.nodes[node].alive = false;
         self.after(restart, move |world| world.start(name));
+    }
+
+    /// Lets another process continue the run of a node after a pause, in which nothing is sent and
+    /// admitted. A first one may fail after it has sent beats.
+    pub(crate) fn upgrade(&mut self, node: usize) {
+        if self.nodes[node].moving {
+            return;
+        }
+        let pause = self.rng.pick(&[200, 200, 1_000, 3_000, 12_000]) * MS;
+        let (fails, delay) = (self.rng.chance(300), self.rng.between(0, 2 * SECOND));
+        let at = &mut self.nodes[node];
+        (at.moving, at.paused_until) = (true, self.now + pause);
+        let mut snapshot = at.member.snapshot();
+        let held = [at.member.limit(&slots()), at.member.limit(&permits())];
+        self.after(pause, move |world| {
+            world.resume(node, snapshot.clone(), held);
+            let delay = if fails { delay } else { 0 };
+            world.after(delay, move |world| {
+                if fails {
+                    snapshot.for_next_process();
+                    world.resume(node, snapshot, held);
+                }
+                world.nodes[node].moving = false;
+            });
+        });
+        self.counts.upgrades += 1;
+    }
+
+    /// Continues the run of a node in another process. `held` are the units that the previous one
+    /// held.
+    fn resume(&mut self, node: usize, snapshot: RunSnapshot, held: [u32; 2]) {
+        let (now, clock, strict) = (self.now, self.clock(node), self.scene.strict);
+        let pretended = self.mutated(Mutation::UnitsKept).then_some(held);
+        let at = &mut self.nodes[node];
+        at.member = Membership::resume(snapshot, strict, clock);
+        at.member.track(slots(), SLOTS);
+        at.member.track(permits(), PERMITS);
+        at.counters = Counters {
+            now,
+            slots: 0,
+            permits: 0,
+            waiting: [0; 2],
+            pretended,
+            calls: std::mem::take(&mut at.counters.calls),
+            used: std::mem::take(&mut at.counters.used),
+            ..at.counters
+        };
+        at.member.hold_used(&mut at.counters);
+        at.counters.pretended = None;
+        at.watch.clear();
+        self.dirty = true;
     }
 
     /// Time on a node's own clock.
@@ -628,7 +687,7 @@ impl World {
     }
 
     fn admit(&mut self, node: usize) {
-        if !self.is_awake(node) {
+        if !self.is_awake(node) || self.nodes[node].moving {
             return;
         }
         let (now, clock) = (self.now, self.clock(node));

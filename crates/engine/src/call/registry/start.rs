@@ -181,7 +181,7 @@ impl Registry {
         mut call: IncomingCall,
     ) -> Option<impl Future<Output = ()> + Send + use<>> {
         let services = self.0.services.clone();
-        let peer = self.peer_of(&call)?;
+        let peer = self.peer_of(&mut call)?;
         let setup = call.setup.clone();
         let view = LiveCall {
             arrived: call.zero,
@@ -212,7 +212,7 @@ impl Registry {
 
     /// Returns the peer of a call of another process. `None` if its number or account is not
     /// configured.
-    fn peer_of(&self, call: &IncomingCall) -> Option<Peer> {
+    fn peer_of(&self, call: &mut IncomingCall) -> Option<Peer> {
         let (services, setup) = (&self.0.services, &call.setup);
         if let Some(phone) = &call.snapshot.phone {
             let account = self.0.gate.directory().tables().account(&setup.account)?.clone();
@@ -227,7 +227,8 @@ impl Registry {
         };
         let consents = services.permissions.consents();
         let engaged = consents.engage(PairKey::new(&setup.phone_number_id, user));
-        let slot = number.slots.acquire_admitted();
+        // A call that has given its slot back drops this one at once.
+        let slot = call.slot.take().unwrap_or_else(|| number.slots.acquire_admitted());
         Some(Peer::User { number, slot, engaged })
     }
 

@@ -73,6 +73,11 @@ impl RoomHosting {
         Self(Arc::new(Inner { services, directory, members, one_left }))
     }
 
+    /// The calls of other nodes in rooms of this one.
+    pub fn calls(&self) -> Vec<CallUuid> {
+        self.0.members().keys().copied().collect()
+    }
+
     /// Waits until no call of another node is in a room of this one, or until the timeout.
     pub async fn until_empty(&self, at_most: Duration) {
         let wait = async {

@@ -167,6 +167,11 @@ impl Seats {
         visits.insert(call, Visit { number, state: VisitState::Entering(task) });
     }
 
+    /// Whether a call is in a room of another node, or looks for its room.
+    pub(super) fn has(&self, call: CallUuid) -> bool {
+        self.0.visits().contains_key(&call)
+    }
+
     /// The seat of a call in a room of another node.
     pub(super) fn seat_of(&self, call: CallUuid) -> Option<Seat> {
         match &self.0.visits().get(&call)?.state {

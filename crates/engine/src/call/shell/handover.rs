@@ -132,6 +132,10 @@ impl Shell {
         {
             return Some(Obstacle::lasting(text));
         }
+        if self.context.services.seats.as_ref().is_some_and(|seats| seats.has(self.context.id)) {
+            let text = "it is in a conference or multi-party call of another node";
+            return Some(Obstacle::lasting(text));
+        }
         if let Some(text) = self.context.services.rooms.obstacle(self.context.id) {
             return Some(Obstacle::lasting(text));
         }

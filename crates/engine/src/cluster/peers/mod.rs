@@ -15,16 +15,18 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
 use fleet::Link;
-use futures_util::future::BoxFuture;
-use http::{Request, Response, StatusCode};
+use futures_util::future::{BoxFuture, join_all};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
@@ -35,10 +37,12 @@ use tokio::sync::Semaphore;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+pub(super) use self::pins::MovedIdentity;
 use self::pins::{ALPN, Identity, Pin, SEATS_ALPN};
-use super::{CALLS, REST, WANT, WEBHOOK};
+use super::{CALLS, MOVING, REST, WANT, WEBHOOK};
 use crate::call::seats::ByteStream;
 use crate::limiter::Pool;
 use model::Clock;
@@ -85,6 +89,23 @@ const REQUESTS_MAX: usize = 256;
 /// certificate is closed, of the address with most of them.
 const CONNECTIONS_MAX: usize = 128;
 
+/// Time for which requests to a member wait for a connection, after it has announced that another
+/// process takes over from it.
+const MOVE_TIME: Duration = Duration::from_secs(10);
+
+/// Pause between two attempts to send such a request.
+const MOVE_RETRY: Duration = Duration::from_millis(20);
+
+/// Time for the other members to hear such an announcement.
+const ANNOUNCE_TIME: Duration = Duration::from_millis(250);
+
+/// Time for the responses to the requests of other members, when another process takes over.
+const CLOSE_TIME: Duration = Duration::from_millis(500);
+
+/// Header of the response of a member from which another process takes over. It has not executed the
+/// request.
+const MOVING_HEADER: HeaderName = HeaderName::from_static("x-offhook-moving");
+
 /// Number of refused connection attempts after which a process counts as ended.
 const REFUSALS: u8 = 3;
 
@@ -129,7 +150,7 @@ pub enum BindError {
     Listen {
         at: String,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     #[error("could not create a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -152,9 +173,21 @@ struct Inner {
     identity: Identity,
     times: PeerTimes,
     clock: Clock,
-    listener: Mutex<Option<TcpListener>>,
+    listener: Mutex<Option<Arc<TcpListener>>>,
     members: Mutex<BTreeMap<Uuid, Arc<Member>>>,
+    /// Cancelled when another process takes over: no connection is accepted, and those of other
+    /// members are closed after the responses to their requests.
+    leaving: CancellationToken,
+    /// The connections of other members.
+    inbound: TaskTracker,
     stop: CancellationToken,
+}
+
+/// The listener and the certificate of another process of this node, whose run this one continues.
+pub struct MovedPeers {
+    /// `None` if this process listens at another address.
+    pub listener: Option<TcpListener>,
+    pub identity: MovedIdentity,
 }
 
 /// The connection to a member.
@@ -163,7 +196,30 @@ struct Member {
     sender: Mutex<Option<SendRequest<Full<Bytes>>>>,
     link: AtomicU8,
     requests: Semaphore,
+    /// Until when requests wait for a connection.
+    moving_until: Mutex<Option<Instant>>,
     stop: CancellationToken,
+}
+
+impl Member {
+    fn expect_move(&self, now: Instant) {
+        let until = now.checked_add(MOVE_TIME);
+        *self.moving_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    fn is_moving(&self, now: Instant) -> bool {
+        let until = *self.moving_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| now < until)
+    }
+}
+
+/// The result of an attempt to send a request.
+enum Attempt {
+    Answered(Response<Incoming>),
+    /// The request was not sent.
+    NotSent,
+    /// The member may have executed the request.
+    Lost,
 }
 
 const UP: u8 = 0;
@@ -177,8 +233,8 @@ impl Drop for Inner {
 }
 
 impl Peers {
-    /// Listens at `listen`, and creates a certificate. Other members connect to `advertise`, or to
-    /// the bound address if that is `None`.
+    /// Listens at `listen`, and creates a certificate, unless they are `moved`. Other members connect
+    /// to `advertise`, or to the bound address if that is `None`.
     ///
     /// # Errors
     /// Fails if the address can't be bound.
@@ -187,17 +243,27 @@ impl Peers {
         advertise: Option<&str>,
         times: PeerTimes,
         clock: Clock,
+        moved: Option<MovedPeers>,
     ) -> Result<Self, BindError> {
         let failed = |source| BindError::Listen { at: listen.to_owned(), source };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let (listener, identity) = match moved {
+            Some(moved) => (moved.listener, Identity::resume(moved.identity)),
+            None => (None, Identity::new()?),
+        };
+        let listener = match listener {
+            Some(listener) => listener,
+            None => TcpListener::bind(listen).await.map_err(failed)?,
+        };
         let bound: SocketAddr = listener.local_addr().map_err(failed)?;
         Ok(Self(Arc::new(Inner {
             address: advertise.map_or_else(|| bound.to_string(), str::to_owned),
-            identity: Identity::new()?,
+            identity,
             times,
             clock,
-            listener: Mutex::new(Some(listener)),
+            listener: Mutex::new(Some(Arc::new(listener))),
             members: Mutex::default(),
+            leaving: CancellationToken::new(),
+            inbound: TaskTracker::new(),
             stop: CancellationToken::new(),
         })))
     }
@@ -223,16 +289,38 @@ impl Peers {
         self.0.identity.pin.to_string()
     }
 
-    /// Starts to answer other members. Only the first call has an effect.
+    /// A copy of the listening socket, for another process of this node. `None` once this one
+    /// [has handed over](Peers::hand_over).
+    ///
+    /// # Errors
+    /// Fails if there is no file descriptor left.
+    pub fn listener(&self) -> io::Result<Option<OwnedFd>> {
+        let listener = self.0.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        listener.as_ref().map(|listener| listener.as_fd().try_clone_to_owned()).transpose()
+    }
+
+    /// Closes all connections, and accepts no more: connections wait for another process of this
+    /// node, which uses the same certificate.
+    pub async fn hand_over(&self) -> MovedIdentity {
+        self.0.leaving.cancel();
+        self.0.inbound.close();
+        let _ = tokio::time::timeout(CLOSE_TIME, self.0.inbound.wait()).await;
+        self.0.stop.cancel();
+        self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.identity.hand_over()
+    }
+
+    /// Starts to answer other members. Must be called once.
     ///
     /// # Errors
     /// Fails if the TLS library rejects the configuration.
     pub fn serve(&self, handler: Arc<dyn PeerHandler>) -> Result<(), rustls::Error> {
-        let listener = self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let listener = self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(listener) = listener else { return Ok(()) };
         let acceptor = TlsAcceptor::from(Arc::new(self.0.identity.server()?));
         let weak = Arc::downgrade(&self.0);
         let (stop, times) = (self.0.stop.clone(), self.0.times);
+        let (leaving, inbound) = (self.0.leaving.clone(), self.0.inbound.clone());
         let connections = Pool::new(CONNECTIONS_MAX, None);
         let accept = async move {
             loop {
@@ -243,25 +331,36 @@ impl Peers {
                 };
                 let (acceptor, handler, weak) = (acceptor.clone(), handler.clone(), weak.clone());
                 let claim = connections.claim(from.ip(), 1);
-                tokio::spawn(async move {
+                let leaving = leaving.clone();
+                inbound.spawn(async move {
                     let _ = stream.set_nodelay(true);
                     let handshake = tokio::time::timeout(times.handshake, acceptor.accept(stream));
                     let handshake = claim.evicted().run_until_cancelled(handshake);
-                    let Some(Ok(Ok(tls))) = handshake.await else { return };
+                    let handshake = leaving.run_until_cancelled(handshake).await.flatten();
+                    let Some(Ok(Ok(tls))) = handshake else { return };
                     let member = weak.upgrade().zip(pin_of(&tls));
                     let member = member.and_then(|(inner, pin)| inner.member_with(pin));
                     let Some(member) = member else { return };
                     claim.authenticate();
                     if tls.get_ref().1.alpn_protocol() == Some(SEATS_ALPN) {
                         let serving = handler.serve_seats(member.at.run, Box::new(tls));
+                        // A process with calls of other nodes in its rooms is not replaced.
+                        let serving = leaving.run_until_cancelled(serving);
                         member.stop.run_until_cancelled(serving).await;
                         return;
                     }
-                    answer(TokioIo::new(tls), member, handler, times).await;
+                    answer(TokioIo::new(tls), member, handler, times, leaving).await;
                 });
             }
         };
-        tokio::spawn(async move { stop.run_until_cancelled(accept).await });
+        let leaving = self.0.leaving.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = accept => {}
+                () = stop.cancelled() => {}
+                () = leaving.cancelled() => {}
+            }
+        });
         Ok(())
     }
 
@@ -283,6 +382,7 @@ impl Peers {
                     sender: Mutex::default(),
                     link: AtomicU8::new(SILENT),
                     requests: Semaphore::new(REQUESTS_MAX),
+                    moving_until: Mutex::default(),
                     stop: self.0.stop.child_token(),
                 });
                 tokio::spawn(keep_connected(
@@ -382,10 +482,62 @@ impl Peers {
         }
         let member = self.0.member(to).ok_or(PeerError::Unknown)?;
         let _permit = member.requests.try_acquire().map_err(|_| PeerError::Busy)?;
-        let sender = member.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut sender = sender.ok_or(PeerError::Unreachable)?;
-        sender.ready().await.map_err(|_| PeerError::Unreachable)?;
-        sender.send_request(request.map(Full::new)).await.map_err(|_| PeerError::Unreachable)
+        loop {
+            match member.attempt(request.clone()).await {
+                Attempt::Answered(response) if response.headers().contains_key(MOVING_HEADER) => {
+                    member.expect_move(self.0.clock.now());
+                }
+                Attempt::Answered(response) => return Ok(response),
+                Attempt::NotSent if member.is_moving(self.0.clock.now()) => {}
+                Attempt::NotSent | Attempt::Lost => return Err(PeerError::Unreachable),
+            }
+            tokio::time::sleep(MOVE_RETRY).await;
+        }
+    }
+
+    /// Announces to the other members that another process takes over from this one. Their requests
+    /// wait for it.
+    pub async fn announce_move(&self) {
+        let announced = self.sees().into_iter().map(|run| {
+            let mut request = Request::new(Bytes::new());
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = Uri::from_static(MOVING);
+            async move { self.send(run, request).await.is_ok() }
+        });
+        let _ = tokio::time::timeout(ANNOUNCE_TIME, join_all(announced)).await;
+    }
+
+    /// Notes that a member has announced that another process takes over from it.
+    pub fn expect_move(&self, of: Uuid) {
+        if let Some(member) = self.0.member(of) {
+            member.expect_move(self.0.clock.now());
+        }
+    }
+
+    /// The response to a request that is not executed, because another process takes over from this
+    /// one. It is sent to that process then.
+    pub fn moving() -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.headers_mut().insert(MOVING_HEADER, HeaderValue::from_static("1"));
+        response
+    }
+}
+
+impl Member {
+    async fn attempt(&self, request: Request<Bytes>) -> Attempt {
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(mut sender) = sender else { return Attempt::NotSent };
+        if sender.ready().await.is_err() {
+            return Attempt::NotSent;
+        }
+        match sender.try_send_request(request.map(Full::new)).await {
+            Ok(response) => Attempt::Answered(response),
+            Err(mut error) => match error.take_message() {
+                Some(_) => Attempt::NotSent,
+                None => Attempt::Lost,
+            },
+        }
     }
 }
 
@@ -439,12 +591,14 @@ fn pin_of(tls: &TlsStream<TcpStream>) -> Option<Pin> {
     Some(Pin::of(tls.get_ref().1.peer_certificates()?.first()?))
 }
 
-/// Answers the requests of a member until it closes its connection or is no longer a member.
+/// Answers the requests of a member until it closes its connection or is no longer a member, or until
+/// `leaving`.
 fn answer(
     io: TokioIo<TlsStream<TcpStream>>,
     member: Arc<Member>,
     handler: Arc<dyn PeerHandler>,
     times: PeerTimes,
+    leaving: CancellationToken,
 ) -> BoxFuture<'static, ()> {
     let from = member.at.run;
     let service = service_fn(move |request| read_and_handle(handler.clone(), from, request));
@@ -454,8 +608,15 @@ fn answer(
         .keep_alive_interval(times.ping)
         .keep_alive_timeout(times.silence)
         .serve_connection(io, service);
+    let answering = async move {
+        let mut connection = std::pin::pin!(connection);
+        if leaving.run_until_cancelled(connection.as_mut()).await.is_none() {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    };
     Box::pin(async move {
-        let _ = member.stop.run_until_cancelled(connection).await;
+        let _ = member.stop.run_until_cancelled(answering).await;
     })
 }
 
@@ -549,7 +710,7 @@ async fn dial(
     #[allow(clippy::disallowed_methods, reason = "the address is a member's, from the database")]
     let stream = TcpStream::connect(&member.at.address).await;
     let stream = stream.map_err(|error| match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => ConnectError::Refused,
+        io::ErrorKind::ConnectionRefused => ConnectError::Refused,
         _ => ConnectError::Other,
     })?;
     let _ = stream.set_nodelay(true);

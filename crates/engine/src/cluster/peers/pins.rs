@@ -7,12 +7,13 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
     SignatureScheme,
 };
+use serde::{Deserialize, Serialize};
 
 use super::BindError;
 
@@ -69,19 +70,38 @@ pub(super) struct Identity {
     members: Arc<ArcSwap<BTreeSet<Pin>>>,
 }
 
+/// A certificate with its private key, on the way to another process of the node. Both are DER, the
+/// key PKCS #8.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct MovedIdentity {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
 impl Identity {
     pub(super) fn new() -> Result<Self, BindError> {
         let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned()])?;
-        let certificate = made.cert.der().clone();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())
-            .map_err(|reason| Error::General(reason.to_owned()))?;
-        Ok(Self {
+        let (certificate, key) = (made.cert.der().to_vec(), made.signing_key.serialize_der());
+        Ok(Self::resume(MovedIdentity { certificate, key }))
+    }
+
+    /// Continues to use the certificate of another process of the node.
+    pub(super) fn resume(moved: MovedIdentity) -> Self {
+        let certificate = CertificateDer::from(moved.certificate);
+        Self {
             pin: Pin::of(&certificate),
             certificate,
-            key: Arc::new(key),
+            key: Arc::new(PrivatePkcs8KeyDer::from(moved.key).into()),
             provider: Arc::new(provider::default_provider()),
             members: Arc::default(),
-        })
+        }
+    }
+
+    pub(super) fn hand_over(&self) -> MovedIdentity {
+        MovedIdentity {
+            certificate: self.certificate.to_vec(),
+            key: self.key.secret_der().to_vec(),
+        }
     }
 
     /// Trusts the members with these certificates only.

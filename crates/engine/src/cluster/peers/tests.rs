@@ -36,8 +36,14 @@ async fn peers() -> Peers {
     peers_with(PeerTimes { request: Duration::from_millis(500), ..PeerTimes::default() }).await
 }
 
+/// Peers that do not answer yet.
+async fn bind(moved: Option<MovedPeers>) -> Peers {
+    let times = PeerTimes::default();
+    Peers::bind("127.0.0.1:0", None, times, Clock::real(), moved).await.unwrap()
+}
+
 async fn peers_with(times: PeerTimes) -> Peers {
-    let peers = Peers::bind("127.0.0.1:0", None, times, Clock::real()).await.unwrap();
+    let peers = Peers::bind("127.0.0.1:0", None, times, Clock::real(), None).await.unwrap();
     peers.serve(Arc::new(Echo)).unwrap();
     peers
 }
@@ -177,12 +183,54 @@ async fn f26_a_process_that_has_ended_is_refused_and_comes_back() {
     until(&one, TWO, Link::Refused).await;
     assert_eq!(one.send(TWO, request("/", 0)).await.unwrap_err(), PeerError::Unreachable);
     // Another process at the address has another certificate.
-    let third = Peers::bind(&address, None, PeerTimes::default(), Clock::real()).await.unwrap();
+    let third =
+        Peers::bind(&address, None, PeerTimes::default(), Clock::real(), None).await.unwrap();
     third.serve(Arc::new(Echo)).unwrap();
     third.set_members(vec![listed(ONE, &one)]);
     until(&one, TWO, Link::Silent).await;
     one.set_members(vec![listed(TWO, &third)]);
     until(&one, TWO, Link::Up).await;
+}
+
+/// Announces that another process takes over, and then executes nothing.
+struct Leaving;
+
+impl PeerHandler for Leaving {
+    fn handle(&self, _: Uuid, _: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
+        async { Peers::moving() }.boxed()
+    }
+
+    fn serve_seats(&self, _: Uuid, _: Box<dyn ByteStream>) -> BoxFuture<'static, ()> {
+        async {}.boxed()
+    }
+}
+
+#[tokio::test]
+async fn f40_requests_wait_for_the_process_that_takes_over() {
+    let (one, old) = (peers().await, bind(None).await);
+    old.serve(Arc::new(Leaving)).unwrap();
+    one.set_members(vec![listed(TWO, &old)]);
+    old.set_members(vec![listed(ONE, &one)]);
+    until(&one, TWO, Link::Up).await;
+    let (sender, at) = (one.clone(), listed(TWO, &old));
+    let mut waiting = tokio::spawn(async move { sender.send(TWO, request("/some", 3)).await });
+    let member = one.0.member(TWO).unwrap();
+    while !member.is_moving(one.0.clock.now()) {
+        tokio::task::yield_now().await;
+    }
+    let listener = std::net::TcpListener::from(old.listener().unwrap().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    let moved = MovedPeers {
+        listener: Some(TcpListener::from_std(listener).unwrap()),
+        identity: old.hand_over().await,
+    };
+    until(&one, TWO, Link::Silent).await;
+    assert!((&mut waiting).now_or_never().is_none(), "it waits");
+    let new = bind(Some(moved)).await;
+    new.set_members(vec![listed(ONE, &one)]);
+    new.serve(Arc::new(Echo)).unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().body(), format!("{ONE} /some 3").as_bytes());
+    assert_eq!(listed(TWO, &new), at, "the address and certificate are the same");
 }
 
 #[tokio::test]
