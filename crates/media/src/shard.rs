@@ -45,6 +45,9 @@ use machine::{MediaEvent, MediaFault};
 use model::Clock;
 use model::metric;
 
+/// Time for a leg's peer to answer the first checks, before legs that share its path are begun.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+
 /// Nice value of a shard thread. On Linux it applies to the calling thread only, and needs root or
 /// `LimitNICE=`.
 const NICE: i32 = -10;
@@ -148,10 +151,22 @@ struct RoutedLeg {
     conflicts: Vec<LegId>,
     ufrag: String,
     sink: EventSink,
+    /// The addresses that have sent authenticated STUN.
     addresses: VecDeque<SocketAddr>,
+    /// When the leg began to connect.
+    begun: Option<Instant>,
     /// The checks of the leg that have an entry in the table.
     checks: VecDeque<TransactionId>,
     peer_address: Option<SocketAddr>,
+}
+
+impl RoutedLeg {
+    /// Whether legs with the same port and peer address wait for this one. A stranger can name any
+    /// address in an offer, so only a peer that answers can keep others waiting for long.
+    fn keeps_others_waiting(&self, now: Instant) -> bool {
+        let is_new = self.begun.is_some_and(|at| now.saturating_duration_since(at) < ANSWER_TIME);
+        self.leg.is_connecting() && (is_new || !self.addresses.is_empty())
+    }
 }
 
 struct BoundPort {
@@ -428,12 +443,17 @@ impl Shard {
     /// Starts the legs that waited for others with the same peer address and port.
     fn start_waiting_legs(&mut self, now: Instant) {
         let legs = &self.legs;
-        for id in self
-            .shared_paths
-            .take_ready(now, |id| legs.get(&id).is_some_and(|r| r.leg.is_connecting()))
-        {
-            self.with_leg(id, |leg, out| leg.execute(now, LegCommand::Begin, out));
+        let is_busy = |id: LegId| legs.get(&id).is_some_and(|r| r.keeps_others_waiting(now));
+        for id in self.shared_paths.take_ready(now, is_busy) {
+            self.begin(id, now);
         }
+    }
+
+    fn begin(&mut self, id: LegId, now: Instant) {
+        if let Some(routed) = self.legs.get_mut(&id) {
+            routed.begun = Some(now);
+        }
+        self.with_leg(id, |leg, out| leg.execute(now, LegCommand::Begin, out));
     }
 
     /// Executes a command. Returns `false` if the shard must stop.
@@ -491,6 +511,7 @@ impl Shard {
                 let predecessors = self.legs.get_mut(&id).map(|r| std::mem::take(&mut r.conflicts));
                 self.shared_paths.wait(id, predecessors.unwrap_or_default(), now);
             }
+            LegCommand::Begin => self.begin(id, now),
             command => self.with_leg(id, |leg, out| leg.execute(now, command, out)),
         }
     }
@@ -542,6 +563,7 @@ impl Shard {
                 ufrag: new.ufrag,
                 sink: new.sink,
                 addresses: VecDeque::new(),
+                begun: None,
                 checks: VecDeque::new(),
                 peer_address: None,
             }),

@@ -411,6 +411,31 @@ fn calls_with_one_peer_address_can_share_a_port() {
     assert!(!legs[0].1.has_media(closed.clone()) && !legs[2].1.has_media(closed));
 }
 
+/// A stranger can name the address of another call's peer in an offer.
+#[test]
+fn calls_that_nobody_connects_do_not_delay_another_with_their_address() {
+    let narrow = start(MediaConfig { max_ports: 1, ..config() });
+    let relay = socket("127.0.0.1:0");
+    let begin = || {
+        let peer = Peer::at(&PeerOptions::default(), relay.clone());
+        let log = Log::default();
+        let (leg, answer) = narrow.answer(&peer.offer(), log.sink()).expect("answer");
+        leg.begin();
+        leg.open();
+        (peer, leg, log, answer)
+    };
+    let strangers: Vec<_> = (0..24).map(|_| begin()).collect();
+    let (mut peer, leg, log, answer) = begin();
+    peer.accept(&answer);
+    leg.play(PLAY, play_once(&prompt(1, 10).0));
+    let mut peers = [peer];
+    pump(&mut peers, "connected", |_| log.has_media(MediaEvent::Connected));
+    pump(&mut peers, "played", |_| log.has(&LegEvent::Played(PLAY)));
+    assert_eq!(sound(&peers[0].received, 1), prompt(1, 10).1);
+    let connected = |(_, _, log, _): &(_, _, Log, _)| log.has_media(MediaEvent::Connected);
+    assert!(!strangers.iter().any(connected));
+}
+
 #[test]
 fn connects_a_browser_without_candidates() {
     let media = start(config());

@@ -388,8 +388,10 @@ pub mod queue {
     pub const TURNS: &str = "turns";
     /// Files of users that are fetched in advance.
     pub const MEDIA: &str = "media";
+    /// Callbacks of events of an account.
+    pub const CALLBACKS: &str = "callbacks";
     pub const ALL: &[&str] =
-        &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS, TURNS, MEDIA];
+        &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS, TURNS, MEDIA, CALLBACKS];
 }
 
 /// Values of `outcome` of [`ANSWER_FETCH_SECONDS`] besides those of

@@ -27,9 +27,9 @@ pub enum StoreError {
         source: sqlx::Error,
     },
     #[error(
-        "could not open the store {at}: another process uses it; stop that process, or set another store.url for this one"
+        "could not open the store {at}: another process uses {key}; stop that process, or set another {key} for this one"
     )]
-    InUse { at: Database },
+    InUse { at: Database, key: &'static str },
     #[error(
         "could not open the store {at}: another process uses it as node {node_id}; stop that process, or set another \
          cluster.node_id for this one on a shared database, another store.data_dir and store.url otherwise"

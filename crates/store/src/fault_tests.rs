@@ -289,6 +289,8 @@ async fn r11_without_database_and_journal_the_node_is_unready_and_retries_slowly
     let tries = fixture.switch.tries.load(Ordering::SeqCst) - before;
     assert!((1..=11).contains(&tries), "{tries} tries in a second");
     assert!(!concluding.is_finished());
+    let change = store.recordings().delete(vec![uuid(1).0]).await;
+    assert!(matches!(change, Err(StoreError::NotTaken)), "no change waits for the disk");
     fixture.switch.set(true, false);
     assert!(concluding.await.unwrap().unwrap().changed);
     until("ready", async || fixture.health.unready_reason().is_none()).await;

@@ -6,6 +6,7 @@
 //! process.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -110,7 +111,19 @@ impl Queue {
         F: FnOnce(oneshot::Sender<T>) -> Write,
     {
         let (sender, result) = oneshot::channel();
-        let late = match self.writes.try_send(write(sender)) {
+        let queued = self.enqueue(write(sender));
+        async move {
+            queued.await?;
+            result.await.map_err(|_| StoreError::Closed)
+        }
+    }
+
+    /// Queues a write before it returns. If the queue is full, the future waits for space.
+    fn enqueue(
+        &self,
+        write: Write,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static + use<> {
+        let late = match self.writes.try_send(write) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
             Err(mpsc::error::TrySendError::Full(write)) => Some((self.writes.clone(), write)),
         };
@@ -118,7 +131,7 @@ impl Queue {
             if let Some((writes, write)) = late {
                 writes.send(write).await.map_err(|_| StoreError::Closed)?;
             }
-            result.await.map_err(|_| StoreError::Closed)
+            Ok(())
         }
     }
 
@@ -133,9 +146,19 @@ impl Queue {
         T: Send + 'static,
         F: FnOnce(oneshot::Sender<T>) -> Write,
     {
-        let requested = self.request_lazily(write);
+        // Otherwise the caller would wait for as long as neither works.
+        let is_broken = self.wake.is_broken.load(Ordering::Relaxed);
+        let (sender, result) = oneshot::channel();
+        let write = write(sender);
+        let requested = match is_broken && write.needs_database() {
+            true => Err(StoreError::NotTaken),
+            false => Ok(self.enqueue(write)),
+        };
         self.wake();
-        async move { requested.await.map_err(|_| StoreError::NotTaken) }
+        async move {
+            requested?.await.map_err(|_| StoreError::NotTaken)?;
+            result.await.map_err(|_| StoreError::NotTaken)
+        }
     }
 
     /// Queues a write, or returns `None` and counts an error if the queue is full. The future

@@ -118,7 +118,13 @@ impl Store {
         .map_err(failed_to_open)?;
         let pending = pending_log_at(&at, &with.journal);
         let (pending_log, left) = PendingLog::open(&pending).map_err(|error| match error {
-            PendingLogError::InUse => StoreError::InUse { at: at.clone() },
+            PendingLogError::InUse => StoreError::InUse {
+                at: at.clone(),
+                key: match &at {
+                    Database::File(_) => "store.url",
+                    Database::Postgres(_) => "store.data_dir",
+                },
+            },
             PendingLogError::Io(source) => failed_to_open(naming(&pending, source)),
         })?;
         if let Database::Postgres(_) = at

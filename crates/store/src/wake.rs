@@ -1,5 +1,6 @@
 //! Signals between the writer thread and those who wait for it.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -19,6 +20,8 @@ pub(crate) struct Wake {
     pub(crate) is_behind: watch::Sender<bool>,
     /// Whether the database rejects writes, so that they go to the journal.
     pub(crate) is_journalling: watch::Sender<bool>,
+    /// Whether the journal rejects them, too, so that they wait.
+    pub(crate) is_broken: AtomicBool,
 }
 
 impl Wake {

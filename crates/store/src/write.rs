@@ -92,6 +92,23 @@ pub(crate) enum InboxWrite {
 }
 
 impl InboxWrite {
+    /// Returns whether only the database can take the write, not the journal.
+    fn needs_database(&self) -> bool {
+        match self {
+            Self::Entry(_) | Self::Status(_) | Self::SetWamid { .. } => false,
+            Self::Enqueue(_)
+            | Self::BeginSending { .. }
+            | Self::Transfer(_)
+            | Self::Change { .. }
+            | Self::Delete { .. }
+            | Self::SetRouting(_)
+            | Self::Open { .. }
+            | Self::Webhook(_)
+            | Self::Redeliver { .. }
+            | Self::DeleteOlder { .. } => true,
+        }
+    }
+
     /// Returns whether the write must be on disk before it is reported as done. That holds for
     /// everything reported to Meta or a customer.
     pub(crate) fn is_synced(&self) -> bool {
@@ -198,6 +215,20 @@ impl Write {
 
 /// Accessors for the kinds of writes that a batch executes with one statement each.
 impl Write {
+    /// Returns whether only the database can take the write, not the journal. While it does not,
+    /// dropping the sender reports that nothing has changed.
+    pub(crate) fn needs_database(&self) -> bool {
+        match self {
+            Self::DeleteRecordings(..)
+            | Self::RecordingCopy(..)
+            | Self::Transcription(..)
+            | Self::Endpoint(..)
+            | Self::Task(..) => true,
+            Self::Inbox(write, _) => write.needs_database(),
+            _ => false,
+        }
+    }
+
     pub(crate) fn answered(&self) -> Option<(CallUuid, Timestamp)> {
         if let Self::CallAnswered(call, at) = self { Some((*call, *at)) } else { None }
     }

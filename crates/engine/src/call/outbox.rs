@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
@@ -42,9 +42,22 @@ const REST: Duration = Duration::from_millis(20);
 /// after that are due again at the next start.
 const NOTING: Duration = Duration::from_millis(250);
 
-/// Limits on the number of callbacks in memory. All others wait in the store.
+/// Number of callbacks of events after which an account's waiting ones are counted again.
+const COUNT_AFTER: u32 = 500;
+/// Age at which the count of an account with too many waiting callbacks is repeated.
+const COUNT_AGE: Duration = Duration::from_secs(1);
+/// Time for a query for due callbacks of a host beyond which further ones are delayed.
+const SLOW: Duration = Duration::from_millis(5);
+/// Number of times that such a query took, for which the next one is delayed, so that hosts with many
+/// waiting callbacks leave the store to others.
+const SLOW_PAUSE: u32 = 9;
+
+/// Limits on the number of callbacks. Those that are not in memory wait in the store.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxLimits {
+    /// Maximum number of waiting callbacks of a main account, including those in memory, beyond
+    /// which callbacks of its events are dropped.
+    pub waiting_per_account: u32,
     /// Maximum number of callbacks in memory.
     pub held: usize,
     /// Maximum number of callbacks in memory for one host. It keeps the host's connections busy
@@ -54,7 +67,7 @@ pub struct OutboxLimits {
 
 impl Default for OutboxLimits {
     fn default() -> Self {
-        Self { held: 4_096, held_per_host: 64 }
+        Self { waiting_per_account: 20_000, held: 4_096, held_per_host: 64 }
     }
 }
 
@@ -70,6 +83,8 @@ struct Inner {
     node_id: String,
     limits: OutboxLimits,
     held: Mutex<InMemory>,
+    /// The waiting callbacks of the main accounts.
+    waiting: Mutex<HashMap<AuthId, Waiting>>,
     /// Wakes the reader, because the store may contain callbacks to read.
     woken: Notify,
     tasks: TaskTracker,
@@ -117,6 +132,17 @@ struct InMemory {
     /// Callbacks released while the store is being read. A row that was read before the release may
     /// be out of date.
     gone: Option<HashSet<CallbackKey>>,
+}
+
+/// An estimate of the number of waiting callbacks of a main account.
+#[derive(Clone, Copy)]
+struct Waiting {
+    /// The number at the last count, and when that was.
+    counted: u32,
+    at: Instant,
+    /// Number of callbacks of events since then.
+    since: u32,
+    is_counting: bool,
 }
 
 /// The callbacks of an origin in memory.
@@ -189,6 +215,7 @@ impl Outbox {
             node_id,
             limits,
             held: Mutex::default(),
+            waiting: Mutex::default(),
             woken: Notify::new(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -242,6 +269,28 @@ impl Outbox {
         }
     }
 
+    /// Whether another callback of an event of this main account may wait. If not, too many of its
+    /// callbacks wait, for example because its server does not answer.
+    pub(super) fn admits_event(&self, main_account: &AuthId) -> bool {
+        let (now, most) = (self.0.clock.now(), self.0.limits.waiting_per_account);
+        let mut accounts = self.0.waiting();
+        let waiting = accounts.entry(main_account.clone()).or_insert(Waiting {
+            counted: 0,
+            at: now,
+            since: 0,
+            is_counting: false,
+        });
+        waiting.since = waiting.since.saturating_add(1);
+        let is_full = waiting.counted.saturating_add(waiting.since) > most;
+        let is_old = is_full && now.saturating_duration_since(waiting.at) >= COUNT_AGE;
+        if (waiting.since >= COUNT_AFTER.min(most) || is_old) && !waiting.is_counting {
+            waiting.is_counting = true;
+            let (inner, account) = (self.0.clone(), main_account.clone());
+            self.0.tasks.spawn(async move { inner.count_waiting(account).await });
+        }
+        !is_full
+    }
+
     /// Returns the signing keys of an account, or of its main account if it was deleted. `None` if
     /// there is neither.
     pub(super) fn keys(&self, account: &AuthId, main: &AuthId) -> Option<SigningKeys> {
@@ -275,6 +324,24 @@ impl Outbox {
 impl Inner {
     fn held(&self) -> MutexGuard<'_, InMemory> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<AuthId, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the waiting callbacks of a main account. After an error, the estimate stays.
+    async fn count_waiting(&self, account: AuthId) {
+        let most = self.limits.waiting_per_account.saturating_add(1);
+        let counted = self.store.outbox().count_waiting(&self.node_id, &account, most).await;
+        let counted = counted.inspect_err(|error| tracing::warn!(%error, "callbacks not counted"));
+        if let Some(waiting) = self.waiting().get_mut(&account) {
+            waiting.is_counting = false;
+            if let Ok(counted) = counted {
+                (waiting.counted, waiting.since) = (counted, 0);
+            }
+            waiting.at = self.clock.now();
+        }
     }
 
     /// Reserves a slot. Returns `None` if the callback already has one or memory is full. A new
@@ -472,8 +539,9 @@ impl Inner {
     }
 
     async fn keep_reading(self: &Arc<Self>) {
+        let mut slow = HashMap::new();
         loop {
-            let pause = match self.read().await {
+            let pause = match self.read(&mut slow).await {
                 Ok(Some(next)) => next.since(self.clock.steady()).clamp(REST, POLL),
                 Ok(None) => POLL,
                 Err(error) => {
@@ -487,11 +555,21 @@ impl Inner {
         }
     }
 
-    /// Reads due callbacks as space permits. Returns when the next one is due.
-    async fn read(self: &Arc<Self>) -> Result<Option<Timestamp>, StoreError> {
+    /// Reads due callbacks as space permits. Returns when the next one is due. `slow` are the origins
+    /// that are not read until a time.
+    async fn read(
+        self: &Arc<Self>,
+        slow: &mut HashMap<String, Timestamp>,
+    ) -> Result<Option<Timestamp>, StoreError> {
         let now = self.clock.steady();
-        let (origins, next) = self.store.outbox().due_origins(&self.node_id, now).await?;
+        let (origins, mut next) = self.store.outbox().due_origins(&self.node_id, now).await?;
+        slow.retain(|_, until| *until > now);
         for origin in origins {
+            if let Some(until) = slow.get(&origin) {
+                next = Some(next.map_or(*until, |next| next.min(*until)));
+                continue;
+            }
+            let begun = self.clock.now();
             let limit = {
                 let mut held = self.held();
                 let here = held.of_origin.get(&origin).copied().unwrap_or_default();
@@ -517,6 +595,11 @@ impl Inner {
                 if let Some(place) = self.place(&row, false) {
                     self.spawn(row, place, None);
                 }
+            }
+            let took = self.clock.now().saturating_duration_since(begun);
+            if took > SLOW {
+                let pause = (took * SLOW_PAUSE).min(POLL);
+                slow.insert(origin.clone(), self.clock.steady().plus(pause));
             }
             if more {
                 self.held().left.insert(origin);

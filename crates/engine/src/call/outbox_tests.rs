@@ -351,7 +351,8 @@ async fn r04_an_account_with_slow_callbacks_delays_no_other_at_the_same_host() {
 #[tokio::test]
 async fn many_dead_hosts_leave_space_for_a_live_one() {
     let room = Room::new();
-    let node = room.node(OutboxLimits { held: 40, held_per_host: 8 }).await;
+    let limits = OutboxLimits { held: 40, held_per_host: 8, ..OutboxLimits::default() };
+    let node = room.node(limits).await;
     node.outbox.start();
     let mut holes = Vec::new();
     for _ in 0..20 {
@@ -370,6 +371,32 @@ async fn many_dead_hosts_leave_space_for_a_live_one() {
     }
     alive.until_seen(5).await;
     node.outbox.drain(Duration::from_millis(50)).await;
+    node.store.close().await;
+}
+
+#[tokio::test]
+async fn events_of_an_account_are_dropped_while_too_many_of_its_callbacks_wait() {
+    let room = Room::new();
+    let limits = OutboxLimits { waiting_per_account: 10, ..OutboxLimits::default() };
+    let node = room.node(limits).await;
+    let (own, other) = (AuthId::from(MAIN), AuthId::from("MAOTHER"));
+    let server = Server::start(|_| Reply::status(200)).await;
+    for event in 0..10 {
+        assert!(node.outbox.admits_event(&own));
+        let callback = node.new_callback(1, event, CallbackKind::Stream, &server.url("/events"));
+        node.store.outbox().insert(callback).await.unwrap();
+    }
+    while node.outbox.admits_event(&own) {
+        tokio::task::yield_now().await;
+    }
+    assert!(node.outbox.admits_event(&other), "another account's server may answer");
+    node.outbox.start();
+    server.until_seen(10).await;
+    // The count is repeated after a second.
+    while !node.outbox.admits_event(&own) {
+        tokio::task::yield_now().await;
+    }
+    node.outbox.drain(Duration::from_secs(5)).await;
     node.store.close().await;
 }
 

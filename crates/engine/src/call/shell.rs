@@ -89,6 +89,8 @@ struct Shell {
     requests: Requests,
     /// Number of callbacks besides those of [`CallbackKind::Ring`], of the end and of recordings.
     callbacks: u32,
+    /// Whether one of them was dropped because too many of the account wait.
+    is_callback_dropped: bool,
     report: Report,
     /// Outputs that wait until the call has left a room of another node, each with the time of its
     /// step and whether it is the call's last step.
@@ -134,6 +136,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
         recordings: CallRecordings::default(),
         requests: Requests::new(setup.wacid.clone()),
         callbacks: 0,
+        is_callback_dropped: false,
         report: Report::default(),
         outputs: VecDeque::new(),
         leaving: None,
@@ -472,6 +475,15 @@ impl Shell {
                                 warn!("no further callbacks of events: a call has at most 5,000")
                             }
                             _ => return,
+                        }
+                        if !call.services.outbox.admits_event(&call.view.setup.parent_account) {
+                            crate::count_refused(metric::queue::CALLBACKS);
+                            if !std::mem::replace(&mut self.is_callback_dropped, true) {
+                                warn!(
+                                    "callbacks of events dropped: too many of the account's callbacks wait for its server"
+                                );
+                            }
+                            return;
                         }
                     }
                 }

@@ -42,6 +42,11 @@ const CLOSING: Duration = Duration::from_secs(2);
 const MESSAGES_AT_ONCE: u32 = 2_500;
 /// Maximum rate of messages from the server.
 const MESSAGES_A_SECOND: u32 = 1_000;
+/// Number of messages as which one counts that the call's machine processes, such as a checkpoint: 50
+/// of them a second, and 125 at once.
+const EVENT_COST: u32 = 20;
+/// The same if it is reported to the application: 20 a second, and 50 at once.
+const CALLBACK_COST: u32 = 50;
 
 const STREAM_ID: HeaderName = HeaderName::from_static("x-plivo-stream-id");
 
@@ -295,13 +300,10 @@ async fn read(
     let mut pace = Pace::new(&shared.clock);
     loop {
         match from.next().await {
-            Some(Ok(Message::Text(text))) => {
-                take(shared, &text);
-                pace.wait().await;
-            }
+            Some(Ok(Message::Text(text))) => pace.wait(take(shared, &text)).await,
             Some(Ok(Message::Pong(_))) => unanswered.store(0, Ordering::Relaxed),
             // Ignored, but counted by the rate limit.
-            Some(Ok(Message::Binary(_) | Message::Ping(_))) => pace.wait().await,
+            Some(Ok(Message::Binary(_) | Message::Ping(_))) => pace.wait(1).await,
             Some(Ok(Message::Frame(_))) => {}
             // The other process completes the closing handshake.
             Some(Ok(Message::Close(_))) if relayed => return End::Remote,
@@ -319,9 +321,16 @@ async fn read(
     }
 }
 
-/// Executes a command.
-fn take(shared: &Shared, text: &str) {
-    let done = match message::read(text) {
+/// Executes a command. Returns the number of messages as which it counts.
+fn take(shared: &Shared, text: &str) -> u32 {
+    let command = message::read(text);
+    let cost = match &command {
+        Ok(Some(Command::PlayAudio(_)) | None) | Err(_) => 1,
+        Ok(Some(Command::Checkpoint { .. } | Command::ClearAudio | Command::SendDtmf { .. })) => {
+            shared.order.status.as_ref().map_or(EVENT_COST, |_| CALLBACK_COST)
+        }
+    };
+    let done = match command {
         Ok(Some(Command::PlayAudio(_))) if !shared.order.bidirectional => {
             Err(Fault::NotBidirectional)
         }
@@ -350,6 +359,7 @@ fn take(shared: &Shared, text: &str) {
     if let Err(code) = done {
         shared.say(ServerMessage::Error { code });
     }
+    cost
 }
 
 /// Rate limit for messages from a server.
@@ -365,15 +375,21 @@ impl<'a> Pace<'a> {
         Self { clock, at: clock.now(), left: MESSAGES_AT_ONCE.into() }
     }
 
-    /// Accounts for a message, and waits until the next one may be read.
-    async fn wait(&mut self) {
+    /// Accounts for this number of messages. Returns the time until the next one may be read.
+    fn take(&mut self, count: u32) -> Duration {
         let now = self.clock.now();
         let passed =
             now.saturating_duration_since(std::mem::replace(&mut self.at, now)).as_secs_f64();
         let a_second = f64::from(MESSAGES_A_SECOND);
-        self.left = (self.left + passed * a_second).min(MESSAGES_AT_ONCE.into()) - 1.0;
-        if self.left < 0.0 {
-            sleep(Duration::from_secs_f64(-self.left / a_second)).await;
+        self.left = (self.left + passed * a_second).min(MESSAGES_AT_ONCE.into()) - f64::from(count);
+        Duration::from_secs_f64((-self.left).max(0.0) / a_second)
+    }
+
+    /// Accounts for this number of messages, and waits until the next one may be read.
+    async fn wait(&mut self, count: u32) {
+        let pause = self.take(count);
+        if !pause.is_zero() {
+            sleep(pause).await;
         }
     }
 }
@@ -381,8 +397,22 @@ impl<'a> Pace<'a> {
 #[cfg(test)]
 mod tests {
     use std::future::ready;
+    use std::time::Duration;
 
-    use super::{End, Error, after};
+    use super::{CALLBACK_COST, End, Error, Pace, after};
+    use model::{Clock, Timestamp};
+
+    #[test]
+    fn a_server_that_sends_many_checkpoints_is_read_more_slowly() {
+        let clock = Clock::stepped(Timestamp::from_secs(0));
+        let mut pace = Pace::new(&clock);
+        for _ in 0..50 {
+            assert_eq!(pace.take(CALLBACK_COST), Duration::ZERO);
+        }
+        assert_eq!(pace.take(CALLBACK_COST), Duration::from_millis(50));
+        clock.step(Duration::from_millis(100));
+        assert_eq!(pace.take(CALLBACK_COST), Duration::ZERO);
+    }
 
     #[tokio::test]
     async fn a_close_by_the_server_that_fails_a_write_is_not_a_loss() {

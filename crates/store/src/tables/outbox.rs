@@ -26,7 +26,7 @@ use crate::sql::{self, Conn, Outcome, Pool, Query, Row, TupleRow};
 use crate::tables::deliveries::{OF_NUMBER, Receiver};
 use crate::write::Write;
 use machine::{CallbackKind, CallbackRequest, EVENT_TYPE, MPC_END, Param, Params};
-use model::{CallUuid, Timestamp};
+use model::{AuthId, CallUuid, Timestamp};
 use xml::ast::DocUrl;
 
 /// Handle to the outbox. See [`Store::outbox`](crate::Store::outbox).
@@ -72,6 +72,26 @@ impl Outbox<'_> {
         now: Timestamp,
     ) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
         origins_due(&self.0.read, node_id, now).await
+    }
+
+    /// Counts the waiting callbacks of a main account, up to `most`.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn count_waiting(
+        self,
+        node_id: &str,
+        main_account: &AuthId,
+        most: u32,
+    ) -> Result<u32, StoreError> {
+        let count = "SELECT count(*) FROM (SELECT 1 FROM callbacks WHERE node_id = $1 AND main_auth_id = $2 \
+            AND next_us IS NOT NULL LIMIT $3) AS waiting";
+        let count = sql::query_scalar::<i64>(count)
+            .bind(node_id)
+            .bind(main_account.as_str())
+            .bind(i64::from(most));
+        let counted = count.fetch_one(&self.0.read).await.map_err(failed("count callbacks"))?;
+        Ok(u32::try_from(counted).unwrap_or(most))
     }
 
     /// Returns due callbacks of an origin, the longest due first, and only the oldest of each call

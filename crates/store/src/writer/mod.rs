@@ -29,6 +29,7 @@ pub(crate) mod pending;
 pub(crate) mod rejects;
 pub(crate) mod store_file;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -434,7 +435,7 @@ impl Writer {
             }
             match self.write_to_journal(batch).await {
                 Ok(()) => {
-                    self.options.health.set_store_broken(false);
+                    self.set_broken(false);
                     return;
                 }
                 Err(e) => {
@@ -442,7 +443,8 @@ impl Writer {
                     if !self.options.health.is_store_broken() {
                         tracing::error!(error = %e, "neither database nor journal accepts writes, refusing new calls");
                     }
-                    self.options.health.set_store_broken(true);
+                    self.set_broken(true);
+                    batch.retain(|write| !write.needs_database());
                 }
             }
             if self.closing.is_cancelled() {
@@ -460,6 +462,12 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Reports whether neither the database nor the journal accepts writes.
+    fn set_broken(&self, is_broken: bool) {
+        self.options.health.set_store_broken(is_broken);
+        self.options.wake.is_broken.store(is_broken, Ordering::Relaxed);
     }
 
     /// Writes the batch to the database and completes its waiters.
@@ -879,38 +887,13 @@ fn complete_journalled(write: Write) -> Option<Write> {
             write @ InboxWrite::SetWamid { .. } => {
                 return Some(Write::Inbox(Box::new(write), sender));
             }
-            InboxWrite::Enqueue(_)
-            | InboxWrite::BeginSending { .. }
-            | InboxWrite::Transfer(_)
-            | InboxWrite::Change { .. }
-            | InboxWrite::Delete { .. }
-            | InboxWrite::SetRouting(_)
-            | InboxWrite::Open { .. }
-            | InboxWrite::Webhook(_)
-            | InboxWrite::Redeliver { .. }
-            | InboxWrite::DeleteOlder { .. } => {}
+            _ => {}
         },
-        // Dropping the sender reports that nothing has changed.
-        Write::DeleteRecordings(..)
-        | Write::RecordingCopy(..)
-        | Write::Transcription(..)
-        | Write::Task(..) => {}
         Write::SettleCallback(..) | Write::TakeOverFarewells(_) | Write::RemoveKey(_) => {
             return Some(write);
         }
-        Write::CallStarted(_)
-        | Write::CallReported(_)
-        | Write::SetWacid(..)
-        | Write::CallAnswered(..)
-        | Write::Heartbeat(..)
-        | Write::LogLine { .. }
-        | Write::LateLine { .. }
-        | Write::SettleFarewell(..)
-        | Write::InsertKey(_)
-        | Write::Endpoint(..)
-        | Write::DeletePermission(..)
-        | Write::RecordingStarted(_)
-        | Write::DeleteOldKeys(_) => {}
+        // Nobody waits for the others, or they need the database.
+        _ => {}
     }
     None
 }

@@ -332,6 +332,7 @@ impl Recordings {
     /// # Errors
     /// Returns an error if the store fails.
     pub async fn recover(&self, kept: &HashSet<Uuid>) -> Result<(), StoreError> {
+        self.move_listed_back().await;
         let mut left = self.0.store.recordings().unfinished(&self.0.node_id).await?;
         left.retain(|start| !kept.contains(&start.id));
         let count = left.len();

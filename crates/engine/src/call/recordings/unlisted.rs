@@ -27,6 +27,14 @@ enum SweepError {
 }
 
 impl Recordings {
+    /// Moves files back that have a row again, as after a restore of a newer backup. Must be done
+    /// before anything looks for the file of a row.
+    pub(super) async fn move_listed_back(&self) {
+        if let Err(error) = move_back(&self.0.store, self.folder(), self.0.started).await {
+            tracing::warn!(%error, "looking for recordings that are listed again failed");
+        }
+    }
+
     /// Moves files without a row, which are older than this process, to the folder [`UNLISTED`], and
     /// moves those back that have a row again. Repeats this until it succeeds, or until `stop`.
     pub async fn set_unlisted_aside(self, stop: CancellationToken) {
@@ -61,7 +69,11 @@ async fn sweep(store: &Store, folder: &Path, before: Timestamp) -> Result<(), Sw
              delete them, or restore a newer backup and restart to get them back"
         );
     }
-    let back = move_files(store, (&unlisted, folder), true, before).await?;
+    move_back(store, folder, before).await
+}
+
+async fn move_back(store: &Store, folder: &Path, before: Timestamp) -> Result<(), SweepError> {
+    let back = move_files(store, (&folder.join(UNLISTED), folder), true, before).await?;
     if back > 0 {
         tracing::info!(files = back, "recordings that the store knows again moved back");
     }
@@ -223,7 +235,7 @@ mod tests {
 
         store.recordings().begin(start(unknown));
         store.flush().await;
-        sweep(&store, &folder, future).await.unwrap();
+        move_back(&store, &folder, future).await.unwrap();
         assert_eq!((folder.join(&lost).exists(), names(&unlisted).len()), (true, 0));
 
         store.recordings().delete(vec![known, unknown]).await.unwrap();

@@ -61,6 +61,7 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
         recordings: CallRecordings::default(),
         requests: Requests::resumed(snapshot.wacid, snapshot.farewell),
         callbacks: 0,
+        is_callback_dropped: false,
         report: snapshot.report,
         outputs: std::collections::VecDeque::new(),
         leaving: None,
