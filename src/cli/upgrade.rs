@@ -18,6 +18,9 @@ pub struct Args {
     /// The new binary [default: the file that the node was started from]
     #[arg(long, value_name = "FILE", value_parser = super::existing_file)]
     pub binary: Option<PathBuf>,
+    /// Reload the configuration instead, as SIGHUP does, if that file was not replaced since the start
+    #[arg(long, conflicts_with = "binary")]
+    pub or_reload: bool,
     /// How long to wait for calls that cannot be handed over, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = super::whole(0_u64..=86_400), allow_negative_numbers = true)]
     pub wait: u64,
@@ -36,7 +39,8 @@ pub fn run(args: Args) -> Exit {
         Ok(binary) => binary,
         Err(e) => return Exit::usage(format_args!("--binary: {e}")),
     };
-    let request = UpgradeRequest { binary, wait_seconds: args.wait };
+    let request =
+        UpgradeRequest { binary, wait_seconds: args.wait, only_if_replaced: args.or_reload };
     super::run_async(async {
         let is_handing_over = Cell::new(false);
         let asked = request_upgrade(&data_dir, &request, |progress| match progress {
@@ -49,6 +53,7 @@ pub fn run(args: Args) -> Exit {
                 print::line("the new process is ready; handing over");
             }
             UpgradeProgress::Done { .. }
+            | UpgradeProgress::NotReplaced { .. }
             | UpgradeProgress::Refused { .. }
             | UpgradeProgress::RolledBack { .. }
             | UpgradeProgress::Failed { .. } => {}
@@ -75,6 +80,7 @@ pub fn run(args: Args) -> Exit {
                 ));
                 Exit::Done
             }
+            Ok(UpgradeProgress::NotReplaced { pid }) => reload(pid),
             Ok(UpgradeProgress::Refused { why, calls }) => {
                 calls.iter().for_each(print::line);
                 Exit::failed(format_args!("{why}; the node goes on as before"))
@@ -94,6 +100,21 @@ pub fn run(args: Args) -> Exit {
             )),
         }
     })
+}
+
+/// Makes the node reload its configuration.
+fn reload(pid: u32) -> Exit {
+    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let Some(process) = process else { return no_result() };
+    match rustix::process::kill_process(process, rustix::process::Signal::HUP) {
+        Ok(()) => {
+            print::line(
+                "the binary was not replaced; the node reloads its configuration (see its log)",
+            );
+            Exit::Done
+        }
+        Err(error) => Exit::failed(format_args!("could not send SIGHUP to process {pid}: {error}")),
+    }
 }
 
 /// The result if the node closes the connection before it has reported one.

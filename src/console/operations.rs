@@ -532,41 +532,18 @@ fn causes(lang: Lang, records: &[CallSpan]) -> Vec<Cause> {
     for record in records {
         *counts.entry((&record.cause, record.answered.is_some())).or_default() += 1;
     }
+    let all = records.len();
     let mut causes: Vec<Cause> = counts
         .into_iter()
         .map(|((word, answered), count)| {
             let (text, advice) = view::cause(lang, word);
-            Cause { text, advice, tone: view::tone(word, answered), count, percent: 0 }
+            let percent = (count * 200 + all).checked_div(all * 2).unwrap_or_default();
+            Cause { text, advice, tone: view::tone(word, answered), count, percent }
         })
         .collect();
     causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));
-    let counts: Vec<usize> = causes.iter().map(|cause| cause.count).collect();
-    for (cause, percent) in causes.iter_mut().zip(percentages(&counts)) {
-        cause.percent = percent;
-    }
     causes.truncate(12);
     causes
-}
-
-/// Rounds percentages so that they add up to 100: the rounding error goes to the values with the
-/// largest remainders.
-fn percentages(counts: &[usize]) -> Vec<usize> {
-    let whole = counts.iter().sum::<usize>().max(1);
-    let mut parts: Vec<usize> = counts.iter().map(|count| count * 100 / whole).collect();
-    let mut lost: Vec<(usize, usize)> = counts
-        .iter()
-        .map(|count| count * 100 % whole)
-        .enumerate()
-        .filter(|(_, lost)| *lost > 0)
-        .collect();
-    lost.sort_by_key(|(n, lost)| (std::cmp::Reverse(*lost), *n));
-    let left = 100_usize.saturating_sub(parts.iter().sum());
-    for (n, _) in lost.into_iter().take(left) {
-        if let Some(part) = parts.get_mut(n) {
-            *part += 1;
-        }
-    }
-    parts
 }
 
 #[cfg(test)]
@@ -582,14 +559,6 @@ mod tests {
             each.map(|(way, kind)| is_answered_by_us(way, kind)),
             [true, false, false, false]
         );
-    }
-
-    #[test]
-    fn percentages_add_up_to_100() {
-        assert_eq!(percentages(&[1, 1, 1]), [34, 33, 33]);
-        assert_eq!(percentages(&[5, 2]), [71, 29]);
-        assert!(percentages(&[]).is_empty());
-        assert_eq!(percentages(&[40, 30, 20, 9, 1, 1]).iter().sum::<usize>(), 100);
     }
 
     #[test]

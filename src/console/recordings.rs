@@ -29,6 +29,7 @@ struct RecordingRow {
     /// The call. `None` if its record was deleted.
     of: Option<Row>,
     conference: String,
+    multi_party: bool,
 }
 
 #[derive(Template)]
@@ -115,6 +116,7 @@ fn row(recording: Recording, url: String, of: Option<Row>) -> RecordingRow {
         call: recording.call,
         of,
         conference: recording.conference.unwrap_or_default(),
+        multi_party: recording.multi_party,
     }
 }
 

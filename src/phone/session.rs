@@ -15,6 +15,7 @@ use super::message::{FromPhone, NodeMessage, Password, RequestError};
 use super::sessions::Resumed;
 use super::transfer::transfer;
 use super::{Inner, LOGIN_WITHIN, login};
+use egress::is_too_large;
 use engine::admission::{ApplicationSpec, Reason};
 use engine::call::LiveCall;
 use engine::call::phones::{Owner, Registration, RegistrationId, ToPhone};
@@ -51,6 +52,8 @@ const GOING_AWAY: u16 = 1001;
 const POLICY: u16 = 1008;
 const TRY_AGAIN_LATER: u16 = 1013;
 const UNAUTHORIZED: u16 = 4401;
+/// RFC 6455, section 7.4.1: a message is too large.
+const TOO_LARGE: u16 = 1009;
 const REPLACED: u16 = 4409;
 
 /// How a socket ended.
@@ -284,6 +287,9 @@ impl Session {
         let message = match said {
             Some(Ok(message)) => message,
             None => return Err(Exit::Lost),
+            Some(Err(error)) if is_too_large(&error) => {
+                return Err(Exit::Close { code: TOO_LARGE, why: "message too large", left: false });
+            }
             Some(Err(error)) => {
                 debug!(%error, "phone socket failed");
                 return Err(Exit::Lost);
@@ -579,7 +585,13 @@ impl Session {
             Exit::Left => None,
             Exit::Lost => return,
         };
+        let is_too_large = close.as_ref().is_some_and(|close| close.code == TOO_LARGE);
         let _ = tokio::time::timeout(SEND_WITHIN, self.socket.send(Message::Close(close))).await;
+        if is_too_large {
+            // A close with unread bytes would reset the connection before the phone reads the frame.
+            let rest = async { while self.socket.recv().await.is_some_and(|said| said.is_ok()) {} };
+            let _ = tokio::time::timeout(SEND_WITHIN, rest).await;
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use super::support::node::{
     sim_options,
 };
 use super::support::phone::{OFFER, Phone};
+use super::upgrade::Successors;
 use super::web::PASSWORD;
 
 /// Answers immediately and holds the call.
@@ -1404,9 +1405,18 @@ async fn talk(sim: Arc<Sim>, per_second: u32, stop: CancellationToken) -> (usize
     (all.len(), all.into_iter().flatten().collect())
 }
 
+/// How nodes are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replacement {
+    /// They drain and are started again.
+    Drain,
+    /// By `offhook upgrade`.
+    Upgrade,
+}
+
 /// Replaces the nodes of a fleet one after another under so many calls with media a second, by the
 /// build that `OFFHOOK_TEST_OTHER_PROGRAM` names. Checks that no call is lost.
-pub async fn replace_nodes(calls_per_second: u32) {
+pub async fn replace_nodes(calls_per_second: u32, by: Replacement) {
     let other = std::env::var("OFFHOOK_TEST_OTHER_PROGRAM").unwrap_or_else(|_| program());
     let world = World::new(1_000, 1_000).await;
     let sim = Arc::new(Sim::start(sim_options()).await.expect("the simulated Meta"));
@@ -1429,8 +1439,15 @@ pub async fn replace_nodes(calls_per_second: u32) {
     sim.set_node_url(format!("http://127.0.0.1:{balancer}"));
     let stop = CancellationToken::new();
     let talked = tokio::spawn(talk(sim, calls_per_second, stop.clone()));
+    let mut successors = Successors::default();
     for node in &mut nodes {
         tokio::time::sleep(TALKED).await;
+        if by == Replacement::Upgrade {
+            let options = ["--binary", &other, "--wait", "30"];
+            let output = successors.upgrade(node.dir.path(), &options).await;
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            continue;
+        }
         node.signal("TERM");
         assert_eq!(tokio::task::block_in_place(|| node.wait()), Some(0), "its calls end in time");
         node.start_again_as(&other).await;
@@ -1452,7 +1469,7 @@ pub async fn replace_nodes(calls_per_second: u32) {
     }
     let cut = hangups().values().filter(|seen| seen.param("HangupCauseCode") != "4000").count();
     super::upgrade_load::report(&format!(
-        "{calls} calls with media while three nodes were replaced: {} not ended by their callers, {cut} with another cause",
+        "{calls} calls with media while three nodes were replaced ({by:?}): {} not ended by their callers, {cut} with another cause",
         bad.len()
     ));
     assert!(bad.is_empty() && cut == 0, "{bad:#?}");
@@ -1462,6 +1479,13 @@ pub async fn replace_nodes(calls_per_second: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn f40_nodes_are_replaced_one_after_another_under_calls_with_media() {
     if !skipped_without_postgres() {
-        replace_nodes(5).await;
+        replace_nodes(5, Replacement::Drain).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f40_nodes_are_upgraded_one_after_another_under_calls_with_media() {
+    if !skipped_without_postgres() {
+        replace_nodes(5, Replacement::Upgrade).await;
     }
 }

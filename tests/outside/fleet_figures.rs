@@ -10,7 +10,7 @@ use model::Clock;
 use tokio_util::sync::CancellationToken;
 
 use super::chaos::{load, post, settle};
-use super::fleet::{World, replace_nodes};
+use super::fleet::{Replacement, World, replace_nodes};
 use super::support::cable::Cable;
 use super::support::database::{self, counts, skipped_without_postgres};
 use super::support::http;
@@ -362,6 +362,7 @@ async fn f41_three_nodes_take_more_calls_than_one() {
 #[ignore = "measures for a minute; run it with .ci/fleet"]
 async fn f40_nodes_are_replaced_under_fifty_calls_a_second() {
     if !skipped_without_postgres() {
-        replace_nodes(50).await;
+        replace_nodes(50, Replacement::Drain).await;
+        replace_nodes(50, Replacement::Upgrade).await;
     }
 }

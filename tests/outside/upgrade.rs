@@ -39,15 +39,35 @@ pub struct World {
     pub sim: Option<Sim>,
     graph: Graph,
     pub app: App,
-    /// The processes that have taken over, killed at the end.
-    pub successors: Vec<u32>,
+    pub successors: Successors,
 }
 
-impl Drop for World {
+/// Processes that have taken over from a node, killed at the end.
+#[derive(Default)]
+pub struct Successors(pub Vec<u32>);
+
+impl Drop for Successors {
     fn drop(&mut self) {
-        for pid in &self.successors {
+        for pid in &self.0 {
             let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
         }
+    }
+}
+
+impl Successors {
+    /// Runs `offhook upgrade` for the node with this data directory, and returns its output.
+    pub async fn upgrade(&mut self, data_dir: &Path, options: &[&str]) -> Output {
+        let mut command = Command::new(program());
+        command.args(["upgrade", "--data-dir"]).arg(data_dir).args(options);
+        let output = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
+        let output = output.await.expect("it ends");
+        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        // A refusal begins with a call's id, which may begin with digits.
+        let pid = said.split("process ").skip(1).filter_map(|rest| {
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()
+        });
+        self.0.extend(pid);
+        output
     }
 }
 
@@ -65,7 +85,13 @@ impl World {
         node_config.accept_wait_ms = 0;
         let node = Node::start(&node_config).await;
         let is_member = node.log().contains("joined the fleet");
-        (!is_member).then_some(Self { node, sim: None, graph, app, successors: Vec::new() })
+        (!is_member).then_some(Self {
+            node,
+            sim: None,
+            graph,
+            app,
+            successors: Successors::default(),
+        })
     }
 
     /// Starts a node with a simulated Meta. Its callers hear a long menu. `None` as in [`World::start`].
@@ -101,7 +127,7 @@ impl World {
     /// The same with a node that may be part of a fleet.
     pub async fn of_member(node: Node, sim: Sim, app: App) -> Self {
         let graph = Graph::start().await;
-        Self { node, sim: Some(sim), graph, app, successors: Vec::new() }
+        Self { node, sim: Some(sim), graph, app, successors: Successors::default() }
     }
 
     /// Places a call of a user who only acts on request.
@@ -122,21 +148,7 @@ impl World {
 
     /// Runs `offhook upgrade` and returns its output.
     pub async fn upgrade(&mut self, options: &[&str]) -> Output {
-        let mut command = Command::new(program());
-        command.args(["upgrade", "--data-dir"]).arg(self.node.dir.path()).args(options);
-        let output = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
-        let output = output.await.expect("it ends");
-        let text = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        // A refusal begins with a call's id, which may begin with digits.
-        let pid = text.split("process ").skip(1).filter_map(|rest| {
-            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()
-        });
-        self.successors.extend(pid);
-        output
+        self.successors.upgrade(self.node.dir.path(), options).await
     }
 
     /// Requests an upgrade that waits for calls. Returns the command, once it waits, and the further
@@ -248,7 +260,7 @@ async fn another_process_takes_over_and_no_request_fails() {
     }
     assert!(sent.load(Ordering::Relaxed) > 10);
     assert_eq!(world.node.wait(), Some(0), "the first process ends in order");
-    assert_eq!(world.successors.len(), 2);
+    assert_eq!(world.successors.0.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,7 +270,7 @@ async fn connections_over_https_wait_for_the_new_process() {
         return;
     }
     let (graph, app) = (Graph::start().await, App::start().await);
-    let mut world = World { node, sim: None, graph, app, successors: Vec::new() };
+    let mut world = World { node, sim: None, graph, app, successors: Successors::default() };
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let clients: Vec<_> = [false, true]
         .map(|is_http2| {
@@ -305,12 +317,12 @@ async fn systemd_learns_which_process_serves() {
         String::from_utf8_lossy(&text[..received]).into_owned()
     };
     assert_eq!(next().await, "READY=1");
-    let mut world = World { node, sim: None, graph, app, successors: Vec::new() };
+    let mut world = World { node, sim: None, graph, app, successors: Successors::default() };
     // The second upgrade is of the process that has taken over.
     for round in 0..2 {
         let output = world.upgrade(&[]).await;
         assert!(output.status.success(), "{}", text(&output.stderr));
-        assert_eq!(next().await, format!("MAINPID={}", world.successors[round]));
+        assert_eq!(next().await, format!("MAINPID={}", world.successors.0[round]));
     }
     // A binary that does not take over is not announced, the old one is if it is started again.
     let script = world.script("#!/bin/sh\nexit 3\n");
@@ -336,7 +348,7 @@ async fn a_live_call_is_never_ended_by_an_upgrade() {
     terminate(&world.node, &wacid).await;
     let last = lines.map_while(Result::ok).last().expect("a result");
     let pid = last.split(' ').nth(2).and_then(|pid| pid.parse().ok()).expect(&last);
-    world.successors.push(pid);
+    world.successors.0.push(pid);
     assert!(waiting.wait().expect("its end").success(), "{last}");
     world.call().await;
 }
@@ -390,6 +402,29 @@ async fn a_waiting_upgrade_is_cancelled_with_its_command() {
     assert!(!world.node.log().contains("upgrade completed"));
     let again = world.upgrade(&[]).await;
     assert!(again.status.success(), "{}", text(&again.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_by_systemd_upgrades_only_if_the_binary_was_replaced() {
+    let Some(mut world) = World::start().await else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let binary = dir.path().join("offhook");
+    std::fs::copy(program(), &binary).expect("copied");
+    world.node.kill();
+    world.node.start_again_as(path(&binary)).await;
+    let same = world.upgrade(&["--or-reload"]).await;
+    assert!(same.status.success(), "{}", text(&same.stderr));
+    assert!(text(&same.stdout).contains("the node reloads its configuration"));
+    world.node.until_log("configuration reloaded").await;
+    assert!(!world.node.log().contains("upgrade completed"));
+    // As a package manager does it.
+    let new = dir.path().join("offhook.new");
+    std::fs::copy(program(), &new).expect("copied");
+    std::fs::rename(&new, &binary).expect("replaced");
+    let upgraded = world.upgrade(&["--or-reload"]).await;
+    assert!(upgraded.status.success(), "{}", text(&upgraded.stderr));
+    world.node.until_log("upgrade completed").await;
+    world.call().await;
 }
 
 /// Waits for an event of a call.
@@ -524,7 +559,7 @@ async fn a_call_that_cannot_be_handed_over_is_listed_with_the_reason() {
     world.app.wait("/answer").await;
     let output = world.upgrade(&[]).await;
     let said = text(&output.stdout);
-    assert!(said.contains("a request is still in progress"), "{said}{}", text(&output.stderr));
+    assert!(said.contains("it is being set up"), "{said}{}", text(&output.stderr));
     call.control().hangup().await;
     end(call).await;
 }
@@ -554,7 +589,7 @@ async fn callers_who_hang_up_during_an_upgrade_are_reported_once() {
     let options = ["--binary", path(&script)];
     let (output, ()) = tokio::join!(world.upgrade(&options), during);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
-    assert!(!world.successors.contains(&node));
+    assert!(!world.successors.0.contains(&node));
     for call in calls {
         end(call).await;
     }

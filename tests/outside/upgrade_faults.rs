@@ -91,14 +91,14 @@ async fn fail(faults: Vec<Fault>) {
             std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o644))
                 .expect("set");
         }
-        let started_again = world.successors.len();
+        let started_again = world.successors.0.len();
         let output = world.upgrade(&["--binary", path(&binary)]).await;
         let said = text(&output.stderr);
         assert!(said.contains(says), "{nr}: {says}: {said}");
         let (goes_on, is_again) =
             (said.contains("goes on as before"), said.contains("was started again"));
         assert!(goes_on != is_again && is_late.is_none_or(|late| late == is_again), "{nr}: {said}");
-        assert_eq!(world.successors.len() - started_again, usize::from(is_again), "{nr}: {said}");
+        assert_eq!(world.successors.0.len() - started_again, usize::from(is_again), "{nr}: {said}");
         let entered = join_all(callers.iter_mut().map(|caller| caller.enter_keys(0))).await;
         assert!(entered.iter().all(|is_live| *is_live), "{nr}: a call is lost");
         let mut longest_gap = Duration::ZERO;

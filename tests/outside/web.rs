@@ -249,6 +249,9 @@ async fn a_phone_registers_and_receives_errors() {
     world.endpoint("ravi").await;
     let mut chatty = world.phone("ravi").await;
     assert_eq!(chatty.say_until_closed("{\"type\":\"ping\"}").await, Some(1008));
+    let mut large = Phone::open(&world.node.public).await;
+    large.send(&"a".repeat((48 << 10) + 1)).await;
+    assert_eq!(large.closed().await, Some(1009));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,9 +17,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, Error};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::client::request_uri;
@@ -148,9 +148,11 @@ fn upgrade_request(url: &CustomerUrl, headers: HeaderMap) -> Result<Request<()>,
     Ok(request)
 }
 
-/// Returns `true` if a received message exceeded the size limit. The close code for this is 1009.
-pub fn is_too_large(error: &tungstenite::Error) -> bool {
-    matches!(error, Error::Capacity(_))
+/// Returns `true` if a received message exceeded the size limit, according to the error of a socket
+/// or one of its sources. The close code for this is 1009.
+pub fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut errors = std::iter::successors(Some(error), |error| error.source());
+    errors.any(|error| matches!(error.downcast_ref(), Some(Error::Capacity(_))))
 }
 
 impl AsyncRead for SocketTransport {

@@ -36,6 +36,9 @@ pub struct UpgradeRequest {
     pub binary: Option<PathBuf>,
     /// How long to wait for calls to end, in seconds.
     pub wait_seconds: u64,
+    /// Whether to upgrade only if that file was replaced since the process was started.
+    #[serde(default)]
+    pub only_if_replaced: bool,
 }
 
 /// The progress of an upgrade. One JSON object per line.
@@ -58,6 +61,8 @@ pub enum UpgradeProgress {
         #[serde(default)]
         media_gap_ms: u64,
     },
+    /// The file of the binary was not replaced, so the running process continues.
+    NotReplaced { pid: u32 },
     /// The upgrade was refused, and the running process continues.
     Refused {
         why: String,
@@ -195,6 +200,7 @@ pub async fn request_upgrade(
         match progress {
             UpgradeProgress::Waiting { .. } | UpgradeProgress::HandingOver => report(&progress),
             UpgradeProgress::Done { .. }
+            | UpgradeProgress::NotReplaced { .. }
             | UpgradeProgress::Refused { .. }
             | UpgradeProgress::RolledBack { .. }
             | UpgradeProgress::Failed { .. } => return Ok(progress),
@@ -229,7 +235,7 @@ mod tests {
                 let done = UpgradeProgress::Done { pid: 1, gap_ms: 2, calls: 0, media_gap_ms: 0 };
                 client.progress.report(&done).await;
             };
-            let request = UpgradeRequest { binary: None, wait_seconds: 7 };
+            let request = UpgradeRequest { wait_seconds: 7, ..UpgradeRequest::default() };
             let asked = request_upgrade(&data_dir, &request, |_| {});
             let (outcome, ()) = tokio::join!(asked, answer);
             assert!(matches!(outcome.unwrap(), UpgradeProgress::Done { pid: 1, gap_ms: 2, .. }));

@@ -94,6 +94,10 @@ pub async fn until_replaced(
             asked = next => asked,
         };
         let Client { progress, connection } = &mut client;
+        if request.only_if_replaced && !is_replaced() {
+            progress.report(&UpgradeProgress::NotReplaced { pid: std::process::id() }).await;
+            continue;
+        }
         let prepared = tokio::select! {
             () = node.until_told_to_stop(&mut signals) => break,
             () = connection.closed() => {
@@ -222,12 +226,10 @@ async fn prepare(
     progress: &mut ProgressWriter,
     clock: &Clock,
 ) -> Result<Prepared, Refusal> {
-    if let Some(cluster) = node.place.cluster() {
-        if !cluster.can_hand_over() {
-            return Err(Refusal::new(
-                "the database does not answer this node, or gives out no units yet; try again in some seconds (`offhook nodes`)",
-            ));
-        }
+    if node.place.cluster().is_some_and(|cluster| !cluster.can_hand_over()) {
+        return Err(Refusal::new(
+            "the database does not answer this node, or gives out no units yet; try again in some seconds (`offhook nodes`)",
+        ));
     }
     if std::process::id() == 1 {
         return Err(Refusal::new(
@@ -439,6 +441,13 @@ async fn start_again(
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether the file that this process was started from was replaced or removed since.
+fn is_replaced() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let id = |file: &Path| std::fs::metadata(file).map(|about| (about.dev(), about.ino())).ok();
+    own_file().map_or(true, |file| id(&file) != id(Path::new(OWN_BINARY)))
 }
 
 /// The file that this process was started from.

@@ -300,7 +300,9 @@ impl Inherited {
 
     /// Returns the listener at this host and port, if there is one.
     pub(in crate::node) async fn listener_at(&mut self, host: &str) -> Option<TcpListener> {
-        let addresses: Vec<SocketAddr> = tokio::net::lookup_host(host).await.ok()?.collect();
+        #[allow(clippy::disallowed_methods, reason = "the node's own address, by the operator")]
+        let addresses = tokio::net::lookup_host(host).await.ok()?;
+        let addresses: Vec<SocketAddr> = addresses.collect();
         let is_here = |listener: &TcpListener| {
             listener.local_addr().is_ok_and(|own| addresses.contains(&own))
         };

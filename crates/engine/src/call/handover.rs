@@ -19,7 +19,7 @@ use super::captions::CaptionWish;
 use super::course::CourseSnapshot;
 use super::hearing::MovedHearing;
 use super::live_call::LiveCall;
-use super::mailbox::{Envelope, Mailbox, Message, MuteReason, mailbox};
+use super::mailbox::{Envelope, Mailbox, Message, MuteReason, Period, mailbox};
 use super::phones::{KeyFilter, MovedLine};
 use super::registry::Registry;
 use super::rooms::RoomSnapshot;
@@ -42,6 +42,9 @@ pub const VERSION: u32 = 7;
 
 /// The same for a node of a fleet, whose membership crosses, too.
 pub const FLEET_VERSION: u32 = 8;
+
+/// Maximum time for a call to say why it was not suspended.
+const OBSTACLE_TIME: Duration = Duration::from_millis(100);
 
 /// Microseconds per tick of a leg.
 #[allow(clippy::as_conversions, reason = "a constant")]
@@ -546,7 +549,7 @@ impl Registry {
     /// Returns the calls that can't be handed over for longer than a request takes. Waits at most
     /// `within` for their tasks.
     pub async fn staying_calls(&self, within: Duration) -> Vec<StayingCall> {
-        let asked = self.ask(self.list(), Message::CanLeave);
+        let asked = self.ask(self.list(), |reply| Message::CanLeave(Period::Lasting, reply));
         let end = (self.services().clock.now() + within).into();
         let mut staying = Vec::new();
         for (call, answer) in asked {
@@ -596,13 +599,20 @@ impl Registry {
                     Ok(Err(_)) if call.mailbox.is_open() => "its queue of inputs is full",
                     // The call has ended.
                     Ok(Err(_)) => continue,
-                    Err(_) => {
-                        "a request is still in progress, its caller is speaking, its agent is answering, or its audio stream is being connected"
-                    }
+                    Err(_) => Self::obstacle_of(&call).await,
                 };
                 staying.push(StayingCall { call: call.setup.call, why });
             }
         }
+    }
+
+    /// Returns why a call was not suspended in time.
+    async fn obstacle_of(call: &LiveCall) -> &'static str {
+        let (reply, answer) = oneshot::channel();
+        call.put(Message::CanLeave(Period::Now, reply));
+        let answer = tokio::time::timeout(OBSTACLE_TIME, answer).await;
+        let why = answer.ok().and_then(Result::ok).flatten();
+        why.unwrap_or("it was busy until now")
     }
 
     /// Sends these calls a message with a channel for the answer.

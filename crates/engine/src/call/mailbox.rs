@@ -49,10 +49,18 @@ pub(super) enum Message {
     /// A media step that is missing some seconds after `accept`, how long it was awaited, and
     /// whether this node sends the ICE checks.
     Missing(MissingStep, Duration, bool),
-    /// Asks why the call can't be handed over to another process, for longer than a request takes.
-    CanLeave(oneshot::Sender<Option<&'static str>>),
+    /// Asks why the call can't be handed over to another process: for longer than a request takes, or
+    /// at the moment.
+    CanLeave(Period, oneshot::Sender<Option<&'static str>>),
     /// Suspends the call for its hand-over as soon as no request is in progress.
     Suspend(oneshot::Sender<SuspendReply>),
+}
+
+/// The time that a question about a call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Period {
+    Now,
+    Lasting,
 }
 
 impl Message {
@@ -68,7 +76,7 @@ impl Message {
             Self::FirstSent => "first_sent",
             Self::Sample => "sample",
             Self::Missing(..) => "missing",
-            Self::CanLeave(_) => "can_leave",
+            Self::CanLeave(..) => "can_leave",
             Self::Suspend(_) => "suspend",
         }
     }

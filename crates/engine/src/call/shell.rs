@@ -34,7 +34,7 @@ use super::call_clock::CallClock;
 use super::captions::CaptionWish;
 use super::farewell;
 use super::handover::SuspendReply;
-use super::mailbox::{Envelope, Message};
+use super::mailbox::{Envelope, Message, Period};
 use super::phones::ToPhone;
 use super::services::Services;
 use super::trace::Trace;
@@ -57,6 +57,7 @@ use asking::Requests;
 pub(super) use begin::{Peer, ResumeParams, StartMode, StartParams};
 use context::Context;
 pub(super) use ending::{Report, end_after_fault};
+use handover::Obstacle;
 pub(super) use handover::resume;
 use sound::Playback;
 use speech::Recognition;
@@ -290,8 +291,9 @@ impl Shell {
                 (missing, waited, checking),
             ),
             Message::FirstSent => journal.trace(&Trace::FirstSent { at_us: journal.us(at) }),
-            Message::CanLeave(reply) => {
-                let _ = reply.send(self.obstacle().filter(|why| !why.passes).map(|why| why.text));
+            Message::CanLeave(period, reply) => {
+                let counts = |why: &Obstacle| period == Period::Now || !why.passes;
+                let _ = reply.send(self.obstacle().filter(counts).map(|why| why.text));
             }
             Message::Suspend(reply) => self.suspension = Some(reply),
         }
