@@ -53,7 +53,7 @@ pub fn run(args: Args) -> Exit {
                 print::line("the new process is ready; handing over");
             }
             UpgradeProgress::Done { .. }
-            | UpgradeProgress::NotReplaced { .. }
+            | UpgradeProgress::Reloading { .. }
             | UpgradeProgress::Refused { .. }
             | UpgradeProgress::RolledBack { .. }
             | UpgradeProgress::Failed { .. } => {}
@@ -80,7 +80,15 @@ pub fn run(args: Args) -> Exit {
                 ));
                 Exit::Done
             }
-            Ok(UpgradeProgress::NotReplaced { pid }) => reload(pid),
+            Ok(UpgradeProgress::Reloading { why: None }) => {
+                print::line(
+                    "the binary was not replaced; the node reloads its configuration (see its log)",
+                );
+                Exit::Done
+            }
+            Ok(UpgradeProgress::Reloading { why: Some(why) }) => Exit::failed(format_args!(
+                "the binary was not replaced, and the node does not reload: {why}"
+            )),
             Ok(UpgradeProgress::Refused { why, calls }) => {
                 calls.iter().for_each(print::line);
                 Exit::failed(format_args!("{why}; the node goes on as before"))
@@ -100,21 +108,6 @@ pub fn run(args: Args) -> Exit {
             )),
         }
     })
-}
-
-/// Makes the node reload its configuration.
-fn reload(pid: u32) -> Exit {
-    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    let Some(process) = process else { return no_result() };
-    match rustix::process::kill_process(process, rustix::process::Signal::HUP) {
-        Ok(()) => {
-            print::line(
-                "the binary was not replaced; the node reloads its configuration (see its log)",
-            );
-            Exit::Done
-        }
-        Err(error) => Exit::failed(format_args!("could not send SIGHUP to process {pid}: {error}")),
-    }
 }
 
 /// The result if the node closes the connection before it has reported one.

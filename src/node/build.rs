@@ -157,6 +157,16 @@ impl Node {
             inherited.listen(config.listen.admin).map_err(no_listener("listen.admin"))?;
         let own_id = config.cluster.own_id();
         let turn = public_address::turn_server(&config).await.map_err(StartError::Turn)?;
+        // Before the other process gives anything up.
+        let peer_listener = match (&predecessor, &config.cluster.peer) {
+            (Some(_), Some(peer)) => {
+                let listener = inherited.listener_at(peer).await;
+                Some(listener.map_err(|error| {
+                    no_listener("cluster.peer")(format!("could not listen on {peer}: {error}"))
+                })?)
+            }
+            _ => None,
+        };
         let start_media = |sockets| media(&config, &clock, turn.clone(), sockets);
         // The media of the calls goes on before the store can be opened.
         let taken_over = match predecessor {
@@ -245,7 +255,7 @@ impl Node {
         gate.spend_permits(&moved.permits, clock.now());
         let place = match (lock, &config.cluster.peer) {
             (None, Some(peer)) => {
-                let moved = (moved.member, &mut inherited);
+                let moved = (moved.member, peer_listener);
                 let cluster =
                     fleet::join(&config, peer, &own_id, &store, &clock, &gate, moved).await?;
                 Place::Member(Arc::new(cluster))
@@ -715,6 +725,9 @@ impl Node {
         };
         let router = apis.router().merge(console::router(console));
         let router = router.merge(routes::router(facts)).merge(routes::phones(&phone_listener));
+        if is_moved {
+            gate.resume(clock.now());
+        }
         // Before the first request, also of another node, so that the calls are found and counted.
         registry.resume(calls, moved_rooms, &dropped);
         dialer.take_over(queued);

@@ -18,12 +18,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::StartError;
-use super::upgrade::Inherited;
 use crate::api::server::Peer;
 use crate::api::{
     FileElsewhere, LiveCall, LiveList, NodeState, NodeStatus, listener_error, name_silent,
@@ -167,16 +167,12 @@ pub(super) async fn join(
     store: &Store,
     clock: &Clock,
     gate: &Arc<Gate>,
-    (moved, inherited): (Option<MovedMember>, &mut Inherited),
+    (moved, listener): (Option<MovedMember>, Option<TcpListener>),
 ) -> Result<Cluster, StartError> {
     let advertise = config.cluster.advertise.as_deref();
-    let moved_peers = match &moved {
-        Some(moved) => Some(MovedPeers {
-            listener: inherited.listener_at(peer).await,
-            identity: moved.identity(),
-        }),
-        None => None,
-    };
+    let moved_peers = moved.as_ref().zip(listener);
+    let moved_peers =
+        moved_peers.map(|(moved, listener)| MovedPeers { listener, identity: moved.identity() });
     let times = PeerTimes::default();
     let peers = Peers::bind(peer, advertise, times, clock.clone(), moved_peers).await;
     let peers = peers

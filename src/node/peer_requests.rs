@@ -89,10 +89,18 @@ impl PeerHandler for PeerRequests {
             return Box::pin(std::future::ready(Peers::moving()));
         };
         let response = self.respond(sender, request);
-        Box::pin(async move {
+        // Not cancelled with the connection: a call that was claimed must begin, and a pause must wait
+        // for it.
+        let response = tokio::spawn(async move {
             let response = response.await;
             drop(running);
             response
+        });
+        Box::pin(async move {
+            match response.await {
+                Ok(response) => response,
+                Err(_) => empty(StatusCode::INTERNAL_SERVER_ERROR).await,
+            }
         })
     }
 
@@ -113,14 +121,9 @@ impl PeerRequests {
             cluster::CALLS => {
                 let (head, body) = request.into_parts();
                 let (webhooks, headers) = (self.webhooks.clone(), head.headers);
-                let taken = async move {
-                    let webhook = SignedWebhook { body, headers };
-                    webhook::handle_handed_over(&webhooks, &webhook).await
-                };
-                // Not cancelled with the connection: a call that was claimed must begin.
-                let taken = tokio::spawn(taken);
                 Box::pin(async move {
-                    empty(taken.await.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).await
+                    let webhook = SignedWebhook { body, headers };
+                    empty(webhook::handle_handed_over(&webhooks, &webhook).await).await
                 })
             }
             cluster::HAS_CALL => {

@@ -853,6 +853,51 @@ async fn f21_calls_that_wait_at_a_draining_node_are_placed_by_another() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn f21_calls_that_wait_at_an_upgraded_node_are_placed_once() {
+    if skipped_without_postgres() {
+        return;
+    }
+    const CALLS: usize = 30;
+    let world = World::new(1_000, 4).await;
+    accept_placed_calls(&world.graph);
+    let config = |n| {
+        let mut config = world.config(&format!("n{n}"));
+        config.extra.push_str("[permissions]\nenforce = false\n");
+        config
+    };
+    let configs: Vec<_> = (0..2).map(config).collect();
+    let mut nodes = join_all(configs.iter().map(Node::start)).await;
+    let users: Vec<String> = (0..CALLS).map(|n| format!("9198{n:08}")).collect();
+    let placed = join_all(users.iter().map(|user| place(&world, &nodes[1], user))).await;
+    assert!(placed.iter().all(|answer| answer.status == 201), "{}", placed[0].text());
+    let mut successors = Successors::default();
+    let upgraded = successors.upgrade(nodes[1].dir.path(), &["--wait", "10"]).await;
+    assert!(upgraded.status.success(), "{}", String::from_utf8_lossy(&upgraded.stderr));
+    let before = called(&world.graph).len();
+    assert!(before < CALLS, "some calls still wait: {before}");
+    // Their users are still reserved for them.
+    assert_eq!(place(&world, &nodes[0], users.last().unwrap()).await.status, 409);
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    while called(&world.graph).len() < CALLS {
+        every.tick().await;
+    }
+    let all = called(&world.graph);
+    let once: BTreeSet<&String> = all.iter().collect();
+    assert_eq!((all.len(), once.len()), (CALLS, CALLS), "each user is called once");
+    // If the process dies, no other node calls the users again.
+    let pid = successors.0.last().unwrap().to_string();
+    let killed = std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
+    assert!(killed.success());
+    nodes.pop().unwrap().kill();
+    nodes[0].until_log("node declared dead").await;
+    let rows = "SELECT count(*), 0::bigint, 0::bigint, 0::bigint FROM waiting_calls";
+    while counts(world.folder(), rows).await.0 > 0 {
+        every.tick().await;
+    }
+    assert_eq!(called(&world.graph).len(), CALLS);
+}
+
 #[tokio::test]
 async fn f36_a_setting_is_in_force_at_all_nodes() {
     if skipped_without_postgres() {

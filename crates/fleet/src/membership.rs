@@ -111,6 +111,8 @@ pub struct Membership {
     reconnect: bool,
     /// Limits that the database does not know.
     missing: BTreeSet<LimitKey>,
+    /// Whether beats only prove that the run is alive.
+    is_frozen: bool,
 }
 
 /// The state of a run on its way to another process of its node, which continues the run. It has no
@@ -205,7 +207,15 @@ impl Membership {
             members: 1,
             reconnect: false,
             missing: BTreeSet::new(),
+            is_frozen: false,
         }
+    }
+
+    /// Sets whether beats only prove that the run is alive, and neither request units nor give any
+    /// back: while another process is about to continue the run, the calls that use them have left
+    /// this one.
+    pub fn set_frozen(&mut self, is_frozen: bool) {
+        self.is_frozen = is_frozen;
     }
 
     /// Returns the state with which another process can continue the run. This one must send no
@@ -380,6 +390,13 @@ impl Membership {
             return None;
         }
         let request = match (self.row, self.term) {
+            // A frozen run has no units to state: the process that continues it does.
+            (_, term)
+                if self.is_frozen
+                    && (self.refused.is_some() || term.is_none_or(|term| !term.restated)) =>
+            {
+                return None;
+            }
             (Row::Dead, _) => return None,
             (Row::Present, Some(term)) => Request::Beat(self.beat(now, term, supply)),
             (Row::Lost, _) => Request::Register(Register { sent: now, again: true }),
@@ -402,6 +419,7 @@ impl Membership {
         }
         let asks = match whole {
             true => self.state_all(),
+            false if self.is_frozen => Vec::new(),
             false => self.ask_changes(now, supply),
         };
         for ask in &asks {

@@ -4,7 +4,7 @@
 //! Legs share a path only if no further port could be opened. The source address does not identify
 //! the leg then. RTP and RTCP are matched by a known SSRC. Otherwise the legs are tried until one
 //! authenticates the packet. DTLS goes to the leg that is in its handshake. There is only one
-//! handshake at a time. STUN messages identify their leg.
+//! handshake at a time, unless a peer answers its first check late. STUN messages identify their leg.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;

@@ -296,6 +296,15 @@ async fn r11_without_database_and_journal_the_node_is_unready_and_retries_slowly
     until("ready", async || fixture.health.unready_reason().is_none()).await;
     fixture.switch.set(false, false);
     until("replayed", async || has_ended(&store, 1).await).await;
+
+    // The database works again before the journal.
+    fixture.switch.set(true, true);
+    let concluding = tokio::spawn(store.calls().conclude(conclusion(2)));
+    until("not ready", async || fixture.health.is_store_broken()).await;
+    fixture.switch.set(false, true);
+    assert!(concluding.await.unwrap().unwrap().changed);
+    let change = store.recordings().delete(vec![uuid(1).0]).await;
+    assert!(change.is_ok(), "changes are taken again: {change:?}");
     store.close().await;
 }
 

@@ -225,7 +225,26 @@ impl Write {
             | Self::Endpoint(..)
             | Self::Task(..) => true,
             Self::Inbox(write, _) => write.needs_database(),
-            _ => false,
+            Self::CallStarted(_)
+            | Self::SetWacid(..)
+            | Self::CallAnswered(..)
+            | Self::CallEnded(..)
+            | Self::CallReported(_)
+            | Self::Callback(..)
+            | Self::SettleCallback(..)
+            | Self::SettleFarewell(..)
+            | Self::TakeOverFarewells(_)
+            | Self::Heartbeat(..)
+            | Self::LogLine { .. }
+            | Self::LateLine { .. }
+            | Self::InsertKey(_)
+            | Self::RemoveKey(_)
+            | Self::DeleteOldKeys(_)
+            | Self::Permission(..)
+            | Self::DeletePermission(..)
+            | Self::RecordingStarted(_)
+            | Self::RecordingEnded(..)
+            | Self::Flush(_) => false,
         }
     }
 

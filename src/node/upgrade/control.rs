@@ -61,8 +61,9 @@ pub enum UpgradeProgress {
         #[serde(default)]
         media_gap_ms: u64,
     },
-    /// The file of the binary was not replaced, so the running process continues.
-    NotReplaced { pid: u32 },
+    /// The file of the binary was not replaced, so the running process reloads its configuration. `why`
+    /// says why it does not.
+    Reloading { why: Option<String> },
     /// The upgrade was refused, and the running process continues.
     Refused {
         why: String,
@@ -200,7 +201,7 @@ pub async fn request_upgrade(
         match progress {
             UpgradeProgress::Waiting { .. } | UpgradeProgress::HandingOver => report(&progress),
             UpgradeProgress::Done { .. }
-            | UpgradeProgress::NotReplaced { .. }
+            | UpgradeProgress::Reloading { .. }
             | UpgradeProgress::Refused { .. }
             | UpgradeProgress::RolledBack { .. }
             | UpgradeProgress::Failed { .. } => return Ok(progress),

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
@@ -33,6 +34,8 @@ use crate::api::server::Pause;
 use control::{Client, Control, ProgressWriter};
 use engine::admission::Gate;
 use engine::call::dialer::Dialer;
+use engine::call::seats::host::RoomHosting;
+use engine::cluster::Cluster;
 use engine::stream::Relays;
 use media::{Media, OtherProcess};
 use model::Clock;
@@ -41,11 +44,14 @@ use successor::{Successor, SuccessorError};
 
 pub use control::{UpgradeProgress, UpgradeRequest, request_upgrade};
 pub use notify::notify_ready;
-pub(super) use predecessor::{Inherited, TakenOver};
+pub(super) use predecessor::TakenOver;
 pub use predecessor::{Predecessor, TakeOverError};
 
 /// Maximum time for requests in progress once the listener is paused. Connections wait meanwhile.
 const PAUSE_TIME: Duration = Duration::from_secs(3);
+
+/// Maximum time to settle the work of dead nodes that has begun. Connections wait meanwhile.
+const WATCH_TIME: Duration = Duration::from_secs(2);
 
 /// Maximum time for calls to report whether they can be handed over.
 const ASK_TIME: Duration = Duration::from_secs(1);
@@ -95,7 +101,10 @@ pub async fn until_replaced(
         };
         let Client { progress, connection } = &mut client;
         if request.only_if_replaced && !is_replaced() {
-            progress.report(&UpgradeProgress::NotReplaced { pid: std::process::id() }).await;
+            // The handler of the signal reloads the configuration.
+            let reloaded = rustix::process::kill_process(rustix::process::getpid(), Signal::HUP);
+            let why = reloaded.err().map(|error| error.to_string());
+            progress.report(&UpgradeProgress::Reloading { why }).await;
             continue;
         }
         let prepared = tokio::select! {
@@ -175,23 +184,35 @@ struct Paused {
     pause: Pause,
     gate: Arc<Gate>,
     dialer: Dialer,
+    hosting: RoomHosting,
+    cluster: Option<Arc<Cluster>>,
+    clock: Clock,
     /// Whether the node ends and must not resume.
     is_final: bool,
 }
 
 impl Paused {
-    async fn begin(node: &Node) -> Result<Self, Refusal> {
+    async fn begin(node: &Node, clock: &Clock) -> Result<Self, Refusal> {
         let (gate, dialer) = (node.drain.gate.clone(), node.drain.dialer.clone());
-        let paused = Self { pause: node.pause.clone(), gate, dialer, is_final: false };
+        let (hosting, cluster) = (node.hosting.clone(), node.place.cluster().cloned());
+        let pause = node.pause.clone();
+        let clock = clock.clone();
+        let paused = Self { pause, gate, dialer, hosting, cluster, clock, is_final: false };
         let refusal = |_| {
             Refusal::new(&format!("requests were still running after {} s", PAUSE_TIME.as_secs()))
         };
-        if let Some(cluster) = node.place.cluster() {
+        if let Some(cluster) = &paused.cluster {
             cluster.peers().announce_move().await;
         }
         timeout(PAUSE_TIME, paused.pause.begin()).await.map_err(refusal)?;
         paused.gate.pause();
         paused.dialer.pause();
+        paused.hosting.set_paused(true);
+        if let Some(cluster) = &paused.cluster {
+            cluster.set_frozen(true).await;
+            let busy = |_| Refusal::new("queued calls were still being read from the database");
+            timeout(PAUSE_TIME, paused.dialer.until_settled()).await.map_err(busy)?;
+        }
         Ok(paused)
     }
 }
@@ -199,8 +220,12 @@ impl Paused {
 impl Drop for Paused {
     fn drop(&mut self) {
         if !self.is_final {
+            if let Some(cluster) = self.cluster.take() {
+                tokio::spawn(async move { cluster.set_frozen(false).await });
+            }
+            self.hosting.set_paused(false);
             self.dialer.resume();
-            self.gate.resume();
+            self.gate.resume(self.clock.now());
             self.pause.end();
         }
     }
@@ -226,11 +251,7 @@ async fn prepare(
     progress: &mut ProgressWriter,
     clock: &Clock,
 ) -> Result<Prepared, Refusal> {
-    if node.place.cluster().is_some_and(|cluster| !cluster.can_hand_over()) {
-        return Err(Refusal::new(
-            "the database does not answer this node, or gives out no units yet; try again in some seconds (`offhook nodes`)",
-        ));
-    }
+    refuse_without_fleet(node)?;
     if std::process::id() == 1 {
         return Err(Refusal::new(
             "process 1 of a container cannot be replaced: start a new container",
@@ -255,11 +276,12 @@ async fn prepare(
                 None => Successor::start(&binary, &listeners, node.place.member()).await?,
             };
             let since = clock.now();
-            let paused = Paused::begin(node).await?;
+            let paused = Paused::begin(node, clock).await?;
             match MovingCalls::suspend(node, &mut successor).await {
                 Ok(moving) => {
                     node.store.flush().await;
                     refuse_while_journalling(node)?;
+                    refuse_without_fleet(node)?;
                     return Ok(Prepared { moving, paused, successor, listeners, relays, since });
                 }
                 Err(MoveError::Stay(calls)) => staying = calls,
@@ -289,6 +311,17 @@ fn refuse_while_journalling(node: &Node) -> Result<(), Refusal> {
             "the database rejects writes, which wait in the journal; try again once it works (`offhook doctor`)",
         )),
         false => Ok(()),
+    }
+}
+
+/// Refuses an upgrade of a node of a fleet while the database does not answer it, or gives out no units:
+/// the new process, and this one's binary after it, could not continue as a member.
+fn refuse_without_fleet(node: &Node) -> Result<(), Refusal> {
+    match node.place.cluster() {
+        Some(cluster) if !cluster.can_hand_over() => Err(Refusal::new(
+            "the database does not answer this node, or gives out no units yet; try again in some seconds (`offhook nodes`)",
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -335,16 +368,20 @@ async fn hand_over(
     }
     let media_gap_ms = ms(clock.now().saturating_duration_since(frozen));
     paused.is_final = true;
+    let cluster = node.place.cluster().cloned();
+    if let Some(cluster) = &cluster {
+        // What it adopts from now on would be in no process.
+        cluster.stop_watching(WATCH_TIME).await;
+    }
     // Otherwise `/readyz` would fail until the new process serves it.
     let admin_paused = timeout(PAUSE_TIME, node.admin_pause.begin());
     let _ = tokio::join!(admin_paused, moving.leave(&node, &relays));
     node.end(EndTimes::HAND_OVER).await;
     let (responses, media) = (node.serving.take(), node.media.clone());
-    moving.node.permits = node.drain.gate.spent_permits(clock.now());
-    let member = node.place.member().map(str::to_owned);
-    if let Some(cluster) = node.place.cluster() {
+    if let Some(cluster) = &cluster {
         moving.node.member = cluster.hand_over().await;
     }
+    moving.node.permits = node.drain.gate.spent_permits(clock.now());
     // Gives up the lock of the node.
     drop(node);
     let taken_over = match moving.leftovers() {
@@ -366,12 +403,16 @@ async fn hand_over(
             error!(why, "upgrade failed; starting the binary of this process again");
             // The process has ended.
             media.resume(OtherProcess::MayHaveSent);
-            match start_again(&mut moving, &media, &listeners, member.as_deref()).await {
+            let member = cluster.as_ref().map(|cluster| cluster.node_id());
+            match start_again(&mut moving, &media, &listeners, member).await {
                 Ok(pid) => UpgradeProgress::RolledBack { why, pid },
                 Err(again) => UpgradeProgress::Failed { why: format!("{why}; then {again}") },
             }
         }
     };
+    if let Some(cluster) = cluster {
+        cluster.stop();
+    }
     let served_by = match &progress {
         UpgradeProgress::Done { pid, .. } | UpgradeProgress::RolledBack { pid, .. } => Some(*pid),
         _ => None,

@@ -38,7 +38,7 @@ pub enum TakeOverError {
     #[error("the running process sent calls of version {version}; this binary supports {own}")]
     CallsVersion { version: u32, own: u32 },
     #[error(
-        "the new configuration changes cluster.peer or cluster.node_id of a node of a fleet; drain it and start it again"
+        "the new configuration has another cluster.node_id, or makes the node leave or join a fleet (cluster.peer); drain it and start it again"
     )]
     OtherMember,
     #[error("the running process sent an unexpected message")]
@@ -298,16 +298,18 @@ impl Inherited {
         }
     }
 
-    /// Returns the listener at this host and port, if there is one.
-    pub(in crate::node) async fn listener_at(&mut self, host: &str) -> Option<TcpListener> {
+    /// Returns the listener at this host and port, or binds a new one.
+    pub(in crate::node) async fn listener_at(&mut self, host: &str) -> io::Result<TcpListener> {
         #[allow(clippy::disallowed_methods, reason = "the node's own address, by the operator")]
-        let addresses = tokio::net::lookup_host(host).await.ok()?;
+        let addresses = tokio::net::lookup_host(host).await?;
         let addresses: Vec<SocketAddr> = addresses.collect();
         let is_here = |listener: &TcpListener| {
             listener.local_addr().is_ok_and(|own| addresses.contains(&own))
         };
-        let index = self.listeners.iter().position(is_here)?;
-        Some(self.listeners.swap_remove(index))
+        match self.listeners.iter().position(is_here) {
+            Some(index) => Ok(self.listeners.swap_remove(index)),
+            None => TcpListener::bind(host).await,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! [`Gate::admit_web`] calls with an endpoint's phone.
 
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,12 @@ use super::geo::{self, Barred};
 use super::permission::{Consents, Engaged, PairKey, Refusal};
 use super::slots::Slot;
 use model::{AuthId, Clock, Direction, PhoneNumberId, Timestamp, metric};
+
+/// Interval at which to look whether a pause is over.
+const PAUSE_LOOK: Duration = Duration::from_millis(100);
+
+/// Time after a pause within which the webhooks that waited have come.
+pub(crate) const PAUSE_LATE: Duration = Duration::from_millis(1_500);
 
 /// Interval between attempts to admit a call that lacks a unit of the fleet, and the maximum time
 /// spent on that.
@@ -202,6 +208,9 @@ pub trait Lease: Debug + Send + Sync {
     /// Waits until an admission that lacks something should be tried again. It was first tried at
     /// `since`. Returns `false` if waiting is of no use.
     fn wait<'a>(&'a self, lack: &'a Lack, since: Instant) -> BoxFuture<'a, bool>;
+
+    /// Whether another process takes over from another node, so that webhooks wait there.
+    fn is_peer_moving(&self) -> bool;
 }
 
 /// What an admission lacks and the fleet may be able to provide.
@@ -221,6 +230,8 @@ pub struct Gate {
     origin: Instant,
     draining: AtomicBool,
     paused: AtomicBool,
+    /// When the last pause ended, in nanoseconds after `origin` and 1. 0 if there was none.
+    resumed: AtomicU64,
     /// The access to the units of a fleet. Set if the node is part of one.
     lease: OnceLock<Arc<dyn Lease>>,
 }
@@ -233,6 +244,7 @@ impl Gate {
             origin,
             draining: AtomicBool::new(false),
             paused: AtomicBool::new(false),
+            resumed: AtomicU64::new(0),
             lease: OnceLock::new(),
         }
     }
@@ -285,9 +297,25 @@ impl Gate {
         self.paused.store(true, Ordering::Release);
     }
 
-    /// Ends a [`Gate::pause`].
-    pub fn resume(&self) {
+    /// Ends a [`Gate::pause`], of this process or of the one that it continues.
+    pub fn resume(&self, now: Instant) {
+        self.resumed.store(self.since(now).saturating_add(1), Ordering::Release);
         self.paused.store(false, Ordering::Release);
+    }
+
+    /// How long to wait before a missing webhook means that Meta has not sent it. Webhooks wait
+    /// during a pause of this node, or of another one that would forward them, and come one after the
+    /// other after it.
+    pub fn webhooks_late(&self, now: Instant) -> Duration {
+        let is_peer_moving = || self.lease.get().is_some_and(|lease| lease.is_peer_moving());
+        if self.paused.load(Ordering::Acquire) || is_peer_moving() {
+            return PAUSE_LOOK;
+        }
+        let resumed = match self.resumed.load(Ordering::Acquire) {
+            0 => return Duration::ZERO,
+            resumed => Duration::from_nanos(resumed),
+        };
+        resumed.saturating_add(PAUSE_LATE).saturating_sub(Duration::from_nanos(self.since(now)))
     }
 
     /// Whether the gate refuses calls in this direction.

@@ -606,7 +606,7 @@ fn an_outbound_call_is_refused_by_the_first_failing_check() {
     let refused = outbound.world.admit("1").unwrap_err();
     assert_eq!(refused, Reason::Draining, "a call that comes in during an upgrade");
     drop(outbound.call("jm").unwrap());
-    outbound.world.gate.resume();
+    outbound.world.gate.resume(outbound.world.clock.now());
     outbound.world.clock.step(Duration::from_secs(1));
     drop(outbound.world.admit("1").unwrap());
     outbound.world.clock.step(Duration::from_secs(1));

@@ -6,8 +6,8 @@
 //!
 //! In a fleet, a call that has to wait is also a row of the database, written before the request is
 //! answered. The node deletes the row before it places the call. If the node dies, another node
-//! adopts the remaining rows into its own queues, so each call is placed once or ended once. Outside a
-//! fleet, the process that takes over at an upgrade gets the queues ([`Dialer::hand_over`]).
+//! adopts the remaining rows into its own queues, so each call is placed once or ended once. The
+//! process that takes over at an upgrade gets the queues ([`Dialer::hand_over`]).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use super::handover::{instant_of, micros_of};
 use super::queues::{Exit, NotPlaced, QUEUE_MAX, QueueRecord, Queues, Rules, Waiting};
@@ -41,8 +42,8 @@ const DATABASE_TIME: Duration = Duration::from_secs(2);
 /// Interval between attempts to take a call out of the fleet's queue.
 const TAKE_RETRY: Duration = Duration::from_millis(500);
 
-/// Time after which an account has a permit again, because calls per second are counted.
-const PERMIT_LIFE: Duration = Duration::from_secs(1);
+/// Interval at which [`Dialer::until_settled`] looks.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Calls to place: one to each entry of `to`, with the same properties.
 #[derive(Clone, Debug)]
@@ -78,8 +79,20 @@ pub struct MovedCall {
     /// The time before which the call must not be placed, in microseconds since the machine was
     /// booted.
     since_us: u64,
-    /// Whether the call has an open record.
+    /// Whether the call has an open record, outside a fleet.
     is_recorded: bool,
+    /// The call's row in a fleet.
+    #[serde(default)]
+    row: Option<MovedRow>,
+}
+
+/// The row of a queued call in the fleet's waiting calls.
+#[derive(Debug, Serialize, Deserialize)]
+struct MovedRow {
+    /// Whether the row is known to exist.
+    is_certain: bool,
+    /// The id of the reservation of the called user.
+    engagement: Option<Uuid>,
 }
 
 /// Places calls from the queues. Cheap to clone.
@@ -400,37 +413,55 @@ impl Dialer {
         self.0.filled.notify_one();
     }
 
-    /// Empties the queues of a paused dialer for another process of this node.
+    /// Waits until no database statement about a queued call is in progress.
+    pub async fn until_settled(&self) {
+        let mut every = tokio::time::interval(SETTLE_INTERVAL);
+        while !self.in_transit().is_empty() {
+            every.tick().await;
+        }
+    }
+
+    /// Empties the queues of a paused and [settled](Dialer::until_settled) dialer for another process
+    /// of this node.
     pub fn hand_over(&self) -> Vec<MovedCall> {
         let clock = &self.0.services.clock;
         let queues = std::mem::take(&mut *self.queues());
-        let moved = |waiting: Waiting| MovedCall {
-            since_us: micros_of(waiting.since, clock),
-            is_recorded: waiting.record == QueueRecord::Open,
-            setup: waiting.setup,
+        let moved = |mut waiting: Waiting| {
+            let reservation = waiting.reservation.take();
+            let engagement = reservation.as_ref().map(Reservation::id);
+            // It goes on in the other process.
+            reservation.into_iter().for_each(Reservation::dismiss);
+            let is_certain = waiting.record == QueueRecord::Shared;
+            MovedCall {
+                since_us: micros_of(waiting.since, clock),
+                is_recorded: waiting.record == QueueRecord::Open,
+                row: waiting.is_shared().then_some(MovedRow { is_certain, engagement }),
+                setup: waiting.setup,
+            }
         };
         queues.into_iter().map(moved).collect()
     }
 
-    /// Puts the calls of another process of this node into the queues. That process may have used the
-    /// permits of the last second.
+    /// Puts the calls of another process of this node into the queues.
     pub fn take_over(&self, calls: Vec<MovedCall>) {
         let Inner { services, gate, .. } = &*self.0;
-        let retry = services.clock.now() + PERMIT_LIFE;
         let tables = gate.directory().tables().clone();
-        for MovedCall { setup, since_us, is_recorded } in calls {
+        for MovedCall { setup, since_us, is_recorded, row } in calls {
             let Some(number) = tables.number(&setup.phone_number_id).cloned() else {
                 self.end(setup, None, HangupCause::CallingDisabled, None);
                 continue;
             };
             let since = instant_of(since_us, &services.clock);
-            let record = if is_recorded { QueueRecord::Open } else { QueueRecord::Nothing };
-            let retry = since.max(retry);
-            self.queues().put(Waiting {
-                record,
-                retry,
-                ..Waiting::new(number, setup, since, None)
-            });
+            let record = match &row {
+                Some(row) if row.is_certain => QueueRecord::Shared,
+                Some(_) => QueueRecord::Unknown,
+                None if is_recorded => QueueRecord::Open,
+                None => QueueRecord::Nothing,
+            };
+            let engagement = row.and_then(|row| row.engagement);
+            let reservation = engagement.and_then(|id| services.permissions.consents().adopted(id));
+            self.queues()
+                .put(Waiting { record, ..Waiting::new(number, setup, since, reservation) });
         }
         self.0.filled.notify_one();
     }

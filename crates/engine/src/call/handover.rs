@@ -41,9 +41,9 @@ use model::{CallType, CallUuid, Clock, Timestamp, Wacid};
 pub const VERSION: u32 = 7;
 
 /// The same for a node of a fleet, whose membership crosses, too.
-pub const FLEET_VERSION: u32 = 8;
+pub const FLEET_VERSION: u32 = VERSION + 1_000;
 
-/// Maximum time for a call to say why it was not suspended.
+/// Maximum time for all calls to say why they were not suspended.
 const OBSTACLE_TIME: Duration = Duration::from_millis(100);
 
 /// Microseconds per tick of a leg.
@@ -574,7 +574,7 @@ impl Registry {
         &self,
         within: Duration,
     ) -> Result<Vec<SuspendedCall>, Vec<StayingCall>> {
-        let end = (self.services().clock.now() + within).into();
+        let end: tokio::time::Instant = (self.services().clock.now() + within).into();
         let (mut suspended, mut staying) = (Vec::new(), Vec::new());
         let mut asked = HashSet::new();
         loop {
@@ -599,18 +599,18 @@ impl Registry {
                     Ok(Err(_)) if call.mailbox.is_open() => "its queue of inputs is full",
                     // The call has ended.
                     Ok(Err(_)) => continue,
-                    Err(_) => Self::obstacle_of(&call).await,
+                    Err(_) => Self::obstacle_of(&call, end + OBSTACLE_TIME).await,
                 };
                 staying.push(StayingCall { call: call.setup.call, why });
             }
         }
     }
 
-    /// Returns why a call was not suspended in time.
-    async fn obstacle_of(call: &LiveCall) -> &'static str {
+    /// Returns why a call was not suspended in time, if it says so until `end`.
+    async fn obstacle_of(call: &LiveCall, end: tokio::time::Instant) -> &'static str {
         let (reply, answer) = oneshot::channel();
         call.put(Message::CanLeave(Period::Now, reply));
-        let answer = tokio::time::timeout(OBSTACLE_TIME, answer).await;
+        let answer = tokio::time::timeout_at(end, answer).await;
         let why = answer.ok().and_then(Result::ok).flatten();
         why.unwrap_or("it was busy until now")
     }

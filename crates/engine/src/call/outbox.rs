@@ -44,7 +44,7 @@ const NOTING: Duration = Duration::from_millis(250);
 
 /// Number of callbacks of events after which an account's waiting ones are counted again.
 const COUNT_AFTER: u32 = 500;
-/// Age at which the count of an account with too many waiting callbacks is repeated.
+/// Minimum age of a count that is repeated. A count reads all waiting callbacks of the node.
 const COUNT_AGE: Duration = Duration::from_secs(1);
 /// Time for a query for due callbacks of a host beyond which further ones are delayed.
 const SLOW: Duration = Duration::from_millis(5);
@@ -282,8 +282,8 @@ impl Outbox {
         });
         waiting.since = waiting.since.saturating_add(1);
         let is_full = waiting.counted.saturating_add(waiting.since) > most;
-        let is_old = is_full && now.saturating_duration_since(waiting.at) >= COUNT_AGE;
-        if (waiting.since >= COUNT_AFTER.min(most) || is_old) && !waiting.is_counting {
+        let is_old = now.saturating_duration_since(waiting.at) >= COUNT_AGE;
+        if is_old && (is_full || waiting.since >= COUNT_AFTER) && !waiting.is_counting {
             waiting.is_counting = true;
             let (inner, account) = (self.0.clone(), main_account.clone());
             self.0.tasks.spawn(async move { inner.count_waiting(account).await });
@@ -330,7 +330,8 @@ impl Inner {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts the waiting callbacks of a main account. After an error, the estimate stays.
+    /// Counts the waiting callbacks of a main account. After an error, the estimate stays, so that
+    /// events are dropped at last while the database does not answer.
     async fn count_waiting(&self, account: AuthId) {
         let most = self.limits.waiting_per_account.saturating_add(1);
         let counted = self.store.outbox().count_waiting(&self.node_id, &account, most).await;

@@ -144,6 +144,11 @@ impl Registry {
         &self.0.services
     }
 
+    /// See [`Gate::webhooks_late`].
+    pub(in crate::call) fn webhooks_late(&self, now: Instant) -> Duration {
+        self.0.gate.webhooks_late(now)
+    }
+
     /// Number of live calls.
     pub fn len(&self) -> usize {
         self.0.live.len()

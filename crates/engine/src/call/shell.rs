@@ -45,7 +45,7 @@ use machine::replay::UnredactedInputs;
 use machine::{
     BLegCommand, CallState, CallTime, CallbackKind, Command, Destination, FetchResponse, Input,
     InstructionOutcome, Machine, MachineStep, MediaCommand, Output, PhoneStatus, RecordingEvent,
-    SpeechEvent,
+    SpeechEvent, Timer,
 };
 use media::sdp::{self, Offer};
 use model::metric;
@@ -229,12 +229,19 @@ impl Shell {
             {
                 break;
             }
-            let deadline = self.clock.deadline(&self.machine);
+            let held = self.webhooks_held_until();
+            let deadline = self.clock.deadline(&self.machine).filter(|_| held.is_none());
             // An agent that comes to rest sends no message.
             let author = &self.context.services.author;
             let at_rest =
                 self.suspension.as_ref().and_then(|_| author.until_at_rest(self.context.id));
             let next = next_message(&mut inbox, &self.context, deadline);
+            let next = async {
+                match held {
+                    Some(until) => tokio::time::timeout_at(until.into(), next).await.ok(),
+                    None => Some(next.await),
+                }
+            };
             let envelope = match at_rest {
                 Some(at_rest) => tokio::select! {
                     biased; envelope = next => envelope,
@@ -242,9 +249,23 @@ impl Shell {
                 },
                 None => next.await,
             };
-            self.receive(envelope);
+            if let Some(envelope) = envelope {
+                self.receive(envelope);
+            }
         }
         self.context.journal.close();
+    }
+
+    /// Returns until when the machine's timer waits, because it would conclude that no webhook explains
+    /// the end of the media path, and webhooks may be waiting. `None` otherwise.
+    fn webhooks_held_until(&self) -> Option<Instant> {
+        let (_, timer) = self.machine.poll_timeout()?;
+        if timer != Timer::PathClosed {
+            return None;
+        }
+        let now = self.context.services.clock.now();
+        let late = self.context.registry.webhooks_late(now);
+        (!late.is_zero()).then(|| now + late)
     }
 
     /// Writes the initial session descriptions of both sides to the trace.

@@ -10,6 +10,7 @@ use fleet::{Answer, Beat, LimitKey, Membership, OVERDUE, Request, RunSnapshot, T
 use http::{Method, StatusCode, Uri};
 use model::metric::{self, beat};
 use store::{FleetSession, Store, StoreError};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::lease::Units;
@@ -24,9 +25,17 @@ const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause between two attempts to connect to the database while other nodes carry the beats.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// An order to the task that sends the beats.
+pub(super) enum Order {
+    /// See [`Membership::set_frozen`]. The sender reports that it is done.
+    Freeze(bool, oneshot::Sender<()>),
+    Snapshot(oneshot::Sender<RunSnapshot>),
+}
+
 pub(super) struct Beats {
     /// Whether the run began in another process.
     is_moved: bool,
+    is_frozen: bool,
     member: Membership,
     units: Units,
     store: Store,
@@ -67,6 +76,7 @@ impl Beats {
         };
         Self {
             is_moved,
+            is_frozen: false,
             member,
             units,
             store,
@@ -143,8 +153,8 @@ impl Beats {
         self.session = None;
     }
 
-    /// Sends beats until the process leaves the fleet, hands over or is declared dead.
-    pub(super) async fn run(mut self) -> Membership {
+    /// Sends beats until the process leaves the fleet or is declared dead.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let mut clean_up_at = CLEAN_UP_INTERVAL;
         while !self.shared.stop.is_cancelled() && !self.shared.dead.is_cancelled() {
             let now = self.shared.now();
@@ -152,10 +162,10 @@ impl Beats {
             for key in self.shared.demand.take_elsewhere() {
                 self.member.include(&key);
             }
-            if self.probe.is_none() {
+            if self.probe.is_none() && !self.is_frozen {
                 self.write_caps().await;
             }
-            if now >= clean_up_at {
+            if now >= clean_up_at && !self.is_frozen {
                 clean_up_at = now.saturating_add(CLEAN_UP_INTERVAL);
                 let deleted = tokio::time::timeout(OVERDUE, self.delete_old_caps()).await;
                 if !matches!(deleted, Ok(Ok(()))) {
@@ -176,12 +186,23 @@ impl Beats {
                 () = tokio::time::sleep(wait) => {}
                 () = self.shared.hurry.notified(), if !urgent => {}
                 () = self.shared.stop.cancelled() => {}
+                Some(order) = orders.recv() => self.obey(order),
             }
         }
         if let Some(probe) = self.probe.take() {
             probe.abort();
         }
-        self.member
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Freeze(is_frozen, done) => {
+                self.is_frozen = is_frozen;
+                self.member.set_frozen(is_frozen);
+                let _ = done.send(());
+            }
+            Order::Snapshot(reply) => drop(reply.send(self.member.snapshot())),
+        }
     }
 
     async fn send(&mut self, request: Request) {

@@ -195,6 +195,10 @@ impl FleetLease {
 }
 
 impl Lease for FleetLease {
+    fn is_peer_moving(&self) -> bool {
+        self.0.peers.is_any_moving()
+    }
+
     fn admits(&self) -> bool {
         self.0.admits()
     }

@@ -26,17 +26,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 pub use fleet::RunState;
-use fleet::{Answer, Beat, LimitKey, Membership, OVERDUE, RunSnapshot, TermState};
+use fleet::{Answer, Beat, LimitKey, OVERDUE, RunSnapshot, TermState};
 use futures_util::future::BoxFuture;
 use model::Clock;
 use serde::{Deserialize, Serialize};
 use store::{FleetSession, RunInfo, Store, StoreError, owner_name};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::beats::Beats;
+use self::beats::{Beats, Order};
 pub use self::claims::FleetClaims;
 pub use self::lease::FleetLease;
 use self::lease::{Demand, Units};
@@ -222,7 +222,8 @@ pub struct Cluster {
     shared: Arc<Shared>,
     gate: Arc<Gate>,
     store: Store,
-    beats: Mutex<Option<JoinHandle<Membership>>>,
+    beats: Mutex<Option<JoinHandle<()>>>,
+    orders: mpsc::Sender<Order>,
     watcher: Mutex<Option<JoinHandle<()>>>,
     /// The connection for beats of other nodes.
     carrier: tokio::sync::Mutex<Option<FleetSession>>,
@@ -234,7 +235,7 @@ struct Shared {
     run: Uuid,
     strict: bool,
     clock: Clock,
-    /// The machine's uptime when this process joined. The others go on while this machine is
+    /// The machine's uptime when the run began. The others go on while this machine is
     /// suspended, so that time counts.
     origin: Duration,
     /// Time until which calls may be admitted, in microseconds since `origin`. 0 if they may not.
@@ -266,6 +267,8 @@ struct Shared {
     numbers: Mutex<String>,
     dead: CancellationToken,
     stop: CancellationToken,
+    /// Cancelled with `stop`.
+    stop_watching: CancellationToken,
 }
 
 /// The state of this process in its fleet.
@@ -282,7 +285,7 @@ pub struct MemberState {
     pub is_carried: bool,
     /// Number of answered beats.
     pub beats: u64,
-    /// Time at which the last answered beat was sent, since the process joined.
+    /// Time at which the last answered beat was sent, since the run began.
     pub beat: Option<Duration>,
     /// Time from sending the last answered beat to its answer.
     pub beat_time: Duration,
@@ -364,6 +367,7 @@ impl Cluster {
         gate: Arc<Gate>,
         moved: Option<MovedMember>,
     ) -> Result<Self, JoinError> {
+        let stop = CancellationToken::new();
         let run = moved.as_ref().map_or_else(Uuid::new_v4, |moved| moved.run.run);
         let origin = moved.as_ref().map_or_else(|| clock.uptime(), |moved| moved.origin);
         let shared = Arc::new(Shared {
@@ -386,7 +390,8 @@ impl Cluster {
             others: Mutex::default(),
             numbers: Mutex::new(options.about.numbers.clone()),
             dead: CancellationToken::new(),
-            stop: CancellationToken::new(),
+            stop_watching: stop.child_token(),
+            stop,
         });
         let mut session = match &moved {
             Some(_) => store.fleet_session().await?,
@@ -412,7 +417,8 @@ impl Cluster {
         if shared.dead.is_cancelled() {
             return Err(JoinError::DeclaredDead);
         }
-        let beats = tokio::spawn(registered.run());
+        let (orders, received) = mpsc::channel(1);
+        let beats = tokio::spawn(registered.run(received));
         Ok(Self {
             node_id,
             about,
@@ -420,6 +426,7 @@ impl Cluster {
             gate,
             store,
             beats: Mutex::new(Some(beats)),
+            orders,
             watcher: Mutex::default(),
             carrier: tokio::sync::Mutex::default(),
         })
@@ -578,13 +585,42 @@ impl Cluster {
         state.is_direct() && state.term.is_some_and(|term| term.open)
     }
 
-    /// Stops to send beats and to answer other nodes, so that another process of this node can
-    /// continue the run. This one must write nothing more to the store. `None` if the run has
-    /// already ended.
-    pub async fn hand_over(&self) -> Option<MovedMember> {
+    /// Sets whether the beats only prove that the run is alive. Before calls leave this process for
+    /// another one, they must, because the units of these calls would be given back otherwise.
+    pub async fn set_frozen(&self, is_frozen: bool) {
+        let (done, is_done) = oneshot::channel();
+        if self.orders.send(Order::Freeze(is_frozen, done)).await.is_ok() {
+            let _ = is_done.await;
+        }
+    }
+
+    /// Stops to watch the other nodes, and waits until the work of dead ones is settled that this
+    /// process has begun, for `at_most`.
+    pub async fn stop_watching(&self, at_most: Duration) {
+        self.shared.stop_watching.cancel();
+        let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut watcher) = watcher
+            && tokio::time::timeout(at_most, &mut watcher).await.is_err()
+        {
+            tracing::warn!(
+                "work of a dead node not settled in time; another process does it again"
+            );
+            watcher.abort();
+        }
+    }
+
+    /// Stops to send beats, after another process has continued the run.
+    pub fn stop(&self) {
         self.shared.stop.cancel();
-        let beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let run = beats.await.ok()?.snapshot();
+    }
+
+    /// Stops to answer other nodes, so that another process of this node can continue the run. The
+    /// beats must be frozen; they go on until [`Cluster::stop`], so that the others do not declare the
+    /// run dead. `None` if the run has ended.
+    pub async fn hand_over(&self) -> Option<MovedMember> {
+        let (reply, run) = oneshot::channel();
+        self.orders.send(Order::Snapshot(reply)).await.ok()?;
+        let run = run.await.ok()?;
         let identity = self.shared.peers.hand_over().await;
         Some(MovedMember { run, origin: self.shared.origin, identity })
     }
@@ -597,11 +633,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Some(task) = self.beats.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            task.abort();
-        }
-        if let Some(task) = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            task.abort();
+        for task in [&self.beats, &self.watcher] {
+            if let Some(task) = task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                task.abort();
+            }
         }
     }
 }

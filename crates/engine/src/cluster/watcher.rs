@@ -60,7 +60,8 @@ impl<R: Reaper> Watcher<R> {
     }
 
     pub(super) async fn run(mut self) {
-        while !self.shared.stop.is_cancelled() && !self.shared.dead.is_cancelled() {
+        let stop = self.shared.stop_watching.clone();
+        while !stop.is_cancelled() && !self.shared.dead.is_cancelled() {
             self.exchange_terms();
             match tokio::time::timeout(TIMEOUT, self.step()).await {
                 Ok(Ok(())) => {}
@@ -73,7 +74,10 @@ impl<R: Reaper> Watcher<R> {
                     self.session = None;
                 }
             }
-            tokio::time::sleep(READ_INTERVAL).await;
+            let _ = stop.run_until_cancelled(tokio::time::sleep(READ_INTERVAL)).await;
+        }
+        for (_, reaping) in std::mem::take(&mut self.reaping) {
+            let _ = reaping.await;
         }
     }
 

@@ -405,9 +405,15 @@ impl<C: Calls> WebhookHandler<C> {
         let mut sent = BTreeMap::new();
         for (id, event, tally) in foreign {
             let done = self.pass_on(event, webhook, &mut sent, tally.as_deref()).await;
-            if done.is_err() {
-                self.fail(id.as_deref(), tally.as_deref());
-                forwarded = false;
+            match (done, id) {
+                // Only now: a process that takes over from the call's node meanwhile reads the keys of
+                // all nodes, and would take the event for a copy.
+                (Ok(()), Some(id)) => self.note(id.key),
+                (Ok(()), None) => {}
+                (Err(_), id) => {
+                    self.fail(id.as_deref(), tally.as_deref());
+                    forwarded = false;
+                }
             }
         }
         // Last, because a body can contain an event and a copy of it.
@@ -726,13 +732,15 @@ impl<C: Calls> WebhookHandler<C> {
                     status.as_str().as_bytes(),
                 ]);
                 let Some(id) = self.arrive(id, now, waiting) else { return Effect::Duplicate };
-                self.note(id.key);
                 if self.gate.directory().number(&key.phone_number_id).is_none() {
                     return Effect::UnknownNumber;
                 }
+                let before = waiting.len();
                 let effect = self.placed(&id, &key, named, CallEvent::Status(status), waiting);
-                if effect == Effect::Busy {
-                    self.unclaim(&id);
+                match effect {
+                    Effect::Busy => self.unclaim(&id),
+                    _ if waiting.len() == before => self.note(id.key),
+                    _ => {}
                 }
                 effect
             }
@@ -1014,12 +1022,12 @@ impl<C: Calls> WebhookHandler<C> {
     ) -> Effect {
         let event = call_event("terminate", key);
         let Some(event) = self.arrive(event, now, waiting) else { return Effect::Duplicate };
-        self.note(event.key);
         if self.is_foreign(key, named) {
             let terminated = CallEvent::Terminated(termination);
             waiting.push(PendingWrite::foreign(event, key, named, terminated));
             return Effect::Ended;
         }
+        self.note(event.key);
         let effect = self.terminate_here(key, named, termination);
         if effect == Effect::Busy {
             self.unclaim(&event);

@@ -88,6 +88,7 @@ const MUTATIONS: &[(Mutation, Faults)] = &[
     (Mutation::UnitsBeforeCalls, ALL),
     (Mutation::QuickDeath, ALL),
     (Mutation::UsedRestated, Faults(&[(Fault::Restart, 1)])),
+    (Mutation::NotFrozen, Faults(&[(Fault::Upgrade, 1)])),
     (Mutation::UnitsKept, Faults(&[(Fault::Upgrade, 1)])),
     (Mutation::TermTakenBack, Faults(&[(Fault::Failover, 1), (Fault::OldPrimary, 1)])),
 ];

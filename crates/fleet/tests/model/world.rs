@@ -139,7 +139,7 @@ impl Supply for Counters {
     }
 
     fn lower(&mut self, key: &LimitKey, to: u32) -> u32 {
-        let to = to.max(self.in_use(key.kind()));
+        let to = to.max(self.usage(key).used);
         if !self.tell_first {
             *self.limit(key) = to;
         }
@@ -387,17 +387,26 @@ impl World {
         self.after(restart, move |world| world.start(name));
     }
 
-    /// Lets another process continue the run of a node after a pause, in which nothing is sent and
-    /// admitted. A first one may fail after it has sent beats.
+    /// Lets another process continue the run of a node after a pause, in which no call is admitted and
+    /// the calls are in no process. Beats go on or not. A first process may fail after it has sent
+    /// beats.
     pub(crate) fn upgrade(&mut self, node: usize) {
         if self.nodes[node].moving {
             return;
         }
         let pause = self.rng.pick(&[200, 200, 1_000, 3_000, 12_000]) * MS;
         let (fails, delay) = (self.rng.chance(300), self.rng.between(0, 2 * SECOND));
+        let beats = self.rng.chance(500);
+        let is_frozen = !self.mutated(Mutation::NotFrozen);
         let at = &mut self.nodes[node];
-        (at.moving, at.paused_until) = (true, self.now + pause);
+        at.moving = true;
+        at.member.set_frozen(is_frozen);
+        match beats {
+            true => at.counters.pretended = Some([0, 0]),
+            false => at.paused_until = self.now + pause,
+        }
         let mut snapshot = at.member.snapshot();
+        snapshot.for_next_process();
         let held = [at.member.limit(&slots()), at.member.limit(&permits())];
         self.after(pause, move |world| {
             world.resume(node, snapshot.clone(), held);

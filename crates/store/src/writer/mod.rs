@@ -600,7 +600,7 @@ impl Writer {
                     "database accepts writes again, journal replayed"
                 );
                 self.set_failing(false);
-                self.options.health.set_store_broken(false);
+                self.set_broken(false);
                 true
             }
             Err(e) => {
@@ -887,13 +887,38 @@ fn complete_journalled(write: Write) -> Option<Write> {
             write @ InboxWrite::SetWamid { .. } => {
                 return Some(Write::Inbox(Box::new(write), sender));
             }
-            _ => {}
+            InboxWrite::Enqueue(_)
+            | InboxWrite::BeginSending { .. }
+            | InboxWrite::Transfer(_)
+            | InboxWrite::Change { .. }
+            | InboxWrite::Delete { .. }
+            | InboxWrite::SetRouting(_)
+            | InboxWrite::Open { .. }
+            | InboxWrite::Webhook(_)
+            | InboxWrite::Redeliver { .. }
+            | InboxWrite::DeleteOlder { .. } => {}
         },
+        // Dropping the sender reports that nothing has changed.
+        Write::DeleteRecordings(..)
+        | Write::RecordingCopy(..)
+        | Write::Transcription(..)
+        | Write::Endpoint(..)
+        | Write::Task(..) => {}
         Write::SettleCallback(..) | Write::TakeOverFarewells(_) | Write::RemoveKey(_) => {
             return Some(write);
         }
-        // Nobody waits for the others, or they need the database.
-        _ => {}
+        Write::CallStarted(_)
+        | Write::CallReported(_)
+        | Write::SetWacid(..)
+        | Write::CallAnswered(..)
+        | Write::Heartbeat(..)
+        | Write::LogLine { .. }
+        | Write::LateLine { .. }
+        | Write::SettleFarewell(..)
+        | Write::InsertKey(_)
+        | Write::DeletePermission(..)
+        | Write::RecordingStarted(_)
+        | Write::DeleteOldKeys(_) => {}
     }
     None
 }

@@ -4,6 +4,7 @@
 //! other node.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ struct Inner {
     members: Mutex<BTreeMap<CallUuid, Uuid>>,
     /// Notified each time a call leaves.
     one_left: Notify,
+    /// Whether no call of another node may enter.
+    is_paused: AtomicBool,
 }
 
 /// A connection from another node.
@@ -70,7 +73,14 @@ struct HostSeat {
 impl RoomHosting {
     pub fn new(services: Arc<Services>, directory: Arc<Directory>) -> Self {
         let (members, one_left) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Inner { services, directory, members, one_left }))
+        let is_paused = AtomicBool::new(false);
+        Self(Arc::new(Inner { services, directory, members, one_left, is_paused }))
+    }
+
+    /// Sets whether calls of other nodes are kept out of rooms, for an upgrade. They try again for some
+    /// seconds.
+    pub fn set_paused(&self, is_paused: bool) {
+        self.0.is_paused.store(is_paused, Ordering::Release);
     }
 
     /// The calls of other nodes in rooms of this one.
@@ -124,6 +134,10 @@ impl HostLink {
     fn receive(&mut self, received: Received<Request>) {
         match received {
             Received::Message(Request::Enter { seat, setup, answered, entry, room, again }) => {
+                if self.host.is_paused.load(Ordering::Acquire) {
+                    self.link.send(&Event::Missing { seat });
+                    return;
+                }
                 if self.enter(seat, (setup, answered), *entry, room) {
                     return;
                 }

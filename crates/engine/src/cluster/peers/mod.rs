@@ -1,7 +1,7 @@
 //! Connections between the nodes of a fleet: HTTP/2 over TLS 1.3.
 //!
-//! Each process creates a certificate at its start, and writes its SHA-256 into its row in the
-//! table of runs. Only the certificates of members are trusted, so none has to be issued or
+//! Each run has a certificate, which its first process creates, and writes its SHA-256 into its row in
+//! the table of runs. Only the certificates of members are trusted, so none has to be issued or
 //! renewed. Peers have no special rights: forwarded requests carry Meta's signature or a client's
 //! credentials, which are verified again.
 //!
@@ -43,6 +43,7 @@ use uuid::Uuid;
 pub(super) use self::pins::MovedIdentity;
 use self::pins::{ALPN, Identity, Pin, SEATS_ALPN};
 use super::{CALLS, MOVING, REST, WANT, WEBHOOK};
+use crate::admission::PAUSE_LATE;
 use crate::call::seats::ByteStream;
 use crate::limiter::Pool;
 use model::Clock;
@@ -183,10 +184,9 @@ struct Inner {
     stop: CancellationToken,
 }
 
-/// The listener and the certificate of another process of this node, whose run this one continues.
+/// The listener and the certificate that a process uses which continues the run of another one.
 pub struct MovedPeers {
-    /// `None` if this process listens at another address.
-    pub listener: Option<TcpListener>,
+    pub listener: TcpListener,
     pub identity: MovedIdentity,
 }
 
@@ -205,6 +205,12 @@ impl Member {
     fn expect_move(&self, now: Instant) {
         let until = now.checked_add(MOVE_TIME);
         *self.moving_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    /// Notes that another process has taken over. The requests that have waited come soon.
+    fn has_moved(&self, now: Instant) {
+        let mut until = self.moving_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *until = until.min(now.checked_add(PAUSE_LATE));
     }
 
     fn is_moving(&self, now: Instant) -> bool {
@@ -248,11 +254,7 @@ impl Peers {
         let failed = |source| BindError::Listen { at: listen.to_owned(), source };
         let (listener, identity) = match moved {
             Some(moved) => (moved.listener, Identity::resume(moved.identity)),
-            None => (None, Identity::new()?),
-        };
-        let listener = match listener {
-            Some(listener) => listener,
-            None => TcpListener::bind(listen).await.map_err(failed)?,
+            None => (TcpListener::bind(listen).await.map_err(failed)?, Identity::new()?),
         };
         let bound: SocketAddr = listener.local_addr().map_err(failed)?;
         Ok(Self(Arc::new(Inner {
@@ -344,7 +346,7 @@ impl Peers {
                     claim.authenticate();
                     if tls.get_ref().1.alpn_protocol() == Some(SEATS_ALPN) {
                         let serving = handler.serve_seats(member.at.run, Box::new(tls));
-                        // A process with calls of other nodes in its rooms is not replaced.
+                        // Calls of other nodes are kept out of its rooms by then.
                         let serving = leaving.run_until_cancelled(serving);
                         member.stop.run_until_cancelled(serving).await;
                         return;
@@ -390,6 +392,7 @@ impl Peers {
                     pin,
                     member.clone(),
                     self.0.times,
+                    self.0.clock.clone(),
                 ));
                 member
             });
@@ -505,6 +508,12 @@ impl Peers {
             async move { self.send(run, request).await.is_ok() }
         });
         let _ = tokio::time::timeout(ANNOUNCE_TIME, join_all(announced)).await;
+    }
+
+    /// Whether another process takes over from a member, or has done so a moment ago.
+    pub fn is_any_moving(&self) -> bool {
+        let now = self.0.clock.now();
+        self.0.members().values().any(|member| member.is_moving(now))
     }
 
     /// Notes that a member has announced that another process takes over from it.
@@ -635,7 +644,13 @@ async fn read_and_handle(
 }
 
 /// Keeps a connection to a member open until it is no longer a member.
-async fn keep_connected(identity: Identity, pin: Pin, member: Arc<Member>, times: PeerTimes) {
+async fn keep_connected(
+    identity: Identity,
+    pin: Pin,
+    member: Arc<Member>,
+    times: PeerTimes,
+    clock: Clock,
+) {
     let stop = member.stop.clone();
     let work = async {
         let (mut was_up, mut refusals) = (false, 0);
@@ -644,6 +659,8 @@ async fn keep_connected(identity: Identity, pin: Pin, member: Arc<Member>, times
                 Ok((sender, connection)) => {
                     *member.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
                     member.link.store(UP, Ordering::Release);
+                    // If another process takes over, it is the one that has accepted this connection.
+                    member.has_moved(clock.now());
                     (was_up, refusals) = (true, 0);
                     connection.await;
                     *member.sender.lock().unwrap_or_else(PoisonError::into_inner) = None;

@@ -221,7 +221,7 @@ async fn f40_requests_wait_for_the_process_that_takes_over() {
     let listener = std::net::TcpListener::from(old.listener().unwrap().unwrap());
     listener.set_nonblocking(true).unwrap();
     let moved = MovedPeers {
-        listener: Some(TcpListener::from_std(listener).unwrap()),
+        listener: TcpListener::from_std(listener).unwrap(),
         identity: old.hand_over().await,
     };
     until(&one, TWO, Link::Silent).await;
