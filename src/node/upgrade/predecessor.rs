@@ -21,7 +21,7 @@ use crate::phone::MovedPhones;
 use engine::call::dialer::MovedCall;
 use engine::call::handover::{self, CallSnapshot, IncomingCall, Leftover};
 use engine::call::rooms::RoomSnapshot;
-use engine::cluster::MovedMember;
+use engine::cluster::{MovedMember, Peers};
 use media::{LegSnapshot, Media, PromptTable};
 use model::{AuthId, CallUuid, Clock};
 use store::Database;
@@ -300,9 +300,7 @@ impl Inherited {
 
     /// Returns the listener at this host and port, or binds a new one.
     pub(in crate::node) async fn listener_at(&mut self, host: &str) -> io::Result<TcpListener> {
-        #[allow(clippy::disallowed_methods, reason = "the node's own address, by the operator")]
-        let addresses = tokio::net::lookup_host(host).await?;
-        let addresses: Vec<SocketAddr> = addresses.collect();
+        let addresses = Peers::addresses(host).await?;
         let is_here = |listener: &TcpListener| {
             listener.local_addr().is_ok_and(|own| addresses.contains(&own))
         };

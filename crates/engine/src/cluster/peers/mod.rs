@@ -270,6 +270,16 @@ impl Peers {
         })))
     }
 
+    /// Returns the addresses of `listen`, a host and port at which this process listens.
+    ///
+    /// # Errors
+    /// Fails if the host is not found.
+    pub async fn addresses(listen: &str) -> io::Result<Vec<SocketAddr>> {
+        #[allow(clippy::disallowed_methods, reason = "the operator's own address, cluster.peer")]
+        let found = tokio::net::lookup_host(listen).await?;
+        Ok(found.collect())
+    }
+
     /// Returns whether a process accepts connections at the address of a member within a second.
     pub async fn is_reachable(address: &str) -> bool {
         #[allow(
