@@ -672,11 +672,16 @@ async fn keep_connected(
                     // If another process takes over, it is the one that has accepted this connection.
                     member.has_moved(clock.now());
                     (was_up, refusals) = (true, 0);
+                    let begun = clock.now();
                     connection.await;
+                    let lasted = clock.now().saturating_duration_since(begun);
                     *member.sender.lock().unwrap_or_else(PoisonError::into_inner) = None;
                     member.link.store(SILENT, Ordering::Release);
-                    // Without a pause: a process that has ended is to be seen soon.
-                    continue;
+                    // Without a pause: a process that has ended is to be seen soon. One that closes
+                    // the connection at once does not know this process yet.
+                    if lasted >= times.retry {
+                        continue;
+                    }
                 }
                 Err(ConnectError::Refused) if was_up => {
                     refusals = REFUSALS.min(refusals + 1);
