@@ -89,7 +89,7 @@ pub struct RegisterArgs {
 pub struct SyncArgs {
     #[command(flatten)]
     pub at: NodeArgs,
-    /// The number, whose WABA may add further ones; or name a WABA with --waba
+    /// The number. Further numbers of its WABA are added, too. Or name a WABA with --waba
     #[arg(value_name = "NUMBER")]
     pub number: Option<String>,
     /// All numbers of this WABA, including new ones

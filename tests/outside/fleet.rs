@@ -763,6 +763,33 @@ async fn place(world: &World, node: &Node, user: &str) -> http::Answer {
     http::send("POST", &url, &headers, order.to_string()).await
 }
 
+/// Starts nodes of a fleet whose account places four calls per second, to users without permission.
+async fn placing_nodes(count: usize) -> (World, Vec<Node>) {
+    let world = World::new(1_000, 4).await;
+    accept_placed_calls(&world.graph);
+    let config = |n| {
+        let mut config = world.config(&format!("n{n}"));
+        config.extra.push_str("[permissions]\nenforce = false\n");
+        config
+    };
+    let configs: Vec<_> = (0..count).map(config).collect();
+    let nodes = join_all(configs.iter().map(Node::start)).await;
+    (world, nodes)
+}
+
+/// Places that many calls at these nodes in turn. Returns their users and the responses.
+async fn place_all(
+    world: &World,
+    nodes: &[Node],
+    calls: usize,
+) -> (Vec<String>, Vec<http::Answer>) {
+    let users: Vec<String> = (0..calls).map(|n| format!("9198{n:08}")).collect();
+    let at = nodes.iter().cycle();
+    let placed = join_all(users.iter().zip(at).map(|(user, node)| place(world, node, user))).await;
+    assert!(placed.iter().all(|answer| answer.status == 201), "{}", placed[0].text());
+    (users, placed)
+}
+
 /// The users that Graph was asked to call, in order.
 fn called(graph: &Graph) -> Vec<String> {
     let asked = graph.asked().into_iter().filter(|asked| asked["action"] == "connect");
@@ -775,20 +802,8 @@ async fn f21_calls_that_wait_at_a_killed_node_are_placed_once_or_ended_once() {
         return;
     }
     const CALLS: usize = 90;
-    let world = World::new(1_000, 4).await;
-    accept_placed_calls(&world.graph);
-    let config = |n| {
-        let mut config = world.config(&format!("n{n}"));
-        config.extra.push_str("[permissions]\nenforce = false\n");
-        config
-    };
-    let configs: Vec<_> = (0..3).map(config).collect();
-    let mut nodes = join_all(configs.iter().map(Node::start)).await;
-    let users: Vec<String> = (0..CALLS).map(|n| format!("9198{n:08}")).collect();
-    let orders = users.iter().enumerate();
-    let placed = orders.map(|(n, user)| place(&world, &nodes[n % 3], user));
-    let placed = join_all(placed).await;
-    assert!(placed.iter().all(|answer| answer.status == 201), "{}", placed[0].text());
+    let (world, mut nodes) = placing_nodes(3).await;
+    let (users, placed) = place_all(&world, &nodes, CALLS).await;
     let before = called(&world.graph).len();
     assert!(before < CALLS / 2, "most calls wait: {before}");
     // Any node knows a call that waits at another one, and that its user is busy.
@@ -827,18 +842,8 @@ async fn f21_calls_that_wait_at_a_draining_node_are_placed_by_another() {
         return;
     }
     const CALLS: usize = 30;
-    let world = World::new(1_000, 4).await;
-    accept_placed_calls(&world.graph);
-    let config = |n| {
-        let mut config = world.config(&format!("n{n}"));
-        config.extra.push_str("[permissions]\nenforce = false\n");
-        config
-    };
-    let configs: Vec<_> = (0..2).map(config).collect();
-    let nodes = join_all(configs.iter().map(Node::start)).await;
-    let users: Vec<String> = (0..CALLS).map(|n| format!("9198{n:08}")).collect();
-    let placed = join_all(users.iter().map(|user| place(&world, &nodes[1], user))).await;
-    assert!(placed.iter().all(|answer| answer.status == 201), "{}", placed[0].text());
+    let (world, nodes) = placing_nodes(2).await;
+    place_all(&world, &nodes[1..], CALLS).await;
     nodes[1].signal("TERM");
     nodes[1].until_log("handed over waiting calls").await;
     let mut every = tokio::time::interval(Duration::from_millis(50));
@@ -859,25 +864,28 @@ async fn f21_calls_that_wait_at_an_upgraded_node_are_placed_once() {
         return;
     }
     const CALLS: usize = 30;
-    let world = World::new(1_000, 4).await;
-    accept_placed_calls(&world.graph);
-    let config = |n| {
-        let mut config = world.config(&format!("n{n}"));
-        config.extra.push_str("[permissions]\nenforce = false\n");
-        config
-    };
-    let configs: Vec<_> = (0..2).map(config).collect();
-    let mut nodes = join_all(configs.iter().map(Node::start)).await;
-    let users: Vec<String> = (0..CALLS).map(|n| format!("9198{n:08}")).collect();
-    let placed = join_all(users.iter().map(|user| place(&world, &nodes[1], user))).await;
-    assert!(placed.iter().all(|answer| answer.status == 201), "{}", placed[0].text());
+    let (world, mut nodes) = placing_nodes(2).await;
+    let (users, _) = place_all(&world, &nodes[1..], CALLS).await;
     let mut successors = Successors::default();
-    let upgraded = successors.upgrade(nodes[1].dir.path(), &["--wait", "10"]).await;
+    // Users are reserved all the time, also that of a call that rings and moves.
+    let reserved = async {
+        loop {
+            for user in [&users[0], &users[CALLS - 1]] {
+                assert_eq!(place(&world, &nodes[0], user).await.status, 409, "{user}");
+            }
+        }
+    };
+    let upgrade = successors.upgrade(nodes[1].dir.path(), &["--wait", "10"]);
+    let upgraded: std::process::Output = tokio::select! {
+        upgraded = upgrade => upgraded,
+        () = reserved => unreachable!("it never ends"),
+    };
     assert!(upgraded.status.success(), "{}", String::from_utf8_lossy(&upgraded.stderr));
     let before = called(&world.graph).len();
     assert!(before < CALLS, "some calls still wait: {before}");
-    // Their users are still reserved for them.
-    assert_eq!(place(&world, &nodes[0], users.last().unwrap()).await.status, 409);
+    for user in [&users[0], &users[CALLS - 1]] {
+        assert_eq!(place(&world, &nodes[0], user).await.status, 409, "{user}");
+    }
     let mut every = tokio::time::interval(Duration::from_millis(50));
     while called(&world.graph).len() < CALLS {
         every.tick().await;

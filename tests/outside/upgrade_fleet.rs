@@ -81,6 +81,10 @@ async fn f40_a_node_is_upgraded_with_its_calls_and_units() {
     stop.store(true, Ordering::Relaxed);
     let (failed, sent) = requests.await.unwrap();
     assert!(failed.is_empty(), "{} of {sent}: {}", failed.len(), failed[0]);
+    // A caller's next digit must come within ten seconds.
+    for call in &calls {
+        press(call, "3").await;
+    }
     // The units of its calls are in use, so no node admits another one.
     let sim = world.sim.as_ref().expect("a simulated Meta");
     for url in [&world.node.public, &other.public] {
@@ -91,7 +95,7 @@ async fn f40_a_node_is_upgraded_with_its_calls_and_units() {
     assert!(log.contains("continued as a member of the fleet"), "{log}");
     // The ends of the calls come to the other node, which forwards them.
     for call in &calls {
-        press(call, "34").await;
+        press(call, "4").await;
     }
     check_calls(&world, calls).await;
     let another = end_with(&world, "1234").await;

@@ -40,7 +40,8 @@ const OPEN_AFTER: Duration = Duration::from_secs(10);
 /// A limit that was used within this time gets a standing share.
 const RECENT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Numbers of beats that are left out when another process continues a run. No process sends so many.
+/// Number by which the sequence number of beats grows when another process continues a run. No process
+/// sends so many beats, so those of the earlier process that arrive late are older.
 const SKIPPED: i64 = 1 << 32;
 
 /// Maximum number of limits in a beat that is not whole.
@@ -236,8 +237,9 @@ impl Membership {
         }
     }
 
-    /// Continues the run of another process, whose times had the same origin. Before the first
-    /// poll, the limits must be tracked, and the units in use held ([`Membership::hold_used`]).
+    /// Continues the run of another process. The times of `snapshot` and `now` have the same origin.
+    /// Before the first poll, the limits must be tracked, and the units in use held
+    /// ([`Membership::hold_used`]).
     pub fn resume(snapshot: RunSnapshot, strict: bool, now: Duration) -> Self {
         let phase = Phase::Closed { since: now };
         Self {

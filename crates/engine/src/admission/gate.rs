@@ -20,7 +20,7 @@ use model::{AuthId, Clock, Direction, PhoneNumberId, Timestamp, metric};
 const PAUSE_LOOK: Duration = Duration::from_millis(100);
 
 /// Time after a pause within which the webhooks that waited have come.
-pub(crate) const PAUSE_LATE: Duration = Duration::from_millis(1_500);
+const PAUSE_LATE: Duration = Duration::from_millis(1_500);
 
 /// Interval between attempts to admit a call that lacks a unit of the fleet, and the maximum time
 /// spent on that.

@@ -37,7 +37,6 @@ pub use directory::{
     ApplicationSpec, Caps, Counter, Directory, DirectoryError, Specs, Tables, UnitCounts,
 };
 pub use entry::{AccountEntry, AccountSpec, NumberEntry, NumberSpec};
-pub(crate) use gate::PAUSE_LATE;
 pub use gate::{
     Admitted, Denied, Gate, Lack, Lease, Outgoing, Reason, RefusalDetail, Refused, WebAdmitted,
 };

@@ -40,7 +40,7 @@ use model::{CallType, CallUuid, Clock, Timestamp, Wacid};
 /// not know it refuses the calls.
 pub const VERSION: u32 = 7;
 
-/// The same for a node of a fleet, whose membership crosses, too.
+/// The version that a node of a fleet sends instead, because its membership crosses, too.
 pub const FLEET_VERSION: u32 = VERSION + 1_000;
 
 /// Maximum time for all calls to say why they were not suspended.
@@ -71,6 +71,9 @@ pub struct CallSnapshot {
     pub(super) farewell: Option<GraphAction>,
     /// Whether the call holds a slot of its number.
     pub(super) holds_slot: bool,
+    /// The id of the reservation of the call's user, in a fleet.
+    #[serde(default)]
+    pub(super) reservation: Option<Uuid>,
     pub(super) report: Report,
     /// Our session description.
     pub(super) sdp: Arc<str>,
@@ -260,6 +263,7 @@ pub(super) struct SnapshotParts<'a> {
     pub(super) unredacted: &'a UnredactedInputs,
     pub(super) farewell: Option<GraphAction>,
     pub(super) holds_slot: bool,
+    pub(super) reservation: Option<Uuid>,
     pub(super) report: &'a Report,
     pub(super) sdp: &'a Arc<str>,
     pub(super) offered_leg: Option<OfferedLegSnapshot>,
@@ -280,6 +284,7 @@ impl CallSnapshot {
             phone_rank: parts.view.at_meta.phone_rank(),
             farewell: parts.farewell,
             holds_slot: parts.holds_slot,
+            reservation: parts.reservation,
             report: parts.report.clone(),
             sdp: parts.sdp.clone(),
             offered_leg: parts.offered_leg,

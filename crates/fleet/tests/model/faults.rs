@@ -84,8 +84,8 @@ impl World {
 
     fn inject(&mut self, fault: Fault, node: usize) {
         match fault {
-            // Its calls may have no claims (`cluster.strict = false`), so that nobody could end them if
-            // it were declared dead. That is documented.
+            // With `cluster.strict = false`, a node without the database starts calls without claims.
+            // Nobody can end them if it is declared dead, as documented.
             Fault::Pause if self.nodes[node].cut_from_database && !self.scene.strict => {}
             Fault::Pause => {
                 let time = self.rng.pick(&[1_000, 6_000, 8_000, 9_500, 12_000, 20_000]);

@@ -37,7 +37,7 @@ pub(crate) enum Mutation {
     QuickDeath,
     /// A run states what it uses, not what it holds.
     UsedRestated,
-    /// A process whose calls have left for another one gives their units back.
+    /// The process that hands its calls over gives back their units in its next beat.
     NotFrozen,
     /// A process that continues a run holds the units that the previous one held when it stopped,
     /// although another process may have given some back since.

@@ -114,6 +114,11 @@ impl Engaged {
         self.reservation = reservation;
     }
 
+    /// The id of the reservation's row.
+    pub fn reservation(&self) -> Option<Uuid> {
+        self.reservation.as_ref().map(Reservation::id)
+    }
+
     /// Takes the reservation back.
     pub fn take_reservation(&mut self) -> Option<Reservation> {
         self.reservation.take()
@@ -328,7 +333,7 @@ impl Consents {
         Err(ReserveError::Store(StoreError::Contended))
     }
 
-    /// Returns the reservation of a call that this node has adopted, by the id of its row.
+    /// Returns the reservation of a call that this node has adopted or taken over, by the id of its row.
     pub fn adopted(&self, id: Uuid) -> Option<Reservation> {
         let (store, _) = self.shared()?;
         Some(Reservation { store: store.clone(), id, is_made: true })
@@ -562,6 +567,18 @@ impl Consents {
             Reservation { store: store.clone(), id, is_made: true }
         });
         Engaged { live: self.live.clone(), key, reservation }
+    }
+
+    /// Marks a user as being in a call that another process of this node has handed over, with the
+    /// id of the row of its reservation. Without one, the user is reserved now.
+    pub fn engage_moved(&self, key: PairKey, reservation: Option<Uuid>) -> Engaged {
+        match reservation.and_then(|id| self.adopted(id)) {
+            None => self.engage(key),
+            reservation => {
+                *self.live.entry(key.clone()).or_default() += 1;
+                Engaged { live: self.live.clone(), key, reservation }
+            }
+        }
     }
 
     /// Like [`Consents::engage`], but returns `None` if the user is already in a call.

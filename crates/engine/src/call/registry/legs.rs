@@ -260,6 +260,9 @@ impl Registry {
         self.hang_up_legs(&call.snapshot.legs);
         let services = self.0.services.clone();
         let setup = call.setup.clone();
+        // Its user is free.
+        let consents = services.permissions.consents();
+        drop(call.snapshot.reservation.and_then(|id| consents.adopted(id)));
         let told = services.rooms.lose(&setup, call.answered());
         let (account, main_account) = (&setup.account, &setup.parent_account);
         let Some(keys) = services.outbox.keys(account, main_account) else { return };

@@ -226,7 +226,8 @@ impl Registry {
             Direction::Outbound => &setup.to,
         };
         let consents = services.permissions.consents();
-        let engaged = consents.engage(PairKey::new(&setup.phone_number_id, user));
+        let key = PairKey::new(&setup.phone_number_id, user);
+        let engaged = consents.engage_moved(key, call.snapshot.reservation.take());
         // A call that has given its slot back drops this one at once.
         let slot = call.slot.take().unwrap_or_else(|| number.slots.acquire_admitted());
         Some(Peer::User { number, slot, engaged })

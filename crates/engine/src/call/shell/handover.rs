@@ -14,6 +14,7 @@ use super::speech::Recognition;
 use super::stream::CallStream;
 use super::tapes::CallRecordings;
 use super::{Peer, Shell};
+use crate::admission::permission::Reservation;
 use crate::call::author;
 use crate::call::call_clock::CallClock;
 use crate::call::handover::{
@@ -205,6 +206,7 @@ impl Shell {
             unredacted: &self.unredacted,
             farewell: self.requests.farewell.get(),
             holds_slot: self.held.is_some(),
+            reservation: self.held.as_ref().and_then(|(_, engaged)| engaged.reservation()),
             report: &self.report,
             sdp: &self.a_leg.sdp,
             offered_leg: self.a_leg.offered(&call.services.media).unwrap_or_default(),
@@ -242,7 +244,10 @@ impl Shell {
                 let playing = self.playback.playing(zero);
                 let dialogue = call.services.author.detach(call.id);
                 let dialogue = dialogue.map(|dialogue| MovedDialogue { dialogue, playing });
-                self.held = None;
+                // The user stays reserved: the reservation goes on in the other process.
+                if let Some((_, mut engaged)) = self.held.take() {
+                    engaged.take_reservation().into_iter().for_each(Reservation::dismiss);
+                }
                 call.view.forget_legs();
                 call.services.rooms.forget(call.id);
                 self.recordings.settle(&self.machine, &queued);

@@ -43,7 +43,6 @@ use uuid::Uuid;
 pub(super) use self::pins::MovedIdentity;
 use self::pins::{ALPN, Identity, Pin, SEATS_ALPN};
 use super::{CALLS, MOVING, REST, WANT, WEBHOOK};
-use crate::admission::PAUSE_LATE;
 use crate::call::seats::ByteStream;
 use crate::limiter::Pool;
 use model::Clock;
@@ -90,8 +89,8 @@ const REQUESTS_MAX: usize = 256;
 /// certificate is closed, of the address with most of them.
 const CONNECTIONS_MAX: usize = 128;
 
-/// Time for which requests to a member wait for a connection, after it has announced that another
-/// process takes over from it.
+/// Time after a member has announced that another process takes over from it. Meanwhile requests to it
+/// are sent again if there is no connection, and webhooks may be late.
 const MOVE_TIME: Duration = Duration::from_secs(10);
 
 /// Pause between two attempts to send such a request.
@@ -196,7 +195,7 @@ struct Member {
     sender: Mutex<Option<SendRequest<Full<Bytes>>>>,
     link: AtomicU8,
     requests: Semaphore,
-    /// Until when requests wait for a connection.
+    /// Until when requests are sent again if there is no connection.
     moving_until: Mutex<Option<Instant>>,
     stop: CancellationToken,
 }
@@ -207,25 +206,10 @@ impl Member {
         *self.moving_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
-    /// Notes that another process has taken over. The requests that have waited come soon.
-    fn has_moved(&self, now: Instant) {
-        let mut until = self.moving_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = until.min(now.checked_add(PAUSE_LATE));
-    }
-
     fn is_moving(&self, now: Instant) -> bool {
         let until = *self.moving_until.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| now < until)
     }
-}
-
-/// The result of an attempt to send a request.
-enum Attempt {
-    Answered(Response<Incoming>),
-    /// The request was not sent.
-    NotSent,
-    /// The member may have executed the request.
-    Lost,
 }
 
 const UP: u8 = 0;
@@ -497,12 +481,13 @@ impl Peers {
         let _permit = member.requests.try_acquire().map_err(|_| PeerError::Busy)?;
         loop {
             match member.attempt(request.clone()).await {
-                Attempt::Answered(response) if response.headers().contains_key(MOVING_HEADER) => {
+                Ok(response) if response.headers().contains_key(MOVING_HEADER) => {
                     member.expect_move(self.0.clock.now());
                 }
-                Attempt::Answered(response) => return Ok(response),
-                Attempt::NotSent if member.is_moving(self.0.clock.now()) => {}
-                Attempt::NotSent | Attempt::Lost => return Err(PeerError::Unreachable),
+                // When another process takes over, the earlier one completes the requests that it has
+                // begun, and executes no others until it closes the connection.
+                Err(_) if member.is_moving(self.0.clock.now()) => {}
+                answered => return answered,
             }
             tokio::time::sleep(MOVE_RETRY).await;
         }
@@ -520,7 +505,7 @@ impl Peers {
         let _ = tokio::time::timeout(ANNOUNCE_TIME, join_all(announced)).await;
     }
 
-    /// Whether another process takes over from a member, or has done so a moment ago.
+    /// Whether another process takes over from a member, or has done so within the last seconds.
     pub fn is_any_moving(&self) -> bool {
         let now = self.0.clock.now();
         self.0.members().values().any(|member| member.is_moving(now))
@@ -544,19 +529,12 @@ impl Peers {
 }
 
 impl Member {
-    async fn attempt(&self, request: Request<Bytes>) -> Attempt {
+    async fn attempt(&self, request: Request<Bytes>) -> Result<Response<Incoming>, PeerError> {
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(mut sender) = sender else { return Attempt::NotSent };
-        if sender.ready().await.is_err() {
-            return Attempt::NotSent;
-        }
-        match sender.try_send_request(request.map(Full::new)).await {
-            Ok(response) => Attempt::Answered(response),
-            Err(mut error) => match error.take_message() {
-                Some(_) => Attempt::NotSent,
-                None => Attempt::Lost,
-            },
-        }
+        let mut sender = sender.ok_or(PeerError::Unreachable)?;
+        sender.ready().await.map_err(|_| PeerError::Unreachable)?;
+        let sent = sender.send_request(request.map(Full::new)).await;
+        sent.map_err(|_| PeerError::Unreachable)
     }
 }
 
@@ -669,8 +647,6 @@ async fn keep_connected(
                 Ok((sender, connection)) => {
                     *member.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
                     member.link.store(UP, Ordering::Release);
-                    // If another process takes over, it is the one that has accepted this connection.
-                    member.has_moved(clock.now());
                     (was_up, refusals) = (true, 0);
                     let begun = clock.now();
                     connection.await;

@@ -205,6 +205,16 @@ impl PeerHandler for Leaving {
     }
 }
 
+/// Takes the listener and the certificate of a process that ends.
+async fn take_over(old: &Peers) -> MovedPeers {
+    let listener = std::net::TcpListener::from(old.listener().unwrap().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    MovedPeers {
+        listener: TcpListener::from_std(listener).unwrap(),
+        identity: old.hand_over().await,
+    }
+}
+
 #[tokio::test]
 async fn f40_requests_wait_for_the_process_that_takes_over() {
     let (one, old) = (peers().await, bind(None).await);
@@ -218,12 +228,7 @@ async fn f40_requests_wait_for_the_process_that_takes_over() {
     while !member.is_moving(one.0.clock.now()) {
         tokio::task::yield_now().await;
     }
-    let listener = std::net::TcpListener::from(old.listener().unwrap().unwrap());
-    listener.set_nonblocking(true).unwrap();
-    let moved = MovedPeers {
-        listener: TcpListener::from_std(listener).unwrap(),
-        identity: old.hand_over().await,
-    };
+    let moved = take_over(&old).await;
     until(&one, TWO, Link::Silent).await;
     assert!((&mut waiting).now_or_never().is_none(), "it waits");
     let new = bind(Some(moved)).await;
@@ -231,6 +236,36 @@ async fn f40_requests_wait_for_the_process_that_takes_over() {
     new.serve(Arc::new(Echo)).unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().body(), format!("{ONE} /some 3").as_bytes());
     assert_eq!(listed(TWO, &new), at, "the address and certificate are the same");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn f40_no_request_is_lost_when_another_process_takes_over() {
+    let patient = PeerTimes { request: Duration::from_secs(60), ..PeerTimes::default() };
+    for _ in 0..10 {
+        let (one, old) = (peers_with(patient).await, bind(None).await);
+        old.serve(Arc::new(Leaving)).unwrap();
+        // A process closes connections of processes that it does not know.
+        old.set_members(vec![listed(ONE, &one)]);
+        one.set_members(vec![listed(TWO, &old)]);
+        until(&one, TWO, Link::Up).await;
+        // They are sent again and again, also while the connection is being closed.
+        let waiting: Vec<_> = (0..64)
+            .map(|_| {
+                let one = one.clone();
+                tokio::spawn(async move { one.send(TWO, request("/some", 3)).await })
+            })
+            .collect();
+        let member = one.0.member(TWO).unwrap();
+        while !member.is_moving(one.0.clock.now()) {
+            tokio::task::yield_now().await;
+        }
+        let new = bind(Some(take_over(&old).await)).await;
+        new.set_members(vec![listed(ONE, &one)]);
+        new.serve(Arc::new(Echo)).unwrap();
+        for request in waiting {
+            assert_eq!(request.await.unwrap().err(), None);
+        }
+    }
 }
 
 #[tokio::test]
