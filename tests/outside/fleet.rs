@@ -763,7 +763,8 @@ async fn place(world: &World, node: &Node, user: &str) -> http::Answer {
     http::send("POST", &url, &headers, order.to_string()).await
 }
 
-/// Starts nodes of a fleet whose account places four calls per second, to users without permission.
+/// Starts a fleet of `count` nodes. The account can place four calls per second, and the permissions of
+/// users are not checked.
 async fn placing_nodes(count: usize) -> (World, Vec<Node>) {
     let world = World::new(1_000, 4).await;
     accept_placed_calls(&world.graph);
@@ -867,12 +868,15 @@ async fn f21_calls_that_wait_at_an_upgraded_node_are_placed_once() {
     let (world, mut nodes) = placing_nodes(2).await;
     let (users, _) = place_all(&world, &nodes[1..], CALLS).await;
     let mut successors = Successors::default();
+    let check_reserved = async || {
+        for user in [&users[0], &users[CALLS - 1]] {
+            assert_eq!(place(&world, &nodes[0], user).await.status, 409, "{user}");
+        }
+    };
     // Users are reserved all the time, also that of a call that rings and moves.
     let reserved = async {
         loop {
-            for user in [&users[0], &users[CALLS - 1]] {
-                assert_eq!(place(&world, &nodes[0], user).await.status, 409, "{user}");
-            }
+            check_reserved().await;
         }
     };
     let upgrade = successors.upgrade(nodes[1].dir.path(), &["--wait", "10"]);
@@ -883,9 +887,7 @@ async fn f21_calls_that_wait_at_an_upgraded_node_are_placed_once() {
     assert!(upgraded.status.success(), "{}", String::from_utf8_lossy(&upgraded.stderr));
     let before = called(&world.graph).len();
     assert!(before < CALLS, "some calls still wait: {before}");
-    for user in [&users[0], &users[CALLS - 1]] {
-        assert_eq!(place(&world, &nodes[0], user).await.status, 409, "{user}");
-    }
+    check_reserved().await;
     let mut every = tokio::time::interval(Duration::from_millis(50));
     while called(&world.graph).len() < CALLS {
         every.tick().await;

@@ -40,8 +40,8 @@ const OPEN_AFTER: Duration = Duration::from_secs(10);
 /// A limit that was used within this time gets a standing share.
 const RECENT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Number by which the sequence number of beats grows when another process continues a run. No process
-/// sends so many beats, so those of the earlier process that arrive late are older.
+/// Added to the sequence number of beats when another process continues a run. A process sends fewer
+/// beats than this, so a late beat of the earlier process always has a lower number.
 const SKIPPED: i64 = 1 << 32;
 
 /// Maximum number of limits in a beat that is not whole.

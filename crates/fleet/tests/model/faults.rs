@@ -84,8 +84,8 @@ impl World {
 
     fn inject(&mut self, fault: Fault, node: usize) {
         match fault {
-            // With `cluster.strict = false`, a node without the database starts calls without claims.
-            // Nobody can end them if it is declared dead, as documented.
+            // With `cluster.strict = false`, a node that does not reach the database starts calls that
+            // are not in the table of claims. No other node ends them if this one is declared dead.
             Fault::Pause if self.nodes[node].cut_from_database && !self.scene.strict => {}
             Fault::Pause => {
                 let time = self.rng.pick(&[1_000, 6_000, 8_000, 9_500, 12_000, 20_000]);

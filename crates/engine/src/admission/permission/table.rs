@@ -559,26 +559,23 @@ impl Consents {
     /// Marks a user as being in a call that the user has placed. In a fleet, the other nodes are
     /// informed soon.
     pub fn engage(&self, key: PairKey) -> Engaged {
+        self.engage_moved(key, None)
+    }
+
+    /// The same for a call that another process of this node has handed over. In a fleet,
+    /// `reservation` is the id of the row of its reservation. Without one, the user is reserved now.
+    pub fn engage_moved(&self, key: PairKey, reservation: Option<Uuid>) -> Engaged {
         *self.live.entry(key.clone()).or_default() += 1;
         let reservation = self.shared().map(|(store, run)| {
-            let (id, user) = (Uuid::new_v4(), key.user.to_string());
-            let engagement = Engagement { id, number: key.number.clone(), user, run };
-            store.permissions().engage_inbound(engagement);
+            let id = reservation.unwrap_or_else(|| {
+                let (id, user) = (Uuid::new_v4(), key.user.to_string());
+                let engagement = Engagement { id, number: key.number.clone(), user, run };
+                store.permissions().engage_inbound(engagement);
+                id
+            });
             Reservation { store: store.clone(), id, is_made: true }
         });
         Engaged { live: self.live.clone(), key, reservation }
-    }
-
-    /// Marks a user as being in a call that another process of this node has handed over, with the
-    /// id of the row of its reservation. Without one, the user is reserved now.
-    pub fn engage_moved(&self, key: PairKey, reservation: Option<Uuid>) -> Engaged {
-        match reservation.and_then(|id| self.adopted(id)) {
-            None => self.engage(key),
-            reservation => {
-                *self.live.entry(key.clone()).or_default() += 1;
-                Engaged { live: self.live.clone(), key, reservation }
-            }
-        }
     }
 
     /// Like [`Consents::engage`], but returns `None` if the user is already in a call.
