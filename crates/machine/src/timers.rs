@@ -34,6 +34,8 @@ pub enum Timer {
     Fetch,
     /// The end of a `<Wait>`.
     Wait,
+    /// The next element of the document may be executed, after too many at once.
+    Pace,
     /// Silence has lasted for `minSilence` of a `<Wait silence="true">`.
     Silence,
     /// Inter-digit timeout of a collection: too much time has passed since the last digit (clock D,
@@ -92,6 +94,7 @@ impl Timer {
             Self::ScheduledHangup => "scheduled_hangup",
             Self::Fetch => "fetch",
             Self::Wait => "wait",
+            Self::Pace => "pace",
             Self::Silence => "silence",
             Self::InterDigit => "inter_digit",
             Self::Execution => "execution",

@@ -701,6 +701,7 @@ impl Activity for InputCollector {
     fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
         let collected = match timer {
             Timer::Wait
+            | Timer::Pace
             | Timer::Silence
             | Timer::InterDigit
             | Timer::Execution

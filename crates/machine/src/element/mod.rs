@@ -44,6 +44,11 @@ pub(crate) trait Instruction: Sync {
     /// Whether the element takes time. Documents without such an element count as a loop.
     fn takes_time(&self) -> bool;
 
+    /// Returns how many simple elements this one is as expensive as.
+    fn cost(&self) -> u64 {
+        1
+    }
+
     /// Returns why the element is skipped. `None` if it is executed.
     fn skip_reason(&self, readiness: Readiness, within_pre_answer: bool) -> Option<&'static str> {
         let _ = (readiness, within_pre_answer);

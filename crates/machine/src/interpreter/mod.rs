@@ -10,6 +10,7 @@ mod background_recording;
 mod cursor;
 mod document_fetch;
 mod loop_guard;
+mod pace;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ use background_recording::BackgroundRecording;
 use cursor::Cursor;
 use document_fetch::DocumentFetch;
 use loop_guard::LoopGuard;
+use pace::{Pace, PaceWait};
 use model::{CallUuid, Digit, HangupCause, Leg};
 use xml::Document;
 use xml::ast::{Record, Target};
@@ -69,6 +71,7 @@ pub(crate) struct Interpreter {
     recording: Option<BackgroundRecording>,
     keys: DigitBuffer,
     loops: LoopGuard,
+    pace: Pace,
     /// The cause with which the call ends if no element follows the room that the call has left.
     room_end_cause: Option<HangupCause>,
 }
@@ -88,6 +91,7 @@ impl Interpreter {
             recording: None,
             keys: DigitBuffer::default(),
             loops: LoopGuard::default(),
+            pace: Pace::default(),
             room_end_cause: None,
         }
     }
@@ -382,6 +386,9 @@ impl Interpreter {
                 self.foreground = Foreground::WaitingForMedia;
                 return Step::Busy;
             }
+            if let Some(wait_ms) = self.pace.wait_for(ctx.now, instruction.cost()) {
+                return self.wait_for_pace(ctx, wait_ms);
+            }
             cursor.advance();
             let is_last = cursor.upcoming(&document).is_none();
             self.room_end_cause = None;
@@ -423,6 +430,19 @@ impl Interpreter {
                 return step;
             }
         }
+    }
+
+    /// Pauses before the next element.
+    fn wait_for_pace(&mut self, ctx: &mut CallContext, wait_ms: u64) -> Step {
+        if self.pace.begins_to_wait() {
+            ctx.remark(
+                "the document has executed too many elements at once; it continues more slowly"
+                    .to_owned(),
+            );
+        }
+        ctx.set_timer(Timer::Pace, wait_ms);
+        self.foreground = Foreground::Activity(Box::new(PaceWait));
+        Step::Busy
     }
 
     /// Ends the instruction. Returns `None` if the document continues with the next element.

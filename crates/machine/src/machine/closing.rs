@@ -90,6 +90,7 @@ impl ClosingState {
             | Timer::ScheduledHangup
             | Timer::Fetch
             | Timer::Wait
+            | Timer::Pace
             | Timer::Silence
             | Timer::InterDigit
             | Timer::Execution

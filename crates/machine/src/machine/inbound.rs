@@ -129,6 +129,7 @@ impl PreparingState {
             Timer::ScheduledHangup => self.reject(ctx, HangupCause::ScheduledHangup),
             Timer::Fetch
             | Timer::Wait
+            | Timer::Pace
             | Timer::Silence
             | Timer::InterDigit
             | Timer::Execution
@@ -269,6 +270,7 @@ impl AcceptingState {
             Timer::ScheduledHangup => self.end(ctx, Ending::Local(HangupCause::ScheduledHangup)),
             Timer::Fetch
             | Timer::Wait
+            | Timer::Pace
             | Timer::Silence
             | Timer::InterDigit
             | Timer::Execution

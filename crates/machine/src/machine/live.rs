@@ -252,6 +252,7 @@ impl LiveState {
             }
             Timer::Fetch
             | Timer::Wait
+            | Timer::Pace
             | Timer::Silence
             | Timer::InterDigit
             | Timer::Execution

@@ -147,6 +147,7 @@ impl CallingState {
             | Timer::MaxCall
             | Timer::ScheduledHangup
             | Timer::Wait
+            | Timer::Pace
             | Timer::Silence
             | Timer::InterDigit
             | Timer::Execution
@@ -325,6 +326,7 @@ impl UnboundState {
             | Timer::ScheduledHangup
             | Timer::Fetch
             | Timer::Wait
+            | Timer::Pace
             | Timer::Silence
             | Timer::InterDigit
             | Timer::Execution

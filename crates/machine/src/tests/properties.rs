@@ -739,6 +739,34 @@ fn an_instruction_that_takes_time_resets_the_loop_count() {
 }
 
 #[test]
+fn elements_that_end_immediately_are_executed_at_a_limited_rate() {
+    let tones = "<DTMF>1</DTMF>".repeat(1_000);
+    let mut bench = Bench::live(setup(), document(&format!("<Response>{tones}</Response>")));
+    let sent = |bench: &Bench| {
+        let is_sent = |output: &Output| {
+            matches!(output, Output::Media { command: MediaCommand::SendDigits { .. }, .. })
+        };
+        bench.outputs.iter().filter(|(_, output)| is_sent(output)).count()
+    };
+    assert_eq!(sent(&bench), 200);
+    for second in 1..=40 {
+        for _ in 0..20 {
+            bench.now += 50;
+            bench.give(Input::Timer);
+        }
+        assert_eq!(sent(&bench), 200 + 20 * second);
+    }
+    let is_remark = |output: &Output| matches!(output, Output::Remark { .. });
+    assert_eq!(bench.outputs.iter().filter(|(_, output)| is_remark(output)).count(), 1);
+    // The rate is that of the call, not of a document.
+    let dials = "<Dial><User>sip:nobody@a.example</User><User>sip:noone@a.example</User></Dial>";
+    let dials = document(&format!("<Response>{}</Response>", dials.repeat(300)));
+    bench.give(Input::Command { command: Command::Run { document: dials, room: None } });
+    let is_dial = |(_, output): &&(u64, Output)| matches!(output, Output::Dial { .. });
+    assert_eq!(bench.outputs.iter().filter(is_dial).count(), 0);
+}
+
+#[test]
 fn runs_a_thousand_collections_in_a_row() {
     let many = "<GetDigits action='https://app.example.com/x' redirect='false' numDigits='1'/>"
         .repeat(1_000);
@@ -748,6 +776,8 @@ fn runs_a_thousand_collections_in_a_row() {
     bench.give(Input::Played { leg: Leg::A, play: PlayId(1) });
     for _ in 1..1_000 {
         bench.give(digit('1'));
+        bench.now += 50;
+        bench.give(Input::Timer);
     }
     let notices = bench
         .outputs

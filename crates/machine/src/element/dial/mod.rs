@@ -93,6 +93,11 @@ impl Instruction for Dial {
     fn takes_time(&self) -> bool {
         false
     }
+
+    /// Each target is a leg, with callbacks of its own.
+    fn cost(&self) -> u64 {
+        1 + self.targets.len() as u64
+    }
 }
 
 impl DialAttempt {
