@@ -1,49 +1,97 @@
 //! Sends alerts by e-mail (SMTP, RFC 5321).
 
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use lettre::message::header::ContentType;
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
-use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::{Channel, MailSecurity, MailSettings, Message};
 use egress::error_chain;
 
-/// Timeout of each SMTP command.
-const TIMEOUT: Duration = Duration::from_secs(20);
+/// Timeout for sending a message.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum number of bytes from the server in one connection, with those of its certificates. The
+/// library reads a line to its end before it checks the length.
+const RECEIVED_MAX: usize = 128 << 10;
 
 /// Why e-mail could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("could not set up TLS for the mail server of [alerts.mail]: {0}")]
-pub struct MailError(#[from] lettre::transport::smtp::Error);
+pub enum MailError {
+    #[error("could not set up TLS for the mail server of [alerts.mail]: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("could not set up TLS for the mail server of [alerts.mail]: {0}")]
+    StartTls(#[from] lettre::transport::smtp::Error),
+    #[error("could not set up TLS for the mail server of [alerts.mail]: {0}")]
+    Name(#[from] rustls::pki_types::InvalidDnsNameError),
+}
 
 pub(super) struct Mail {
     settings: MailSettings,
-    /// The transport, which connects for each message, since alerts are rare.
-    server: AsyncSmtpTransport<Tokio1Executor>,
+    tls: Tls,
+}
+
+/// How the connection is encrypted.
+enum Tls {
+    /// From its beginning.
+    Always(TlsConnector, ServerName<'static>),
+    /// After the command STARTTLS (RFC 3207).
+    Upgrade(TlsParameters),
+    /// Not at all.
+    Never,
 }
 
 impl Mail {
     pub(super) fn new(settings: MailSettings) -> Result<Self, MailError> {
-        let tls = || TlsParameters::new(settings.host.clone());
+        let host = settings.host.clone();
         let tls = match settings.security {
-            MailSecurity::Tls => Tls::Wrapper(tls()?),
-            MailSecurity::StartTls => Tls::Required(tls()?),
-            MailSecurity::Loopback => Tls::None,
-        };
-        let server = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&settings.host)
-            .port(settings.port)
-            .tls(tls)
-            .timeout(Some(TIMEOUT));
-        let server = match &settings.login {
-            Some((user, password)) => {
-                server.credentials(Credentials::new(user.clone(), password.reveal().to_owned()))
+            MailSecurity::Tls => {
+                let connector = TlsConnector::from(Arc::new(egress::client_tls()?));
+                Tls::Always(connector, ServerName::try_from(host)?)
             }
-            None => server,
+            MailSecurity::StartTls => Tls::Upgrade(TlsParameters::new(host)?),
+            MailSecurity::Loopback => Tls::Never,
         };
-        Ok(Self { server: server.build(), settings })
+        Ok(Self { settings, tls })
+    }
+
+    /// Connects and signs in.
+    async fn connect(
+        &self,
+    ) -> Result<AsyncSmtpConnection, Box<dyn std::error::Error + Send + Sync>> {
+        let (host, port) = (self.settings.host.as_str(), self.settings.port);
+        #[allow(clippy::disallowed_methods, reason = "the operator's own mail server")]
+        let stream = TcpStream::connect((host, port)).await?;
+        let (peer, hello) = (stream.peer_addr()?, ClientId::default());
+        let mut connection = match &self.tls {
+            Tls::Always(tls, name) => {
+                let stream = Limited::new(tls.connect(name.clone(), stream).await?, peer);
+                AsyncSmtpConnection::connect_with_transport(Box::new(stream), &hello).await?
+            }
+            Tls::Upgrade(_) | Tls::Never => {
+                let stream = Limited::new(stream, peer);
+                AsyncSmtpConnection::connect_with_transport(Box::new(stream), &hello).await?
+            }
+        };
+        if let Tls::Upgrade(tls) = &self.tls {
+            connection.starttls(tls.clone(), &hello).await?;
+        }
+        if let Some((user, password)) = &self.settings.login {
+            let login = Credentials::new(user.clone(), password.reveal().to_owned());
+            connection.auth(DEFAULT_MECHANISMS, &login).await?;
+        }
+        Ok(connection)
     }
 
     /// Composes the e-mail. The message id is that of the event, so that a repeated attempt is
@@ -71,16 +119,93 @@ impl Mail {
 
     /// Connects and signs in, and sends nothing.
     pub(super) async fn check(&self) -> Result<(), String> {
-        match self.server.test_connection().await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err("the mail server does not respond as one".to_owned()),
-            Err(e) => Err(error_chain(&e)),
-        }
+        in_time(async {
+            let mut connection = self.connect().await?;
+            connection.quit().await?;
+            Ok(())
+        })
+        .await
     }
 
     async fn post(&self, message: &Message) -> Result<(), String> {
         let mail = self.compose(message).map_err(|e| error_chain(&e))?;
-        self.server.send(mail).await.map(drop).map_err(|e| error_chain(&e))
+        in_time(async {
+            let mut connection = self.connect().await?;
+            connection.send(mail.envelope(), &mail.formatted()).await?;
+            // The server has taken the message.
+            let _ = connection.quit().await;
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn in_time(
+    work: impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>>,
+) -> Result<(), String> {
+    match tokio::time::timeout(TIMEOUT, work).await {
+        Ok(done) => done.map_err(|e| error_chain(&*e)),
+        Err(_) => Err(format!("the mail server took more than {} s", TIMEOUT.as_secs())),
+    }
+}
+
+/// A connection to a server that may send [`RECEIVED_MAX`] bytes.
+#[derive(Debug)]
+struct Limited<S> {
+    stream: S,
+    peer: SocketAddr,
+    left: usize,
+}
+
+impl<S> Limited<S> {
+    fn new(stream: S, peer: SocketAddr) -> Self {
+        Self { stream, peer, left: RECEIVED_MAX }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let received = buf.filled().len() - before;
+        match self.left.checked_sub(received) {
+            Some(left) => self.left = left,
+            None => {
+                let why = format!("the mail server sent more than {RECEIVED_MAX} bytes");
+                return Poll::Ready(Err(io::Error::other(why)));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug> AsyncTokioStream
+    for Limited<S>
+{
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.peer)
     }
 }
 
@@ -91,5 +216,38 @@ impl Channel for Mail {
 
     fn send<'a>(&'a self, message: &'a Message, _: u32) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(self.post(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reply_without_an_end_is_cut() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut sent = 0;
+            while stream.write_all(&[b'2'; 4_096]).await.is_ok() {
+                sent += 4_096;
+            }
+            sent
+        });
+        let address: lettre::message::Mailbox = "operations@example.com".parse().unwrap();
+        let settings = MailSettings {
+            host: "127.0.0.1".to_owned(),
+            port,
+            security: MailSecurity::Loopback,
+            login: None,
+            from: address.clone(),
+            to: vec![address],
+        };
+        let why = Mail::new(settings).unwrap().check().await.unwrap_err();
+        assert!(why.contains("the mail server sent more than 131072 bytes"), "{why}");
+        assert!(server.await.unwrap() >= RECEIVED_MAX);
     }
 }
