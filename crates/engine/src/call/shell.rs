@@ -518,7 +518,7 @@ impl Shell {
             Output::State { state } => self.state(at, state),
             Output::Remark { text } => {
                 info!(remark = %text, "call remark");
-                self.report.remarks.push(text);
+                self.report.remarks.add(text);
             }
             Output::Findings { findings } => self.report.findings.add(findings),
             Output::Concluded { summary } => {

@@ -20,7 +20,7 @@ use store::{CallEnd, CallStart, Conclusion, Farewell};
 /// The contents of the call's record beside the machine's summary.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(in crate::call) struct Report {
-    pub(super) remarks: Vec<String>,
+    pub(super) remarks: record::Remarks,
     pub(super) findings: record::Findings,
     /// Whether the user's phone has rung.
     pub(super) rung: bool,
@@ -39,11 +39,11 @@ pub(in crate::call) struct Report {
 impl Report {
     /// Adds a remark, once per call, if recordings use another format than requested.
     pub(super) fn note_format(&mut self, mp3: bool) {
-        if let Some(why) = Format::substitution_remark(mp3)
-            .filter(|why| !self.remarks.iter().any(|remark| remark == why))
+        if let Some(why) =
+            Format::substitution_remark(mp3).filter(|why| !self.remarks.contains(why))
         {
             info!(remark = why, "call remark");
-            self.remarks.push(why.to_owned());
+            self.remarks.add(why.to_owned());
         }
     }
 
@@ -87,7 +87,7 @@ impl Report {
                 quality,
                 answer_ms,
                 agent,
-                ..CallEnd::of(summary, setup.started, remarks, findings.kept())
+                ..CallEnd::of(summary, setup.started, remarks.kept(), findings.kept())
             },
             callbacks: match transferred {
                 true => {

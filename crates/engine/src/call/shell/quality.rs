@@ -46,6 +46,6 @@ pub(super) fn report_missing(
     warn!(missing = missing.as_str(), remark = %text, "call has no audio");
     sound::count_missing(missing);
     // Cloning gives the trace a string without spare capacity.
-    report.remarks.push(text.clone());
+    report.remarks.add(text.clone());
     call.journal.trace(&Trace::Remark { at_us: call.journal.us(at), text });
 }

@@ -134,6 +134,6 @@ fn record(call: &Context, report: &mut Report, order: RecordingOrder, when_alone
     let (recordings, request) = (&call.services.recordings, tapes::request(call, id, order));
     if let Err(why) = call.services.rooms.record(recordings, request, url, when_alone) {
         tracing::warn!(why, "room recording failed to start");
-        report.remarks.push(format!("the room could not be recorded: {why}; it goes on"));
+        report.remarks.add(format!("the room could not be recorded: {why}; it goes on"));
     }
 }
