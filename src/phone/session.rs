@@ -516,7 +516,8 @@ impl Session {
         };
         let admitted = inner
             .gate
-            .admit_web(inner.clock.now(), &account, Direction::Inbound)
+            .admit_web_shared(&inner.clock, &account, Direction::Inbound)
+            .await
             .map_err(denied)?;
         let web = WebCall {
             place,

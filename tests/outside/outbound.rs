@@ -8,7 +8,7 @@ use sim::{
 
 use crate::support::app::App;
 use crate::support::http::{self, Answer};
-use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, sim_options};
+use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, nodes, sim_options};
 
 pub const USER: &str = "919412341234";
 
@@ -72,7 +72,13 @@ impl World {
 
     /// Places a call. Returns its UUID.
     pub async fn placed(&self, body: &serde_json::Value) -> String {
-        let answer = self.place(body).await;
+        let mut answer = self.place(body).await;
+        let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+        // In a fleet, a user is busy until all nodes know that the last call has ended.
+        while answer.status == 409 && nodes() > 1 {
+            every.tick().await;
+            answer = self.place(body).await;
+        }
         assert_eq!(answer.status, 201, "{}", answer.text());
         let answer = answer.json();
         assert_eq!(answer["message"], "call fired");

@@ -8,6 +8,7 @@ use crate::support::http::{self, Answer};
 use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, wacid};
 use crate::support::node::{
     API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, VERIFY_TOKEN,
+    skipped_in_a_fleet,
 };
 
 struct World {
@@ -84,6 +85,9 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_reload_drops_nothing() {
+    if skipped_in_a_fleet("each node has its own file") {
+        return;
+    }
     let world = World::start().await;
     let slots = [("number", NUMBER)];
     let mut live = Vec::new();
@@ -153,6 +157,9 @@ fn optional_keys(app: &App) -> Vec<(&'static str, &'static str, Value, Value)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_removed_from_the_file_get_the_value_of_the_api_or_the_default() {
+    if skipped_in_a_fleet("each node has its own file") {
+        return;
+    }
     let mut world = World::start().await;
     let url = format!("{}/api/v1/phone-numbers/{NUMBER}/", world.node.public);
     let number = async || http::send("GET", &url, &[("x-api-key", API_KEY)], "").await.json();
@@ -200,6 +207,9 @@ async fn keys_removed_from_the_file_get_the_value_of_the_api_or_the_default() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_an_invalid_file_changes_nothing_and_is_reported() {
+    if skipped_in_a_fleet("each node has its own file") {
+        return;
+    }
     let world = World::start().await;
     let live = world.live_call().await;
     world.edit(&[
@@ -261,6 +271,9 @@ async fn a_reload_warns_of_optional_secrets_without_their_files() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_rotate_without_a_gap() {
+    if skipped_in_a_fleet("each node has its own file") {
+        return;
+    }
     let world = World::start().await;
     let node = &world.node;
     let basic = async |token: &str| {

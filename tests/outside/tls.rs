@@ -16,7 +16,7 @@ use crate::support::database::skipped_without_postgres;
 use crate::support::http;
 use crate::support::meta::Graph;
 use crate::support::node::{
-    API_KEY, APP_SECRET, Node, NodeConfig, VERIFY_TOKEN, free_port, program,
+    API_KEY, APP_SECRET, Node, NodeConfig, VERIFY_TOKEN, free_port, program, skipped_in_a_fleet,
 };
 use crate::support::sign;
 use crate::support::tls::{Authority, Client, answer};
@@ -83,6 +83,9 @@ pub fn webhook() -> ::http::request::Builder {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_arrive_over_https_with_http_1_and_2() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let world = World::start("").await;
     for is_http2 in [false, true] {
         let answer = world.client.send(HOST, is_http2, webhook(), EMPTY).await;
@@ -99,6 +102,9 @@ async fn webhooks_arrive_over_https_with_http_1_and_2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_phone_connects_over_https() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     use futures_util::{SinkExt as _, StreamExt as _};
     use tokio_tungstenite::tungstenite::Message;
     let world = World::start("").await;
@@ -113,6 +119,9 @@ async fn a_phone_connects_over_https() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_requests_are_redirected_to_https() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let world = World::start("").await;
     let public = &world.node.public;
     let answer = http::get(&format!("{public}/console/calls?page=2")).await;
@@ -142,6 +151,9 @@ async fn plain_requests_are_redirected_to_https() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_http_on_the_tls_port_is_refused_with_a_reason() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let world = World::start("").await;
     let port = world.client.to().to_string();
     let said = http::raw(&port, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -153,6 +165,9 @@ async fn plain_http_on_the_tls_port_is_refused_with_a_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_host_gets_its_certificate_and_unknown_ones_the_first() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let other = "[[tls.certificate]]\ncert = \"FOLDER/other.pem\"\nkey = \"FOLDER/other.key\"\n";
     let world = World::start(other).await;
     assert_eq!(world.client.certificate(HOST).await.expect("a handshake"), world.certificate);
@@ -163,6 +178,9 @@ async fn each_host_gets_its_certificate_and_unknown_ones_the_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_is_presented_while_connections_stay() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let world = World::start("").await;
     let stream = world.client.connect(HOST, b"http/1.1").await.expect("a handshake");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
@@ -209,6 +227,9 @@ async fn a_new_certificate_is_presented_while_connections_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_examines_the_certificate_files() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let world = World::start("").await;
     let folder = world.node.dir.path();
     let files = async || {
@@ -266,6 +287,9 @@ impl Issued {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_issued_and_kept_over_a_restart() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let mut issued =
         Issued::start(|https, _| AcmeSettings { tls: vec![https], ..AcmeSettings::default() })
             .await;
@@ -289,6 +313,9 @@ async fn a_certificate_is_issued_and_kept_over_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_renewed_before_its_end_with_the_same_account() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let issued = Issued::start(|https, _| AcmeSettings {
         tls: vec![https],
         // Renewed after four seconds. Times in certificates have no fractions.
@@ -306,6 +333,9 @@ async fn a_certificate_is_renewed_before_its_end_with_the_same_account() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_port_443_is_shut_the_plain_listener_answers_the_challenge() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let issued =
         Issued::start(|_, plain| AcmeSettings { http: Some(plain), ..AcmeSettings::default() })
             .await;
@@ -317,6 +347,9 @@ async fn where_port_443_is_shut_the_plain_listener_answers_the_challenge() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_a_certificate_is_ready_and_a_reload_orders_again() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let issued = Issued::start(|_, _| AcmeSettings::default()).await;
     // Both ports are shut.
     issued.until_orders("refused", 2.0).await;
@@ -329,6 +362,9 @@ async fn a_node_without_a_certificate_is_ready_and_a_reload_orders_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_expires_is_made_again() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let issued = Issued::start(|https, _| AcmeSettings {
         tls: vec![https],
         expires_orders: true,
@@ -343,6 +379,9 @@ async fn an_order_that_expires_is_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_for_other_names_is_not_installed() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let issued = Issued::start(|https, _| AcmeSettings {
         tls: vec![https],
         names: vec![HOST.to_owned()],
@@ -358,6 +397,9 @@ async fn a_certificate_for_other_names_is_not_installed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_is_obeyed_even_by_a_reload() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     let issued = Issued::start(|https, _| AcmeSettings {
         tls: vec![https],
         refuse: Some(("rateLimited", 429, Some("15"))),
@@ -376,6 +418,9 @@ async fn a_rate_limit_is_obeyed_even_by_a_reload() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_orders_one_certificate_and_each_node_answers_the_authority() {
+    if skipped_in_a_fleet("it names one TLS listener") {
+        return;
+    }
     if skipped_without_postgres() {
         return;
     }

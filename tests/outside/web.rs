@@ -8,6 +8,7 @@ use crate::console_talk::api;
 use crate::outbound::{World, world};
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::http;
+use crate::support::node::nodes;
 use crate::support::phone::{OFFER, Phone};
 
 pub const PASSWORD: &str = "correct horse";
@@ -506,7 +507,9 @@ async fn a_dial_rings_all_phones_of_an_endpoint_and_the_first_answer_wins() {
     assert_eq!(desk.receive("cancelled").await["why"], "answered_elsewhere");
     home.receive("answer").await;
     desk.say(json!({"type": "accept", "call": call, "sdp": OFFER})).await;
-    assert_eq!(desk.receive("error").await["code"], "not_ringing");
+    let code = desk.receive("error").await["code"].clone();
+    // Another node than the phone's has forgotten the call.
+    assert!(code == "not_ringing" || nodes() > 1 && code == "no_call", "{code}");
     let answered =
         world.app.wait_where("/events", |seen| seen.param("Event") == "DialAnswer").await;
     assert_eq!(answered.param("DialBLegUUID"), call.as_str().unwrap());

@@ -387,16 +387,21 @@ impl Node {
     }
 
     pub async fn metrics(&self) -> String {
-        http::get(&format!("{}/metrics", self.admin)).await.text()
+        let mut text = http::get(&format!("{}/metrics", self.admin)).await.text();
+        for member in &self.others {
+            // It may have drained before the first.
+            let url = format!("{}/metrics", member.admin);
+            if let Ok(answer) = http::try_send("GET", &url, &[], "").await {
+                text += &answer.text();
+            }
+        }
+        text
     }
 
     /// Returns the sum of the series with these labels, e.g.
     /// `offhook_calls_total{direction="inbound",outcome="completed"}`, or 0 if none exists.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let mut text = self.metrics().await;
-        for member in &self.others {
-            text += &http::get(&format!("{}/metrics", member.admin)).await.text();
-        }
+        let text = self.metrics().await;
         text.lines()
             .filter(|l| !l.starts_with('#'))
             .filter(|l| l.split(['{', ' ']).next() == Some(name))
@@ -534,8 +539,17 @@ struct Member {
     config: std::path::PathBuf,
 }
 
+/// Returns true and prints the reason if a fleet stands for each node, for tests of one process.
+pub fn skipped_in_a_fleet(reason: &str) -> bool {
+    #[allow(clippy::print_stderr, reason = "a skip is told")]
+    if nodes() > 1 {
+        eprintln!("skipped in a fleet: {reason}");
+    }
+    nodes() > 1
+}
+
 /// Number of processes that stand for one node (`OFFHOOK_TEST_NODES`).
-fn nodes() -> usize {
+pub fn nodes() -> usize {
     let nodes = std::env::var("OFFHOOK_TEST_NODES").ok().and_then(|nodes| nodes.parse().ok());
     if super::database::is_postgres() { nodes.unwrap_or(1) } else { 1 }
 }

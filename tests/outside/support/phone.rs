@@ -121,7 +121,8 @@ impl Phone {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(40), next).await.expect("a message within 40 s")
+        let next = tokio::time::timeout(Duration::from_secs(40), next).await;
+        next.unwrap_or_else(|_| panic!("no message within 40 s; before: {:#?}", self.early))
     }
 
     /// Answers pings until the node closes the socket.

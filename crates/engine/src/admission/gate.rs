@@ -257,22 +257,36 @@ impl Gate {
     /// Returns what a refused call of this number lacks and the fleet may be able to provide.
     /// `None` if the node holds all units, or is not part of a fleet.
     fn lack(&self, number: &NumberEntry, reason: Reason) -> Option<Lack> {
-        let lease = self.lease.get()?;
+        self.lease.get()?;
         match reason {
             Reason::NumberFull => {
                 let is_part = number.slots.limit() < number.spec.calls_per_number;
                 is_part.then(|| Lack::Units(vec![number.spec.limit_key()]))
             }
-            Reason::CpsExceeded => self.lack_of_permits(&number.account),
+            reason => self.lack_of_account(&number.account, reason),
+        }
+    }
+
+    /// The same for what belongs to an account.
+    fn lack_of_account(&self, account: &AccountEntry, reason: Reason) -> Option<Lack> {
+        let lease = self.lease.get()?;
+        match reason {
+            Reason::CpsExceeded => {
+                let keys: Vec<LimitKey> = account.shared_limits().collect();
+                (!keys.is_empty()).then_some(Lack::Units(keys))
+            }
             Reason::Overloaded if !lease.admits() => Some(Lack::Contact),
             _ => None,
         }
     }
 
-    fn lack_of_permits(&self, account: &AccountEntry) -> Option<Lack> {
-        self.lease.get()?;
-        let keys: Vec<LimitKey> = account.shared_limits().collect();
-        (!keys.is_empty()).then_some(Lack::Units(keys))
+    /// Waits until an admission that lacks something should be tried again. It was first tried at
+    /// `since`. Returns `false` if waiting is of no use.
+    async fn wait(&self, lack: Option<Lack>, since: Instant) -> bool {
+        match (self.lease.get(), &lack) {
+            (Some(lease), Some(lack)) => lease.wait(lack, since).await,
+            _ => false,
+        }
     }
 
     /// Reports to the fleet what a refused call lacks, so that a later call can be admitted.
@@ -371,33 +385,24 @@ impl Gate {
     ) -> Result<(Admitted, O), Refused> {
         let since = clock.now();
         let mut has_waited = false;
-        let end_wait = |has_waited: bool| {
-            if has_waited {
-                let waited = clock.now().saturating_duration_since(since);
-                metrics::histogram!(metric::UNIT_WAITS_SECONDS).record(waited);
-            }
-        };
-        loop {
+        let admitted = loop {
             let refused = match self.attempt(clock.now(), id, direction, &mut offer) {
-                Ok(admitted) => {
-                    end_wait(has_waited);
-                    return Ok(admitted);
-                }
+                Ok(admitted) => break Ok(admitted),
                 Err(refused) => refused,
             };
-            let number = refused.number.as_ref();
+            let number = refused.number.as_deref();
             let lack = number.and_then(|number| self.lack(number, refused.reason));
-            let again = match (self.lease.get(), &lack) {
-                (Some(lease), Some(lack)) => lease.wait(lack, since).await,
-                _ => false,
-            };
-            if !again {
-                end_wait(has_waited);
+            if !self.wait(lack, since).await {
                 self.count(direction, refused.reason.as_str());
-                return Err(refused);
+                break Err(refused);
             }
             has_waited = true;
+        };
+        if has_waited {
+            let waited = clock.now().saturating_duration_since(since);
+            metrics::histogram!(metric::UNIT_WAITS_SECONDS).record(waited);
         }
+        admitted
     }
 
     #[inline]
@@ -435,28 +440,54 @@ impl Gate {
         account: &Arc<AccountEntry>,
         direction: Direction,
     ) -> Result<WebAdmitted, Reason> {
-        let since = self.since(now);
-        let asked = match account.find(since) {
-            None => Err(Reason::CpsExceeded),
-            Some(_) if self.refuses(direction) => Err(Reason::Draining),
-            Some(found) => account.take(found, since).ok_or(Reason::CpsExceeded),
-        };
-        match asked {
-            Ok(permits) if self.is_cut_off() => {
-                account.give_back(permits);
-                self.request(Some(Lack::Contact));
-                self.count(direction, Reason::Overloaded.as_str());
-                Err(Reason::Overloaded)
-            }
-            Ok(permits) => Ok(WebAdmitted { account: account.clone(), permits }),
-            Err(reason) => {
-                self.request(
-                    self.lack_of_permits(account).filter(|_| reason == Reason::CpsExceeded),
-                );
+        self.attempt_web(now, account, direction).inspect_err(|reason| {
+            self.count(direction, reason.as_str());
+            self.request(self.lack_of_account(account, *reason));
+        })
+    }
+
+    /// Like [`Gate::admit_web`] in a fleet: waits for permits that other nodes hold, and for a sign
+    /// that the fleet has not declared this process dead.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first reason that applies.
+    pub async fn admit_web_shared(
+        &self,
+        clock: &Clock,
+        account: &Arc<AccountEntry>,
+        direction: Direction,
+    ) -> Result<WebAdmitted, Reason> {
+        let since = clock.now();
+        loop {
+            let reason = match self.attempt_web(clock.now(), account, direction) {
+                Ok(admitted) => return Ok(admitted),
+                Err(reason) => reason,
+            };
+            if !self.wait(self.lack_of_account(account, reason), since).await {
                 self.count(direction, reason.as_str());
-                Err(reason)
+                return Err(reason);
             }
         }
+    }
+
+    fn attempt_web(
+        &self,
+        now: Instant,
+        account: &Arc<AccountEntry>,
+        direction: Direction,
+    ) -> Result<WebAdmitted, Reason> {
+        let since = self.since(now);
+        let found = account.find(since).ok_or(Reason::CpsExceeded)?;
+        if self.refuses(direction) {
+            return Err(Reason::Draining);
+        }
+        let permits = account.take(found, since).ok_or(Reason::CpsExceeded)?;
+        if self.is_cut_off() {
+            account.give_back(permits);
+            return Err(Reason::Overloaded);
+        }
+        Ok(WebAdmitted { account: account.clone(), permits })
     }
 
     /// Admits a business-initiated call to this user. The checks are, in this order: the number is
@@ -507,11 +538,7 @@ impl Gate {
             };
             let number = denied.number.as_deref();
             let lack = number.and_then(|number| self.lack(number, denied.reason));
-            let again = match (self.lease.get(), &lack) {
-                (Some(lease), Some(lack)) => lease.wait(lack, since).await,
-                _ => false,
-            };
-            if !again {
+            if !self.wait(lack, since).await {
                 self.count(Direction::Outbound, denied.reason.as_str());
                 return Err(denied);
             }
@@ -590,7 +617,7 @@ impl Gate {
     pub fn next_permit(&self, now: Instant, account: &AccountEntry) -> Instant {
         let since = self.since(now);
         let wait = Duration::from_nanos(account.room_at(since).saturating_sub(since));
-        match self.lack_of_permits(account).filter(|_| !wait.is_zero()) {
+        match self.lack_of_account(account, Reason::CpsExceeded).filter(|_| !wait.is_zero()) {
             None => now + wait,
             lack => {
                 self.request(lack);

@@ -19,8 +19,8 @@ use machine::GraphOutcome;
 use model::Clock;
 use model::Timestamp;
 
-/// Timeout of the database statement that reserves a user.
-const RESERVE_TIME: Duration = Duration::from_secs(1);
+/// Time within which the database must reserve a user or store Graph's report.
+const STORE_TIME: Duration = Duration::from_secs(1);
 
 const DAY_SECS: u64 = 86_400;
 const WEEK_SECS: u64 = 604_800;
@@ -104,7 +104,7 @@ impl PermissionService {
     ) -> Result<Option<Reservation>, Denied> {
         let key = PairKey::new(&number.spec.phone_number_id, user);
         let reserved = self.consents.reserve(&key, &number.spec.permissions, self.now());
-        match tokio::time::timeout(RESERVE_TIME, reserved).await {
+        match tokio::time::timeout(STORE_TIME, reserved).await {
             Ok(Ok(reservation)) => Ok(reservation),
             Ok(Err(ReserveError::Refused(refusal))) => Err(gate.not_permitted(number, refusal)),
             Ok(Err(ReserveError::UserBusy)) => Err(gate.user_busy(number)),
@@ -143,7 +143,14 @@ impl PermissionService {
         let asked = self.now();
         let permissions = self.graph.permissions(&spec.phone_number_id, spec.access_token.as_ref());
         match permissions.of_user(user).await {
-            Ok(said) => self.note(number, user, Event::GraphReport(told(&said, asked))),
+            Ok(said) => {
+                let report = Event::GraphReport(told(&said, asked));
+                let applied = self.consents.take(&key, &spec.permissions, self.now(), report);
+                if let Some(stored) = applied.stored.filter(|_| self.consents.is_shared()) {
+                    // The other nodes of the fleet should not ask again.
+                    let _ = tokio::time::timeout(STORE_TIME, stored).await;
+                }
+            }
             // The known permission stays. Error 613 of Meta's permission API is a rate limit
             // (`docs/reference/meta.md#error-codes`).
             Err(outcome) => {

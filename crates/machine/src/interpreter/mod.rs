@@ -33,8 +33,8 @@ use background_recording::BackgroundRecording;
 use cursor::Cursor;
 use document_fetch::DocumentFetch;
 use loop_guard::LoopGuard;
-use pace::{Pace, PaceWait};
 use model::{CallUuid, Digit, HangupCause, Leg};
+use pace::{Pace, PaceWait};
 use xml::Document;
 use xml::ast::{Record, Target};
 

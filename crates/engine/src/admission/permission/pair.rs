@@ -479,6 +479,11 @@ impl Pair {
         self.doubtful || is_open && self.checked.is_none()
     }
 
+    /// When Graph last reported the permission.
+    pub fn checked(&self) -> Option<Timestamp> {
+        self.checked
+    }
+
     /// Whether the state has no effect any more, so that it can be deleted.
     pub fn is_blank(&self, rules: &Rules, now: Timestamp) -> bool {
         let recently = |at: Option<Timestamp>, window| at.is_some_and(|at| now.since(at) < window);

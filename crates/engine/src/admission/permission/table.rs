@@ -532,14 +532,17 @@ impl Consents {
     }
 
     /// Returns whether to query Graph about a pair now, and records the query if so. True if the
-    /// pair is unknown or was contradicted, or with `always`, unless Graph was queried within the
-    /// last minute.
+    /// pair is unknown or was contradicted, or with `always`, unless this node queried Graph within
+    /// the last minute, or the report of another one is as recent.
     pub fn ask(&self, key: &PairKey, now: Timestamp, always: bool) -> bool {
-        let known = self.pairs.get(key).is_some_and(|pair| !pair.is_doubtful());
-        if known && !always {
+        let recent = |at: Timestamp| now.micros().saturating_sub(at.micros()).abs() < ASK_AGAIN;
+        // In a fleet, another node may have asked.
+        let is_known = self.pairs.get(key).is_some_and(|pair| {
+            !pair.is_doubtful() && !always || pair.checked().is_some_and(recent)
+        });
+        if is_known {
             return false;
         }
-        let recent = |at: Timestamp| now.micros().saturating_sub(at.micros()).abs() < ASK_AGAIN;
         if self.asked.len() >= ASKED_MAX {
             self.asked.retain(|_, at| recent(*at));
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{CallAdmission, Inner, Outgoing, Registry};
-use crate::admission::{AccountEntry, Denied, NumberEntry, Reason, RefusalDetail};
+use crate::admission::{AccountEntry, Denied, NumberEntry, Reason, RefusalDetail, WebAdmitted};
 use crate::call::handover::IncomingCall;
 use crate::call::live_call::LiveCall;
 use crate::call::rooms::report_exits;
@@ -13,6 +13,30 @@ use machine::{
 use model::metric;
 use model::{CallType, CallUuid, Direction, E164, EndpointName, HangupCause};
 use store::Scope;
+
+/// A B-leg that has been admitted and not yet started.
+enum AdmittedLeg {
+    User {
+        admission: CallAdmission,
+        user: String,
+    },
+    /// It has spent a permit but takes no slot.
+    Endpoint {
+        admission: WebAdmitted,
+        caller: String,
+        name: EndpointName,
+    },
+}
+
+impl AdmittedLeg {
+    /// Cancels the leg as if it had never been admitted.
+    fn withdraw(self) {
+        match self {
+            Self::User { admission: (admitted, _), .. } => admitted.withdraw(),
+            Self::Endpoint { admission, .. } => admission.withdraw(),
+        }
+    }
+}
 
 impl Registry {
     /// Starts a B-leg of `a_leg`.
@@ -24,42 +48,50 @@ impl Registry {
         a_leg: &Arc<LiveCall>,
         order: DialOrder,
     ) -> Result<(), BLegEvent> {
-        let call = order.call;
-        match order.destination.clone() {
+        if self.0.services.permissions.consents().is_shared() {
+            self.dial_in_fleet(a_leg.clone(), order);
+            return Ok(());
+        }
+        let Inner { services, gate, .. } = &*self.0;
+        let (now, call) = (services.clock.now(), order.call);
+        let admitted = match order.destination.clone() {
+            // The admission is that of an API call, but without waiting for calls per second.
             Destination::Whatsapp { caller, user } => {
-                if self.0.services.permissions.consents().is_shared() {
-                    self.dial_reserved(a_leg.clone(), order, caller, user);
-                    return Ok(());
-                }
-                self.dial_user(a_leg, order, &caller, user)?
+                let number = self.enabled_caller(a_leg, &caller)?;
+                let (id, wall) = (&number.spec.phone_number_id, services.clock.wall());
+                let consents = services.permissions.consents();
+                let admission = gate.admit_business(now, wall, id, &user, consents);
+                let admission = admission.map_err(|denied| not_admitted(&denied))?;
+                AdmittedLeg::User { admission, user }
             }
             Destination::Endpoint { caller, name } => {
-                self.dial_endpoint(a_leg, order, caller, &name)?
+                let (name, account) = self.endpoint(a_leg, &name)?;
+                let admission = gate.admit_web(now, &account, Direction::Outbound);
+                let admission = admission.map_err(not_admitted_web)?;
+                AdmittedLeg::Endpoint { admission, caller, name }
             }
-        }
+        };
+        self.begin_leg(a_leg, order, admitted)?;
         a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner).push(call);
         Ok(())
     }
 
-    /// Dials a WhatsApp user, after the fleet has reserved the user and provided a unit. If the leg
-    /// does not begin, the A-leg's machine receives an event.
-    fn dial_reserved(&self, a_leg: Arc<LiveCall>, order: DialOrder, caller: String, user: String) {
+    /// Starts a B-leg after the fleet has provided what it needs. If the leg does not begin, the
+    /// A-leg's machine receives an event.
+    fn dial_in_fleet(&self, a_leg: Arc<LiveCall>, order: DialOrder) {
         let (registry, call) = (self.clone(), order.call);
         a_leg.pending_legs.lock().unwrap_or_else(PoisonError::into_inner).insert(call);
         self.0.services.tasks.spawn(async move {
-            let admitted = registry.admit_reserved(&a_leg, &caller, &user).await;
+            let admitted = registry.admit_in_fleet(&a_leg, order.destination.clone()).await;
             // Hanging up takes the leg from the list, even if its admission is under way.
             let mut pending = a_leg.pending_legs.lock().unwrap_or_else(PoisonError::into_inner);
             if !pending.remove(&call) {
-                if let Ok((admitted, _)) = admitted {
+                if let Ok(admitted) = admitted {
                     admitted.withdraw();
                 }
                 return;
             }
-            let begun = match admitted {
-                Ok(admission) => registry.begin_leg(&a_leg, order, admission, user),
-                Err(event) => Err(event),
-            };
+            let begun = admitted.and_then(|admitted| registry.begin_leg(&a_leg, order, admitted));
             match begun {
                 Ok(()) => a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner).push(call),
                 Err(event) => {
@@ -69,96 +101,80 @@ impl Registry {
         });
     }
 
-    /// Admits a B-leg to a user in a fleet.
-    async fn admit_reserved(
+    /// Admits a B-leg in a fleet: reserves the user, and waits for units of other nodes.
+    async fn admit_in_fleet(
         &self,
         a_leg: &LiveCall,
-        caller: &str,
-        user: &str,
-    ) -> Result<CallAdmission, BLegEvent> {
+        destination: Destination,
+    ) -> Result<AdmittedLeg, BLegEvent> {
         let Inner { services, gate, .. } = &*self.0;
-        let number = self.enabled_caller(a_leg, caller)?;
-        let id = &number.spec.phone_number_id;
-        let denied = |denied: Denied| not_admitted(&denied);
-        let reservation = services.permissions.reserve(gate, &number, user).await;
-        let reservation = reservation.map_err(denied)?;
-        let consents = services.permissions.consents();
-        let admission = gate.admit_business_shared(&services.clock, id, user, consents).await;
-        let mut admission = admission.map_err(denied)?;
-        admission.1.hold(reservation);
-        Ok(admission)
+        let clock = &services.clock;
+        match destination {
+            Destination::Whatsapp { caller, user } => {
+                let number = self.enabled_caller(a_leg, &caller)?;
+                let denied = |denied: Denied| not_admitted(&denied);
+                let reservation = services.permissions.reserve(gate, &number, &user).await;
+                let reservation = reservation.map_err(denied)?;
+                let (id, consents) =
+                    (&number.spec.phone_number_id, services.permissions.consents());
+                let admission = gate.admit_business_shared(clock, id, &user, consents).await;
+                let mut admission = admission.map_err(denied)?;
+                admission.1.hold(reservation);
+                Ok(AdmittedLeg::User { admission, user })
+            }
+            Destination::Endpoint { caller, name } => {
+                let (name, account) = self.endpoint(a_leg, &name)?;
+                let admission = gate.admit_web_shared(clock, &account, Direction::Outbound).await;
+                let admission = admission.map_err(not_admitted_web)?;
+                Ok(AdmittedLeg::Endpoint { admission, caller, name })
+            }
+        }
     }
 
-    /// Dials a WhatsApp user. The admission is that of an API call, but without waiting for calls
-    /// per second.
-    fn dial_user(
-        &self,
-        a_leg: &LiveCall,
-        order: DialOrder,
-        caller: &str,
-        user: String,
-    ) -> Result<(), BLegEvent> {
-        let (gate, services) = (&self.0.gate, &self.0.services);
-        let number = self.enabled_caller(a_leg, caller)?;
-        let id = &number.spec.phone_number_id;
-        let (now, wall) = (services.clock.now(), services.clock.wall());
-        let admission = gate
-            .admit_business(now, wall, id, &user, services.permissions.consents())
-            .map_err(|denied| not_admitted(&denied))?;
-        self.begin_leg(a_leg, order, admission, user)
-    }
-
-    /// Starts an admitted B-leg to a user.
+    /// Starts an admitted B-leg.
     fn begin_leg(
         &self,
         a_leg: &LiveCall,
         order: DialOrder,
-        admission: CallAdmission,
-        user: String,
+        admitted: AdmittedLeg,
     ) -> Result<(), BLegEvent> {
         let now = self.0.services.clock.now();
-        let number = admission.0.number().clone();
-        let setup =
-            self.b_leg(a_leg, &number.account, order, [number.spec.number.to_string(), user]);
-        let setup = CallSetup { phone_number_id: number.spec.phone_number_id.clone(), ..setup };
-        let begun = self.place(admission, Outgoing { setup, received: now, placed: now });
-        self.count_leg(begun.map_err(|admitted| admitted.withdraw()).is_ok())
+        let outgoing = |setup| Outgoing { setup, received: now, placed: now };
+        let begun = match admitted {
+            AdmittedLeg::User { admission, user } => {
+                let number = admission.0.number().clone();
+                let (id, from) = (&number.spec.phone_number_id, number.spec.number.to_string());
+                let setup = self.b_leg(a_leg, &number.account, order, [from, user]);
+                let setup = CallSetup { phone_number_id: id.clone(), ..setup };
+                self.place(admission, outgoing(setup)).map_err(|admitted| admitted.withdraw())
+            }
+            AdmittedLeg::Endpoint { admission, caller, name } => {
+                let to = name.sip_address(&a_leg.setup.limits.sip_host);
+                let setup = self.b_leg(a_leg, admission.account(), order, [caller, to]);
+                let setup = CallSetup { call_type: CallType::Web, ..setup };
+                self.ring_endpoint(admission, outgoing(setup), name)
+                    .map_err(|admitted| admitted.withdraw())
+            }
+        };
+        self.count_leg(begun.is_ok())
     }
 
-    /// Dials an endpoint of the call's account. It takes a permit but no slot
-    /// (`docs/reference/xml.md#endpoints`).
-    fn dial_endpoint(
+    /// Returns the name and the account of a registered endpoint that belongs to the call's
+    /// account (`docs/reference/xml.md#endpoints`).
+    fn endpoint(
         &self,
         a_leg: &LiveCall,
-        order: DialOrder,
-        caller: String,
         name: &str,
-    ) -> Result<(), BLegEvent> {
+    ) -> Result<(EndpointName, Arc<AccountEntry>), BLegEvent> {
         let (gate, services) = (&self.0.gate, &self.0.services);
         let not_registered = || refused(DialError::EndpointNotRegistered, String::new());
         let name = EndpointName::parse(name).map_err(|_| not_registered())?;
         let scope = Scope::of(a_leg.setup.account.clone());
-        let owner = services
-            .phones
-            .owner(&name, services.clock.now())
-            .filter(|owner| scope.holds(&owner.account, &owner.main_account));
-        let owner = owner.ok_or_else(not_registered)?;
-        let account = gate
-            .directory()
-            .tables()
-            .account(&owner.account)
-            .cloned()
-            .ok_or_else(not_registered)?;
-        let now = services.clock.now();
-        let denied =
-            |reason| not_admitted(&Denied { reason, because: RefusalDetail::Reason, number: None });
-        let admitted = gate.admit_web(now, &account, Direction::Outbound).map_err(denied)?;
-        let to = name.sip_address(&a_leg.setup.limits.sip_host);
-        let setup = self.b_leg(a_leg, &account, order, [caller, to]);
-        let setup = CallSetup { call_type: CallType::Web, ..setup };
-        let begun =
-            self.ring_endpoint(admitted, Outgoing { setup, received: now, placed: now }, name);
-        self.count_leg(begun.map_err(|admitted| admitted.withdraw()).is_ok())
+        let owner = services.phones.owner(&name, services.clock.now());
+        let owner = owner.filter(|owner| scope.holds(&owner.account, &owner.main_account));
+        let tables = gate.directory().tables();
+        let account = owner.and_then(|owner| tables.account(&owner.account).cloned());
+        Ok((name, account.ok_or_else(not_registered)?))
     }
 
     /// Counts whether an admitted leg was started.
@@ -281,6 +297,11 @@ impl Registry {
 
 fn refused(error: DialError, detail: String) -> BLegEvent {
     BLegEvent::Refused { error, detail }
+}
+
+/// Converts a denied admission of a web leg to the event for the A-leg.
+fn not_admitted_web(reason: Reason) -> BLegEvent {
+    not_admitted(&Denied { reason, because: RefusalDetail::Reason, number: None })
 }
 
 /// Converts a denied admission to the event for the A-leg.
