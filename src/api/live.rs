@@ -1,6 +1,7 @@
 //! The interface between the APIs and live calls. `call::registry` provides the calls, and `node`
 //! implements the interface.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::response::Response;
@@ -52,6 +53,15 @@ impl LiveCall {
         };
         let uses_slot = self.call_type == CallType::Whatsapp && self.status != LiveStatus::Queued;
         uses_slot.then_some(number)
+    }
+
+    /// Counts the slots that these calls use, by number.
+    pub fn slots<'a>(calls: impl IntoIterator<Item = &'a Self>) -> HashMap<&'a str, u32> {
+        let mut slots = HashMap::new();
+        for number in calls.into_iter().filter_map(Self::slot_of) {
+            *slots.entry(number).or_default() += 1;
+        }
+        slots
     }
 
     /// Returns the properties that a [`LiveFilter`] checks.

@@ -24,8 +24,8 @@ pub enum Command {
     /// List the latest callbacks, newest first: waiting, delivered or failed. Reads the store
     /// itself, so it must run on the machine of the store; the node need not run
     List(ListArgs),
-    /// Send failed callbacks again, with the same event id; waiting ones are sent immediately.
-    /// Writes to the store itself, so it must run on the machine of the store
+    /// Send failed callbacks again, with the same event id; waiting ones are sent immediately, after
+    /// older ones that must be delivered before. Writes to the store itself, so it must run on the machine of the store
     Retry(RetryArgs),
 }
 

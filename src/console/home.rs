@@ -73,7 +73,11 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
             &[visitor.person.user.full_name.split_whitespace().next().unwrap_or_default()],
         ),
         live,
-        slots: own.iter().map(|n| n.slots.limit()).fold(0, u32::saturating_add),
+        slots: own
+            .iter()
+            .filter(|number| number.spec.calling_enabled)
+            .map(|number| number.spec.calls_per_number)
+            .fold(0, u32::saturating_add),
         cps: account.map_or(0, |account| api.gate.cps(api.clock.now(), account).0),
         callable: callable.is_some(),
         number: number.unwrap_or_default(),

@@ -14,7 +14,7 @@ use super::i18n::Lang;
 use super::page::{Page, bad_query, failed, respond};
 use super::time_range::{Choice, TimeRange};
 use super::{App, Console, chart, view};
-use crate::api::{LiveStatus, NodeState, NodeStatus};
+use crate::api::{LiveCall, LiveStatus, NodeState, NodeStatus};
 use engine::admission::settings::Permissions;
 use model::{CallType, Direction, MessageStatus, Timestamp};
 use store::{CallSpan, MessageCount, RequestCount, RequestTarget, Scope, StoreError};
@@ -311,9 +311,11 @@ async fn render_page(
     let own =
         || tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
     let rules = own().next().map(|number| Rules::of(&number.spec.permissions));
+    let slots = LiveCall::slots(&up);
     let mut numbers: Vec<Number> = own()
         .map(|n| {
-            let (used, limit) = (n.slots.in_use(), n.slots.limit());
+            let used = slots.get(n.spec.number.as_str()).copied().unwrap_or_default();
+            let limit = n.spec.calls_per_number;
             let percent = used.saturating_mul(100).checked_div(limit).unwrap_or_default().min(100);
             Number {
                 number: view::party(n.spec.number.as_str()),

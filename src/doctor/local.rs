@@ -76,6 +76,7 @@ impl Doctor {
         }));
         lines.push(self.store_line());
         lines.extend(unusable_files(&self.config.store.data_dir));
+        lines.extend(unused_file(&self.config.store));
         lines.extend(journal(store::journal_entries(&self.config.store.data_dir)));
         lines.extend(secret_key(&self.sealed));
         let (folder, reserve) = (&self.config.store.data_dir, self.config.recordings.reserve);
@@ -385,6 +386,17 @@ fn host_ip(url: &url::Url) -> Option<IpAddr> {
         url::Host::Ipv6(ip) => Some(ip.into()),
         url::Host::Domain(_) => None,
     }
+}
+
+/// The finding about a SQLite store beside a PostgreSQL one.
+fn unused_file(store: &engine::config::Store) -> Option<Finding> {
+    let file = store.unused_file()?;
+    let what = format!(
+        "{} is not used, because store.url names PostgreSQL: its calls, users and recordings do not move there",
+        file.display()
+    );
+    let fix = "set another store.data_dir for the new store: docs/operations.md#from-sqlite-to-postgresql";
+    Some(Finding::warning("store", what, fix))
 }
 
 /// The finding about `store.data_dir`, which holds the journal, recordings and keys wherever the

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::console::{Session, user};
 use crate::recognise::{Endpoint, say};
 use crate::support::agent::{AgentResponse, AgentServer, chunk, chunks, reply};
-use crate::support::app::App;
+use crate::support::app::{App, ReceivedRequest};
 use crate::support::http;
 use crate::support::node::{
     API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options,
@@ -446,6 +446,9 @@ async fn an_agent_is_tried_with_one_message() {
 async fn a_failing_agent_is_retried_twice_and_escalates() {
     let world = World::start("").await;
     let server = AgentServer::start(|_| AgentResponse::Status(500)).await;
+    world.app.xml("/hook", "");
+    let hook = json!({"name": "crm", "url": world.app.url("/hook")});
+    assert_eq!(world.ask("POST", "webhooks/", hook).await.status, 201);
     world
         .with_agent(json!({
             "name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"], "greeting": "Hello.",
@@ -463,6 +466,14 @@ async fn a_failing_agent_is_retried_twice_and_escalates() {
     let notices = world.notices("escalation").await;
     assert_eq!(notices.len(), 1, "{notices:?}");
     assert_eq!((&notices[0]["number"], notices[0]["callUuid"].is_string()), (&json!(NUMBER), true));
+    let is_told = |seen: &ReceivedRequest| seen.json()["type"] == "conversation.escalated";
+    let told = world.app.wait_where("/hook", is_told).await.json()["data"].clone();
+    assert_eq!(
+        (&told["reason"], &told["call"], &told["conversation"]),
+        (&json!("agent_failed"), &notices[0]["callUuid"], &notices[0]["conversation"]),
+        "{told}"
+    );
+    assert!(told["conversation"].is_string() && told["user"]["waId"].is_string(), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

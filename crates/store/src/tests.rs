@@ -10,16 +10,18 @@ use crate::rows::call::{
     CallEnd, CallFilter, CallStart, Compare, Conclusion, ConclusionResult, Farewell, Orphan,
     StartedCall,
 };
-use crate::rows::callback::{CallbackRow, DeliveryOutcome, NewCallback, Settlement};
+use crate::rows::callback::{CallbackRow, DeliveryOutcome, NewCallback, NumberEvent, Settlement};
 use crate::rows::event_key::{KeyKind, SeenKey};
 use crate::sample::setup;
 use crate::scope::Scope;
 use crate::sql;
 use crate::store::Store;
+use crate::tables::deliveries::Receiver;
+use crate::tables::outbox::{Rearm, rearm};
 use crate::testing::{pool, skipped_on_postgres};
 use crate::write::Write;
 use machine::{CallSetup, CallbackKind, CallbackRequest, GraphAction, MPC_END, Param};
-use model::{CallType, CallUuid, Direction, HangupCause, Health, Method, Timestamp};
+use model::{CallType, CallUuid, Direction, HangupCause, Health, Method, PhoneNumberId, Timestamp};
 use xml::ast::{DocUrl, Finding, Position, Severity};
 
 pub(crate) const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
@@ -583,6 +585,50 @@ async fn callbacks_are_due_in_order_and_lose_their_secrets_once_delivered() {
         sql::query_scalar("SELECT id FROM callbacks").fetch_all(&pool).await.unwrap();
     assert_eq!(left, [ids[1]], "finished callbacks are deleted, waiting ones are not");
     pool.close().await;
+    store.close().await;
+}
+
+/// An event can't be sent before older ones of its conversation, so these are sent again, too.
+#[tokio::test]
+async fn a_redelivery_sends_the_older_events_of_its_queue_first() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    let number: PhoneNumberId = "106540352242922".into();
+    let about = |call: u128, event: u128| {
+        let number_event =
+            Some(NumberEvent { number: number.clone(), event: "message.received".to_owned() });
+        NewCallback { number_event, ..callback(call, event) }
+    };
+    for (call, event) in [(1, 1), (2, 2), (1, 3), (1, 4)] {
+        let written = store.outbox().insert(about(call, event)).await.unwrap();
+        if event < 3 {
+            let outcome = DeliveryOutcome::Retry { due: secs(9_000) };
+            let (row, at, last) = (written.callback.row, secs(3), "503".to_owned());
+            let settlement = Settlement { row, attempts: 1, at, outcome, last };
+            store.outbox().settle(settlement).await.unwrap();
+        }
+    }
+    let due = async |now| {
+        let rows = store.outbox().due("node", &callback(1, 1).origin, now, 9).await.unwrap();
+        rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>()
+    };
+    assert_eq!(due(secs(60)).await, [0_u128; 0]);
+    let (receiver, scope) = (Receiver::Number(number.clone()), Scope::of(MAIN.into()));
+    let third = uuid::Uuid::from_u128(3);
+    assert!(store.webhooks().redeliver(&receiver, &scope, third, secs(50)).await.unwrap());
+    assert_eq!(due(secs(49)).await, [0_u128; 0]);
+    assert_eq!(due(secs(60)).await, [1], "the second one is of another conversation");
+    store.close().await;
+
+    // The command line does the same.
+    let database = crate::testing::place(&fixture.file()).await;
+    let second = uuid::Uuid::from_u128(2).to_string();
+    let rearmed = async |which| rearm(&database, which, secs(55)).await.unwrap();
+    assert_eq!(rearmed(Rearm::One(&second)).await, 1);
+    assert_eq!(rearmed(Rearm::One(&uuid::Uuid::from_u128(4).to_string())).await, 3);
+    let store = fixture.open().await;
+    let rows = store.outbox().due("node", &callback(1, 1).origin, secs(60), 9).await.unwrap();
+    assert_eq!(rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>(), [1, 2]);
     store.close().await;
 }
 

@@ -1,6 +1,6 @@
 //! `GET /api/v1/account/`: the effective limits of an account, and their use.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use axum::response::Response;
 use serde::Serialize;
@@ -73,19 +73,14 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     let here: HashSet<CallUuid> = api.live.list(scope).iter().map(|call| call.call).collect();
     let live = api.live.list_all(scope).await.calls;
     let queued_calls = live.iter().filter(|call| call.status == LiveStatus::Queued).count();
-    let mut elsewhere: HashMap<&str, u32> = HashMap::new();
-    for number in
-        live.iter().filter(|call| !here.contains(&call.call)).filter_map(LiveCall::slot_of)
-    {
-        *elsewhere.entry(number).or_default() += 1;
-    }
+    let elsewhere = LiveCall::slots(live.iter().filter(|call| !here.contains(&call.call)));
     let own =
         tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
     let mut numbers: Vec<NumberSlots> = own
         .map(|n| NumberSlots {
             number: n.spec.number.clone(),
             alias: n.spec.alias.clone(),
-            slots_limit: n.slots.limit(),
+            slots_limit: n.spec.calls_per_number,
             slots_used: n.slots.in_use()
                 + elsewhere.get(n.spec.number.as_str()).copied().unwrap_or_default(),
         })

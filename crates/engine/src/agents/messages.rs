@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -20,11 +20,11 @@ use super::client::ReplySink;
 use super::contract::{
     Action, Channel, Line, Piece, Question, Reply, Role, User, UserInput, text_of,
 };
+use super::escalation::{self, Reason};
 use super::pace::Pace;
 use super::scheduler::Scheduler;
 use crate::inbox::{Inbox, Outgoing, SendError, Turn, words};
-use crate::notices::Notice;
-use model::{ConversationStatus, Direction, NotificationTopic, stable_id};
+use model::{ConversationStatus, Direction, stable_id};
 use store::{AfterReply, Agent, AgentChannel, ConversationChange, PendingReply, Scope, StoreError};
 
 /// The largest number of turns per conversation in memory. Further ones wait in the store.
@@ -42,42 +42,6 @@ const REPLY_WAIT: u64 = 5;
 /// The age at which a message is left to people, because the user no longer expects an automated
 /// answer.
 const AGE_MAX: Duration = Duration::from_secs(15 * 60);
-
-/// The reason for an escalation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
-    /// The agent requested it.
-    Requested,
-    /// The agent did not reply.
-    Failed,
-    /// The user seems to be an automated system.
-    Loop,
-    /// The agent was deleted, switched off, or no longer answers messages.
-    Off,
-    /// The message has waited too long.
-    Late,
-}
-
-impl Reason {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Requested => "agent",
-            Self::Failed => "agent_failed",
-            Self::Loop => "loop",
-            Self::Off => "agent_off",
-            Self::Late => "agent_late",
-        }
-    }
-
-    /// Returns whether the agent stays silent in this conversation afterwards. It does not after a
-    /// failure, from which it may recover.
-    fn silences(self) -> bool {
-        match self {
-            Self::Requested | Self::Loop | Self::Off => true,
-            Self::Failed | Self::Late => false,
-        }
-    }
-}
 
 /// Answers the inbox's turns until `stop` is cancelled. Returns immediately if another task answers
 /// them.
@@ -432,32 +396,9 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
         if !self.is_current(turn, &scope).await? {
             return Ok(false);
         }
-        let who = if pair.user.name.is_empty() { &pair.user.id } else { &pair.user.name };
         let name = agent.map_or("An agent", |agent| &agent.spec.name);
-        let text = match reason {
-            Reason::Off => {
-                format!("The agent for {who} no longer answers messages: a person is needed")
-            }
-            Reason::Late => format!("{name} did not answer {who} in time: a person is needed"),
-            Reason::Requested => format!("{name} asks a person to take over from {who}"),
-            Reason::Failed => format!("{name} failed to answer {who}: a person is needed"),
-            Reason::Loop => {
-                format!("{who} seems to be an automated system: {name} has stopped answering")
-            }
-        };
-        let topic = NotificationTopic::Escalation;
-        self.agents.notices().note(Notice {
-            number: Some(pair.number.as_str().to_owned()),
-            user: Some(pair.user.id.clone()),
-            conversation: Some(pair.conversation),
-            ..Notice::new(pair.account.clone(), pair.main_account.clone(), topic, text)
-        });
-        if let Some(number) = self.inbox.numbers().number_of(pair) {
-            let data = json!({
-                "conversation": pair.conversation, "agent": turn.agent, "reason": reason.as_str(), "user": pair.user.shown(),
-            });
-            self.inbox.events().notify_number(&number, "conversation.escalated", data);
-        }
+        let to = (&self.inbox, self.agents.notices());
+        escalation::report(to, pair, (turn.agent, name), None, reason);
         if reason.silences() {
             let silent = ConversationChange { ai_enabled: Some(false), ..Default::default() };
             self.inbox.conversations().change(&scope, pair, silent).await?;

@@ -7,6 +7,7 @@
 
 mod client;
 pub mod contract;
+mod escalation;
 mod events;
 mod insights;
 mod llm;

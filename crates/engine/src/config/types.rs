@@ -278,6 +278,12 @@ impl Store {
         let data_dir = folder.unwrap_or(Path::new("offhook-data")).to_owned();
         Self { database: Database::File(file), data_dir, secret_key: None }
     }
+
+    /// Returns the SQLite store in `data_dir` if PostgreSQL is used.
+    pub fn unused_file(&self) -> Option<PathBuf> {
+        let file = self.data_dir.join(store::SQLITE_FILE_NAME);
+        (matches!(self.database, Database::Postgres(_)) && file.is_file()).then_some(file)
+    }
 }
 
 impl Default for Store {

@@ -159,8 +159,20 @@ impl WebhookEvents {
 
     /// Sends an event to a number's webhook, if it has one. Returns before the event is stored.
     pub fn notify_number(self: &Arc<Self>, number: &NumberEntry, kind: &str, data: Value) {
-        let once = Uuid::new_v4().to_string();
         let order = stable_id("number", &[number.spec.mail_id.as_str()]);
+        self.notify_in_order(number, kind, data, order);
+    }
+
+    /// The same for an event that is delivered in order with others of the same `order`, such as
+    /// the id of a conversation.
+    pub fn notify_in_order(
+        self: &Arc<Self>,
+        number: &NumberEntry,
+        kind: &str,
+        data: Value,
+        order: Uuid,
+    ) {
+        let once = Uuid::new_v4().to_string();
         if let Some(event) = self.number_event(number, kind, &[kind, &once], || data, order) {
             self.send_event(event);
         }
@@ -176,17 +188,7 @@ impl WebhookEvents {
         };
         let permission = json!({"status": state.as_str(), "expiresAt": until});
         let data = json!({"conversation": conversation, "user": user, "permission": permission});
-        let once = Uuid::new_v4().to_string();
-        let event = self.number_event(
-            number,
-            "permission.changed",
-            &["permission", &once],
-            || data,
-            conversation,
-        );
-        if let Some(event) = event {
-            self.send_event(event);
-        }
+        self.notify_in_order(number, "permission.changed", data, conversation);
     }
 
     /// Stores an event and sends it. Returns before it is stored.

@@ -34,8 +34,8 @@ impl Receiver {
 }
 
 impl Webhooks<'_> {
-    /// Redelivers an event of the scope to its receiver. Returns `false` if the event does not
-    /// exist.
+    /// Redelivers an event of the scope to its receiver, after the older events of its queue that
+    /// still wait. Returns `false` if the event does not exist.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -139,7 +139,11 @@ pub(crate) async fn redeliver(
     row: i64,
     now: Timestamp,
 ) -> Result<InboxResult, sqlx::Error> {
-    let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, delivered = 0, since_us = $2, retries = 0 \
+    // Older events of its queue that still wait are sent before it.
+    let older = "UPDATE callbacks SET next_us = $2 WHERE next_us > $2 AND id < $1 AND \
+        (call_uuid, url) = (SELECT f.call_uuid, f.url FROM callbacks f WHERE f.id = $1)";
+    sql::query(older).bind(row).bind(now.micros()).execute(&mut *to).await?;
+    let update = "UPDATE callbacks SET next_us = $2, done_us = NULL, delivered = 0, since_us = $2, retries = 0 \
         WHERE id = $1";
     let update = sql::query(update).bind(row).bind(now.micros());
     Ok(InboxResult::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))

@@ -606,22 +606,26 @@ fn view(row: &Row) -> Result<CallbackView, RowError> {
 }
 
 /// Makes callbacks due now and returns their number. Failed ones get another 24 hours to be
-/// delivered. A running node finds them within a second.
+/// delivered. Older ones that still wait and must be sent before are due, too. A running node finds
+/// them within a second.
 ///
 /// # Errors
 /// Fails if the store does not exist, or if the database query fails.
 pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
     let store = open_store_beside_node(at, false).await?;
     // A waiting callback keeps its place in the retry schedule.
-    let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, \
+    let update = "UPDATE callbacks SET next_us = $1, done_us = NULL, \
         since_us = CASE WHEN done_us IS NULL THEN since_us ELSE $1 END, \
         retries = CASE WHEN done_us IS NULL THEN retries ELSE 0 END WHERE delivered = 0 AND ";
     let done = match which {
         Rearm::One(id) => {
             let number = id.parse::<i64>().ok();
             let event_id = id.parse::<Uuid>().map(|id| id.to_string()).unwrap_or_default();
-            let update =
-                sql::query(format!("{update} (event_id = $2 OR id = $3)")).bind(now.micros());
+            // In one statement, so that the older ones are found by their state before it.
+            let which = "(event_id = $2 OR id = $3 OR done_us IS NULL AND EXISTS (SELECT 1 FROM callbacks f \
+                WHERE (f.event_id = $2 OR f.id = $3) AND f.delivered = 0 AND f.call_uuid = callbacks.call_uuid \
+                AND f.url = callbacks.url AND f.id > callbacks.id))";
+            let update = sql::query(format!("{update} {which}")).bind(now.micros());
             update.bind(event_id).bind(number).execute(&store).await
         }
         Rearm::AllFailed => {

@@ -29,6 +29,7 @@ use super::client::ReplySink;
 use super::contract::{
     Action, Channel, Line, Piece, Question, Reply, Role, User, UserInput, text_of,
 };
+use super::escalation::{self, Reason};
 use super::sentences::Sentences;
 use crate::admission::NumberEntry;
 use crate::call::author::{Author, DialogueLine, DocumentRequest};
@@ -40,7 +41,7 @@ use media::prompt::Prompt;
 use model::{AuthId, CallType, CallUuid, E164, NotificationTopic};
 use playback::{Playback, estimate_heard};
 use speech::library::Library;
-use store::{Agent, AgentChannel, AgentSpec, CallLine, Scope, Store};
+use store::{Agent, AgentChannel, AgentSpec, CallLine, Scope, Store, UserName};
 
 /// The largest number of calls. Further ones are rejected as busy.
 const CALLS_MAX: usize = 10_000;
@@ -335,13 +336,7 @@ impl VoiceAgents {
         };
         if !self.reload_agent(wish).await {
             let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
-            return Ok(self.act(
-                wish,
-                &spec,
-                base,
-                document::apology(&spec.language),
-                &Action::Escalate,
-            ));
+            return Ok(self.give_up(wish, &spec, base, Reason::Off));
         }
         self.begin(wish.call, said);
         self.reply(wish, base).await
@@ -379,9 +374,9 @@ impl VoiceAgents {
             let over = dialogue.running.as_ref().map(|running| {
                 let mut turn = running.progress.state();
                 let action = match turn.done.filter(|_| !turn.acted) {
-                    Some(true) => turn.reply.action.clone(),
+                    Some(true) => turn.reply.action.clone().map(Ok),
                     // The reply broke off while it was being spoken.
-                    Some(false) => Some(Action::Escalate),
+                    Some(false) => Some(Err(Reason::Failed)),
                     None => None,
                 };
                 turn.acted |= action.is_some();
@@ -389,8 +384,10 @@ impl VoiceAgents {
             });
             (dialogue.agent.spec.clone(), dialogue.silences, over.flatten())
         };
-        if let Some(action) = action {
-            return Ok(self.act(wish, &spec, base, "", &action));
+        match action {
+            Some(Ok(action)) => return Ok(self.act(wish, &spec, base, "", &action)),
+            Some(Err(reason)) => return Ok(self.give_up(wish, &spec, base, reason)),
+            None => {}
         }
         if silences >= SILENCES_MAX {
             return Ok(document::act(&spec, base, "", &Action::Hangup));
@@ -404,7 +401,7 @@ impl VoiceAgents {
         if value(&wish.params, "DialStatus") == Some("completed") {
             return Ok(document::act(&spec, base, "", &Action::Hangup));
         }
-        Ok(self.act(wish, &spec, base, document::apology(&spec.language), &Action::Escalate))
+        Ok(self.give_up(wish, &spec, base, Reason::TransferFailed))
     }
 
     /// Writes the document for the agent's reply, within the time that the call waits for it.
@@ -422,9 +419,7 @@ impl VoiceAgents {
                 &PromptSource::Stream(&format!("{base}/sound/{id}")),
                 true,
             ),
-            ReplyState::Complete(None) => {
-                self.act(wish, &spec, base, document::apology(&spec.language), &Action::Escalate)
-            }
+            ReplyState::Complete(None) => self.give_up(wish, &spec, base, Reason::Failed),
             ReplyState::Complete(Some(reply)) => {
                 let text = reply.text();
                 self.record_line(wish.call, Role::Assistant, &text);
@@ -548,7 +543,7 @@ impl VoiceAgents {
         dialogue.running = Some(running);
     }
 
-    /// Writes the document for an action, and creates its notification.
+    /// Writes the document for an action of the agent.
     fn act(
         &self,
         wish: &DocumentRequest,
@@ -557,31 +552,59 @@ impl VoiceAgents {
         text: &str,
         action: &Action,
     ) -> String {
-        if *action == Action::Escalate {
-            let dialogues = self.dialogues();
-            if let Some(dialogue) = dialogues.get(&wish.call) {
-                let who = if dialogue.user.name.is_empty() {
-                    &dialogue.user.wa_id
-                } else {
-                    &dialogue.user.name
-                };
-                let text =
-                    format!("{} could not help {who} on the phone: a person is needed", spec.name);
+        match action {
+            Action::Escalate if text.is_empty() => {
+                self.give_up(wish, spec, base, Reason::Requested)
+            }
+            Action::Escalate => {
+                self.escalate(wish, spec, Reason::Requested);
+                document::act(spec, base, text, action)
+            }
+            Action::Close | Action::Hangup | Action::Transfer(_) => {
+                document::act(spec, base, text, action)
+            }
+        }
+    }
+
+    /// Writes a document that apologises and ends the call, and reports that a person is needed.
+    fn give_up(
+        &self,
+        wish: &DocumentRequest,
+        spec: &AgentSpec,
+        base: &str,
+        reason: Reason,
+    ) -> String {
+        self.escalate(wish, spec, reason);
+        let apology = document::apology(&spec.language);
+        self.record_line(wish.call, Role::Assistant, apology);
+        document::act(spec, base, apology, &Action::Escalate)
+    }
+
+    /// Reports that a person is needed. The call of an endpoint belongs to no conversation.
+    fn escalate(&self, wish: &DocumentRequest, spec: &AgentSpec, reason: Reason) {
+        let (inbox, notices) = (&self.0.inbox, self.0.agents.notices());
+        let dialogues = self.dialogues();
+        let Some(dialogue) = dialogues.get(&wish.call) else { return };
+        let User { wa_id, user_id, name } = dialogue.user.clone();
+        match self.number_of(wish) {
+            Some(number) => {
+                let user = UserName { id: wa_id, bsuid: user_id, name };
+                let (pair, agent) = (inbox.numbers().pair(&number, user), dialogue.agent.id);
+                let call = Some(wish.call);
+                escalation::report((inbox, notices), &pair, (agent, &spec.name), call, reason);
+            }
+            None => {
+                let who = if name.is_empty() { &wa_id } else { &name };
                 let (account, main) = (dialogue.account.clone(), dialogue.main_account.clone());
-                self.0.agents.notices().note(Notice {
+                let text = reason.text(&spec.name, who);
+                notices.note(Notice {
                     number: Some(dialogue.number.clone()),
-                    user: Some(dialogue.user.wa_id.clone()),
+                    user: Some(wa_id),
                     call: Some(wish.call),
                     ..Notice::new(account, main, NotificationTopic::Escalation, text)
                 });
             }
         }
-        let apology = document::apology(&spec.language);
-        let text = if text.is_empty() && *action == Action::Escalate { apology } else { text };
-        if text == apology {
-            self.record_line(wish.call, Role::Assistant, apology);
-        }
-        document::act(spec, base, text, action)
     }
 
     /// Stores the text of a streamed reply when it is complete, though not yet played.

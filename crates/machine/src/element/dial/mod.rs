@@ -96,7 +96,7 @@ impl Instruction for Dial {
 
     /// Each target is a leg, with callbacks of its own.
     fn cost(&self) -> u64 {
-        1 + self.targets.len() as u64
+        1 + 2 * self.targets.len() as u64
     }
 }
 

@@ -1,0 +1,93 @@
+//! Escalations: an agent leaves a message or a call to people.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::inbox::Inbox;
+use crate::notices::{Notice, Notices};
+use model::{CallUuid, NotificationTopic};
+use store::Pair;
+
+/// The reason for an escalation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The agent requested it.
+    Requested,
+    /// The agent did not reply.
+    Failed,
+    /// The user seems to be an automated system.
+    Loop,
+    /// The agent was deleted, switched off, or no longer answers on this channel.
+    Off,
+    /// The message has waited too long.
+    Late,
+    /// Nobody answered a call that the agent transferred.
+    TransferFailed,
+}
+
+impl Reason {
+    /// The word in the event.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "agent",
+            Self::Failed => "agent_failed",
+            Self::Loop => "loop",
+            Self::Off => "agent_off",
+            Self::Late => "agent_late",
+            Self::TransferFailed => "transfer_failed",
+        }
+    }
+
+    /// Returns whether the agent stays silent in this conversation afterwards. It does not after a
+    /// failure, from which it may recover.
+    pub(super) fn silences(self) -> bool {
+        match self {
+            Self::Requested | Self::Loop | Self::Off => true,
+            Self::Failed | Self::Late | Self::TransferFailed => false,
+        }
+    }
+
+    /// The text of the notification. `name` is the agent's, `who` is the user's name or number.
+    pub(super) fn text(self, name: &str, who: &str) -> String {
+        match self {
+            Self::Requested => format!("{name} asks a person to take over from {who}"),
+            Self::Failed => format!("{name} failed to answer {who}: a person is needed"),
+            Self::Loop => {
+                format!("{who} seems to be an automated system: {name} has stopped answering")
+            }
+            Self::Off => format!("The agent for {who} no longer answers: a person is needed"),
+            Self::Late => format!("{name} did not answer {who} in time: a person is needed"),
+            Self::TransferFailed => {
+                format!("{name} transferred {who} and nobody answered: a person is needed")
+            }
+        }
+    }
+}
+
+/// Reports an escalation by a notification and an event. `call` is the call in which it happened.
+pub(super) fn report(
+    (inbox, notices): (&Inbox, &Notices),
+    pair: &Pair,
+    (agent, name): (Uuid, &str),
+    call: Option<CallUuid>,
+    reason: Reason,
+) {
+    let who = if pair.user.name.is_empty() { &pair.user.id } else { &pair.user.name };
+    let (account, main) = (pair.account.clone(), pair.main_account.clone());
+    let text = reason.text(name, who);
+    notices.note(Notice {
+        number: Some(pair.number.as_str().to_owned()),
+        user: Some(pair.user.id.clone()),
+        conversation: Some(pair.conversation),
+        call,
+        ..Notice::new(account, main, NotificationTopic::Escalation, text)
+    });
+    if let Some(number) = inbox.numbers().number_of(pair) {
+        let data = json!({
+            "conversation": pair.conversation, "agent": agent, "reason": reason.as_str(),
+            "user": pair.user.shown(), "call": call,
+        });
+        let kind = "conversation.escalated";
+        inbox.events().notify_in_order(&number, kind, data, pair.conversation);
+    }
+}
