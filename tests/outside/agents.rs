@@ -23,11 +23,12 @@ struct World {
 }
 
 impl World {
+    /// Starts a node with this configuration, in which `APP` is the URL of the application.
     async fn start(extra: &str) -> Self {
         let app = App::start().await;
         let sim = Sim::start(sim_options()).await.unwrap();
         let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
-        node_config.extra = extra.to_owned();
+        node_config.extra = extra.replace("APP", &app.url(""));
         let node = Node::start(&node_config).await;
         sim.set_node_url(node.public.clone());
         Self { node, sim, app }
@@ -444,11 +445,12 @@ async fn an_agent_is_tried_with_one_message() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_agent_is_retried_twice_and_escalates() {
-    let world = World::start("").await;
+    let webhook = format!(
+        "[[webhook]]\nname = \"crm\"\naccount = \"{AUTH_ID}\"\nurl = \"APP/hook\"\nsecret = \"test-secret-of-a-webhook\"\n"
+    );
+    let world = World::start(&webhook).await;
     let server = AgentServer::start(|_| AgentResponse::Status(500)).await;
     world.app.xml("/hook", "");
-    let hook = json!({"name": "crm", "url": world.app.url("/hook")});
-    assert_eq!(world.ask("POST", "webhooks/", hook).await.status, 201);
     world
         .with_agent(json!({
             "name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"], "greeting": "Hello.",
