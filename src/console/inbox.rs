@@ -47,6 +47,7 @@ pub(super) struct Conversation {
     pub(super) user: User,
     status: String,
     active_agent: Option<Uuid>,
+    webhook: Option<Uuid>,
     ai_enabled: bool,
     last_message: LastMessage,
     window_expires_at: Option<String>,
@@ -490,6 +491,8 @@ struct Chat {
     until: Option<When>,
     ai: bool,
     agent: String,
+    /// Whether a webhook receives the messages.
+    has_webhook: bool,
     /// Name of the number's agent, if it does not answer this conversation.
     other_agent: String,
     /// Whether the number is inactive, so that its agent is paused in all conversations.
@@ -637,6 +640,7 @@ async fn render_chat(
             until: until.map(When::read),
             ai: conversation.ai_enabled,
             agent,
+            has_webhook: conversation.webhook.is_some(),
             other_agent,
             sentiment: conversation.sentiment.unwrap_or_default(),
             summary: conversation.summary.unwrap_or_default(),
