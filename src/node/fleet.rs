@@ -485,7 +485,7 @@ fn subject_of(path: &str) -> Option<Subject> {
     let calls: &[&str] = match segments.next()? {
         // A request is a call that waits.
         "v1" => &["Call", "Request"],
-        "api" => &["calls"],
+        "api" | "console" => &["calls"],
         _ => return None,
     };
     let found = segments.find(|segment| calls.contains(segment))?;
@@ -782,6 +782,7 @@ mod tests {
             format!("/v1/Account/MA1/Call/{CALL}/"),
             format!("/v1/Account/MA1/Call/{CALL}/Speak/"),
             format!("/api/v1/calls/{CALL}/events"),
+            format!("/console/calls/{CALL}/hangup"),
         ] {
             assert_eq!(subject_of(&path), Some(Subject::Call(CALL.parse().unwrap())), "{path}");
         }

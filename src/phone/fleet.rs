@@ -81,6 +81,9 @@ enum PeerMessage {
     /// A message to a phone of the receiver, about a call of the sender. The answer is `true` if
     /// the phone is still registered.
     Told { id: u64, message: ToldMessage },
+    /// A phone of the sender calls with a draft of this person. The answer is its text, which the
+    /// receiver forgets, or null if it has no such draft.
+    Draft { id: String, account: AuthId, person: Uuid },
 }
 
 /// A message to a phone.
@@ -173,6 +176,19 @@ impl PhoneFleet {
         calls.flat_map(|(run, calls)| calls.into_iter().map(move |call| (call, run))).collect()
     }
 
+    /// Takes a draft from the node whose console its author has used. Returns its text.
+    pub(super) async fn take_draft(
+        &self,
+        id: &str,
+        account: &AuthId,
+        person: Uuid,
+    ) -> Option<String> {
+        let message = PeerMessage::Draft { id: id.to_owned(), account: account.clone(), person };
+        let asked = self.cluster.peers().sees().into_iter();
+        let asked = asked.map(|run| self.send::<Option<String>>(run, &message, COMMAND_TIME));
+        join_all(asked).await.into_iter().flatten().flatten().next()
+    }
+
     /// Announces to the other nodes that a registration has ended.
     pub(super) fn gone(self: &Arc<Self>, place: RegistrationId, left: bool) {
         let id = place.number();
@@ -256,6 +272,10 @@ impl Inner {
                 let ToldMessage { call, text, is_over, is_last } = message;
                 let relayed = ToPhone::Relayed { node: from, call, text, is_over, is_last };
                 serde_json::to_value(self.phones.deliver(RegistrationId::of(id), relayed))
+            }
+            PeerMessage::Draft { id, account, person } => {
+                let text = self.drafts.take(&id, (&account, person), self.clock.now());
+                serde_json::to_value(text.as_deref())
             }
         };
         answer.ok()

@@ -701,8 +701,16 @@ async fn draft(
     let theirs =
         person.filter(|person| person.scope().holds(&endpoint.account, &endpoint.main_account));
     let user = theirs.ok_or(NONE)?.user;
-    let found =
-        inner.drafts.claim(id, (&user.account, user.id), &endpoint.account, inner.clock.now());
+    let claim =
+        || inner.drafts.claim(id, (&user.account, user.id), &endpoint.account, inner.clock.now());
+    let mut found = claim();
+    if found.is_none()
+        && let Some(fleet) = &inner.fleet
+        && let Some(text) = fleet.take_draft(id, &user.account, user.id).await
+    {
+        inner.drafts.keep(id, user.account.clone(), user.id, &text, inner.clock.now());
+        found = claim();
+    }
     let (answer, answer_method) = found.ok_or(NONE)?;
     let hangup = (answer.clone(), answer_method);
     Ok(CallUrls { answer, answer_method, fallback: None, hangup })

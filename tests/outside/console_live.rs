@@ -13,7 +13,7 @@ use crate::outbound::{World, user, world};
 use crate::support::app::App;
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::meta::{Graph, connect, silent_offer};
-use crate::support::node::{API_KEY, Node, NodeConfig, sim_options};
+use crate::support::node::{API_KEY, Node, NodeConfig, sim_options, skipped_in_a_fleet};
 use crate::support::{figures, http};
 
 /// Starts a node with `count` users' phones ringing.
@@ -287,6 +287,9 @@ async fn bad_gateway(port: u16) -> tokio::task::JoinHandle<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_shows_that_the_node_is_gone_and_catches_up_when_it_is_back() {
+    if skipped_in_a_fleet("it takes the node's port") {
+        return;
+    }
     if !has_chromium() {
         return;
     }
@@ -463,6 +466,9 @@ async fn mouse(browser: &mut Browser, kind: &str, x: f64, y: f64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn event_streams_are_numbered_by_account_and_bounded_by_user() {
+    if skipped_in_a_fleet("each node numbers its streams") {
+        return;
+    }
     let world = with_people().await;
     let public = world.node.public.as_str();
     let [asha, eve] = [Session::of(&world, "asha").await, Session::of(&world, "eve").await];

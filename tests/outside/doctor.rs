@@ -13,7 +13,7 @@ use crate::support::database::{is_postgres, skipped_on_postgres, url_of};
 use crate::support::http;
 use crate::support::node::{
     ACCESS_TOKEN, API_KEY, APP_SECRET, AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID,
-    VERIFY_TOKEN, basic, free_port, sim_options,
+    VERIFY_TOKEN, basic, free_port, sim_options, skipped_in_a_fleet,
 };
 
 const WABA: &str = "1029384756";
@@ -284,6 +284,9 @@ async fn an_optional_secret_without_its_file_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_secret_key_and_receivers_of_alerts_that_are_away_are_reported() {
+    if skipped_in_a_fleet("it is about one process") {
+        return;
+    }
     let world = World::start().await;
     let url = format!("{}/v1/Account/{AUTH_ID}/Subaccount/", world.node.public);
     let basic = basic();
@@ -316,6 +319,9 @@ async fn another_secret_key_and_receivers_of_alerts_that_are_away_are_reported()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_draining_node_is_reported() {
+    if skipped_in_a_fleet("it is about one process") {
+        return;
+    }
     let world = World::start().await;
     let node = &world.node;
     assert_eq!(world.complaints().await, []);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sim::{CallEventKind, CallScript, HangupRule, HangupSource};
 
 use super::{World, rules, short_timeouts, with_media, without_media};
+use crate::support::node::skipped_in_a_fleet;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h04_r06_temporary_faults_of_accept_are_retried() {
@@ -178,6 +179,9 @@ async fn h04_r06_each_attempt_ends_within_five_seconds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h04_r06_retries_stay_within_the_budget_and_no_phone_keeps_ringing() {
+    if skipped_in_a_fleet("each node has its own budget") {
+        return;
+    }
     let down = "do = \"answer\"\non = \"accept\"\nstatus = 503\nbody = \"html\"";
     let once = "do = \"answer\"\non = \"terminate\"\nstatus = 500\ntimes = 1";
     let user_rules: Vec<(u32, &str)> = (1..=60).flat_map(|nr| [(nr, down), (nr, once)]).collect();

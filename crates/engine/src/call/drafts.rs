@@ -53,6 +53,16 @@ struct Waiting {
     claimed: Option<AuthId>,
 }
 
+impl Waiting {
+    /// Whether it is this draft of this person and no call has claimed it.
+    fn is_free(&self, id: &str, account: &AuthId, person: Uuid) -> bool {
+        *self.id == *id
+            && self.claimed.is_none()
+            && self.account == *account
+            && self.person == person
+    }
+}
+
 struct Running {
     path: String,
     text: Arc<str>,
@@ -82,14 +92,22 @@ impl Drafts {
     ) -> Option<(DocUrl, Method)> {
         let mut table = self.table();
         table.forget(now);
-        let is_it = |one: &&mut Waiting| {
-            *one.id == *id
-                && one.claimed.is_none()
-                && one.account == *account
-                && one.person == person
-        };
-        table.waiting.iter_mut().find(is_it)?.claimed = Some(of.clone());
+        let draft = table.waiting.iter_mut().find(|one| one.is_free(id, account, person))?;
+        draft.claimed = Some(of.clone());
         Some((DocUrl(url_of(&format!("{BELOW}{id}")).into()), Method::Post))
+    }
+
+    /// Removes a draft that its author's phone runs at another node of the fleet. Returns its text.
+    pub fn take(
+        &self,
+        id: &str,
+        (account, person): (&AuthId, Uuid),
+        now: Instant,
+    ) -> Option<Arc<str>> {
+        let mut table = self.table();
+        table.forget(now);
+        let at = table.waiting.iter().position(|one| one.is_free(id, account, person))?;
+        Some(table.waiting.remove(at)?.text)
     }
 
     /// Returns the draft of a call. `None` if the path is not that of a draft.
@@ -219,6 +237,20 @@ mod tests {
 
     fn asked(author: &WithDrafts, request: DocumentRequest) -> Result<String, FetchFailure> {
         author.document(request).now_or_never().expect("a draft is there or not")
+    }
+
+    #[test]
+    fn a_draft_is_taken_once_by_its_author_for_a_call_of_another_node() {
+        let (account, now) = (AuthId::from("MAAAAAAAAAAAAAAAAAAA"), Clock::real().now());
+        let (asha, ravi) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let drafts = Drafts::default();
+        drafts.keep("x7", account.clone(), asha, TEXT, now);
+        assert_eq!(drafts.take("x7", (&account, ravi), now), None);
+        assert_eq!(drafts.take("x7", (&account, asha), now).as_deref(), Some(TEXT));
+        assert_eq!(drafts.take("x7", (&account, asha), now), None);
+        drafts.keep("x8", account.clone(), asha, TEXT, now);
+        assert!(drafts.claim("x8", (&account, asha), &account, now).is_some());
+        assert_eq!(drafts.take("x8", (&account, asha), now), None, "a call of this node has it");
     }
 
     #[test]
