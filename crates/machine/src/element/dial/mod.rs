@@ -96,7 +96,8 @@ impl Instruction for Dial {
 
     /// Each target is a leg, with callbacks of its own.
     fn cost(&self) -> u64 {
-        1 + 2 * self.targets.len() as u64
+        let targets = u64::try_from(self.targets.len()).unwrap_or(u64::MAX);
+        targets.saturating_mul(2).saturating_add(1)
     }
 }
 
