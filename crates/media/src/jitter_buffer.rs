@@ -152,7 +152,9 @@ impl JitterBuffer {
             self.packets.iter().rposition(|(other, _)| !is_later(other)).map_or(0, |at| at + 1);
         self.packets.insert(at, (packet, ticks));
         while self.packets.len() > CAPACITY {
-            self.packets.pop_front();
+            // Not counted as lost. Otherwise no packet would be released while the loss is made up
+            // for, the full buffer would overflow again, and so on without end.
+            let _ = self.dequeue();
         }
     }
 
@@ -404,6 +406,12 @@ mod tests {
         let all: Vec<u64> = (1..=30).collect();
         let (first, _) = step(&mut buffer, &all).expect("one");
         assert_eq!(usize::from(first), 30 - CAPACITY + 1);
+        let burst: Vec<u64> = (31..=34).collect();
+        assert_eq!(
+            step(&mut buffer, &burst),
+            Some((first + 4, 0)),
+            "the dropped ones are not lost"
+        );
     }
 
     #[test]
