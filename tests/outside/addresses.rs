@@ -9,7 +9,7 @@ use media::stun::check_id;
 use sim::{CallEventKind, CallScript, Sim, SimOptions};
 
 use crate::support::app::App;
-use crate::support::node::{Node, NodeConfig, free_udp_port, sim_options, skipped_in_a_fleet};
+use crate::support::node::{Node, NodeConfig, free_udp_port, sim_options};
 
 /// A STUN server that says where requests come from.
 struct StunServer {
@@ -199,9 +199,6 @@ async fn until_bound(at: SocketAddr) {
 #[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::print_stderr, reason = "the reason for skipping")]
 async fn a_dual_stack_node_serves_callers_with_ipv6_only_and_with_ipv4_only() {
-    if skipped_in_a_fleet("it names one media address") {
-        return;
-    }
     if UdpSocket::bind("[::1]:0").is_err() {
         eprintln!("skipped: this machine has no IPv6");
         return;
@@ -210,6 +207,7 @@ async fn a_dual_stack_node_serves_callers_with_ipv6_only_and_with_ipv4_only() {
         let media = caller.parse().expect("an address");
         let options = SimOptions { media, ..sim_options() };
         let (sim, _app, mut node_config) = meta_and_app(options).await;
+        node_config.is_single = true;
         node_config.envs = vec![
             ("OFFHOOK_LISTEN__MEDIA", format!("[::]:{}", free_udp_port())),
             ("OFFHOOK_PUBLIC__MEDIA_IPS", "127.0.0.1, ::1".to_owned()),

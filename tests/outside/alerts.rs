@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer};
-use crate::support::node::{API_KEY, Node, NodeConfig, skipped_in_a_fleet};
+use crate::support::node::{API_KEY, Node, NodeConfig};
 
 const SECRET: &str = "secret-of-the-alerts-webhook";
 
@@ -57,9 +57,6 @@ async fn receive(mut stream: TcpStream, to: mpsc::Sender<String>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_are_sent_once_by_signed_webhook_and_mail() {
-    if skipped_in_a_fleet("each node has its own alerts") {
-        return;
-    }
     let (app, graph) = (App::start().await, Graph::start().await);
     let first = Arc::new(Mutex::new(true));
     app.route("/alerts", move |_| match std::mem::take(&mut *first.lock().expect("the flag")) {
@@ -70,6 +67,7 @@ async fn alerts_are_sent_once_by_signed_webhook_and_mail() {
     app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
     let (port, mut mails) = mail_server().await;
     let mut config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    config.is_single = true;
     config.extra = format!(
         "[alerts]\nurl = \"{}\"\nsecret = \"{SECRET}\"\ninterval_seconds = 1\noff = [\"media_late\"]\n\
          [alerts.mail]\nserver = \"smtp://127.0.0.1:{port}\"\nfrom = \"Offhook <offhook@example.com>\"\n\

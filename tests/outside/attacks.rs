@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::console::{OTHER, PASSWORD, Session, people};
 use crate::support::app::App;
 use crate::support::meta::Graph;
-use crate::support::node::{APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, NodeConfig, skipped_in_a_fleet};
+use crate::support::node::{APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, NodeConfig};
 use crate::support::phone::Phone;
 use crate::support::{figures, has_peer, http, sign};
 
@@ -69,6 +69,7 @@ async fn node(extra: &str) -> (Node, Graph, App) {
     let app = App::start().await;
     let graph = Graph::start().await;
     let mut config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    config.is_single = true;
     config.extra = extra.to_owned();
     (Node::start(&config).await, graph, app)
 }
@@ -194,9 +195,6 @@ async fn during_connections(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_unfinished_webhooks_of_one_address_keep_none_of_meta_out() {
-    if skipped_in_a_fleet("each node has its own limits") {
-        return;
-    }
     // An unfinished head is closed after 10 s, an unfinished body already after 5 s, which a slow
     // machine may need to open as many connections as it takes.
     let begun = b"POST /webhooks/meta HTTP/1.1\r\nhost: x\r\n";
@@ -205,9 +203,6 @@ async fn r10_unfinished_webhooks_of_one_address_keep_none_of_meta_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_unfinished_handshakes_of_one_address_keep_no_webhook_out() {
-    if skipped_in_a_fleet("each node has its own limits") {
-        return;
-    }
     if !has_descriptors() {
         return;
     }
@@ -237,9 +232,6 @@ async fn r10_unfinished_handshakes_of_one_address_keep_no_webhook_out() {
 /// bodies.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_large_bodies_leave_room_for_those_of_meta() {
-    if skipped_in_a_fleet("each node has its own limits") {
-        return;
-    }
     let _attack = ATTACK.lock().await;
     let (node, _graph, _app) = node("").await;
     let mut attack = tokio::task::JoinSet::new();
@@ -274,9 +266,6 @@ async fn r10_large_bodies_leave_room_for_those_of_meta() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_unregistered_sockets_of_one_address_keep_no_phone_out() {
-    if skipped_in_a_fleet("each node has its own limits") {
-        return;
-    }
     let upgrade =
         b"GET /phone HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -295,9 +284,6 @@ async fn r10_unregistered_sockets_of_one_address_keep_no_phone_out() {
 /// Connections that always have the next request ready, with as many fields as are allowed.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_requests_of_one_address_do_not_delay_those_of_meta() {
-    if skipped_in_a_fleet("each node has its own limits") {
-        return;
-    }
     let _attack = ATTACK.lock().await;
     let (node, _graph, _app) = node("").await;
     // `GET /missing` of `a` with 90 empty cookies (RFC 7541).
@@ -340,9 +326,6 @@ async fn r10_requests_of_one_address_do_not_delay_those_of_meta() {
 /// response.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_bytes_of_one_address_do_not_delay_the_webhooks_of_meta() {
-    if skipped_in_a_fleet("each node has its own limits") {
-        return;
-    }
     let _attack = ATTACK.lock().await;
     let (node, _graph, _app) = node("").await;
     let http2 = |first: &[u8]| [PREFACE, &frame(4, 0, 0, &[]), first].concat();
@@ -405,9 +388,6 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// resets is disconnected.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_a_client_that_causes_resets_is_disconnected() {
-    if skipped_in_a_fleet("each node has its own limits") {
-        return;
-    }
     let (node, _graph, _app) = node("").await;
     // `POST /webhooks/meta` of `a` with a content length of 5, and 7 bytes of content (RFC 7541).
     let head = b"\x83\x86\x04\x0e/webhooks/meta\x01\x01a\x0f\x0d\x015";
@@ -434,9 +414,6 @@ async fn r10_a_client_that_causes_resets_is_disconnected() {
 /// What a client sends before the response would be taken for its first frame or for another request.
 #[tokio::test(flavor = "multi_thread")]
 async fn r14_an_upgrade_with_bytes_after_it_is_refused() {
-    if skipped_in_a_fleet("each node has its own limits") {
-        return;
-    }
     let (node, _graph, _app) = node("").await;
     let empty_frame = "\u{1}\0";
     for (fields, after, status) in
@@ -489,9 +466,6 @@ async fn register_phones(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_registered_phones_of_one_account_keep_none_of_another_out() {
-    if skipped_in_a_fleet("each node has its own limits") {
-        return;
-    }
     // Half of the 5,000 sockets is shared out among the main accounts, 100 to each.
     const ACCOUNTS: usize = 25;
     if !has_descriptors() {
@@ -533,9 +507,6 @@ async fn r10_registered_phones_of_one_account_keep_none_of_another_out() {
 /// All clients have the same address here, as behind a proxy that is not in `listen.trusted_proxies`.
 #[tokio::test(flavor = "multi_thread")]
 async fn r15_wrong_passwords_of_others_refuse_no_right_one() {
-    if skipped_in_a_fleet("each node has its own limits") {
-        return;
-    }
     let user = |name: &str| {
         format!(
             "[[user]]\nname = \"{name}\"\npassword = \"correct horse\"\naccount = \"{AUTH_ID}\"\n\
@@ -602,11 +573,9 @@ async fn r15_wrong_passwords_of_others_refuse_no_right_one() {
 /// One address tries passwords with many names.
 #[tokio::test(flavor = "multi_thread")]
 async fn r15_one_network_can_not_try_many_names_and_refuses_no_right_password() {
-    if skipped_in_a_fleet("each node has its own limits") {
-        return;
-    }
     let (app, graph) = (App::start().await, Graph::start().await);
     let mut config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    config.is_single = true;
     config.listen = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
     config.extra = people();
     let node = Node::start(&config).await;
@@ -665,12 +634,10 @@ async fn r15_one_network_can_not_try_many_names_and_refuses_no_right_password() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_proxies_connect_if_configured() {
-    if skipped_in_a_fleet("each node has its own limits") {
-        return;
-    }
     let app = App::start().await;
     let graph = Graph::start().await;
     let mut config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    config.is_single = true;
     config.listen = "trusted_proxies = [\"127.0.0.1\"]\nproxies_only = true".to_owned();
     let node = Node::start(&config).await;
     assert_eq!(node.post_webhook("{}").await.status, 200, "from 127.0.0.1");

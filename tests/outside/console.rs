@@ -12,7 +12,7 @@ use crate::outbound::{World, world};
 use crate::support::app::ReceivedRequest;
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::http::{self, Answer};
-use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN, skipped_in_a_fleet};
+use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN};
 
 pub const OTHER: &str = "MATESTOFFHOOK0000002";
 pub const PASSWORD: &str = "correct horse battery";
@@ -295,9 +295,6 @@ fn is_secured(answer: &Answer, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_sees_the_node_and_failures_and_drains_it_unless_it_is_shared() {
-    if skipped_in_a_fleet("each node counts its own failures") {
-        return;
-    }
     let shared = with_people().await;
     let page = Session::of(&shared, "asha").await.get("/console/operations/").await.text();
     assert!(!page.contains("id=\"nodes\"") && !page.contains("chart-graph"), "R16");
@@ -307,6 +304,7 @@ async fn an_owner_sees_the_node_and_failures_and_drains_it_unless_it_is_shared()
         )
     };
     let mut world = world(|expected, _| {
+        expected.is_single = true;
         expected.extra.push_str(&(user("asha", "owner") + &user("ravi", "admin")));
         expected.accept_wait_ms = 0;
     })

@@ -13,14 +13,15 @@ use crate::outbound::{World, user, world};
 use crate::support::app::App;
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::meta::{Graph, connect, silent_offer};
-use crate::support::node::{API_KEY, Node, NodeConfig, sim_options, skipped_in_a_fleet};
+use crate::support::node::{API_KEY, Node, NodeConfig, sim_options};
 use crate::support::{figures, http};
 
 /// Starts a node with `count` users' phones ringing.
-async fn with_calls_up(count: usize) -> (World, Vec<String>) {
+async fn with_calls_up(count: usize, change: impl FnOnce(&mut NodeConfig)) -> (World, Vec<String>) {
     let world = world(|node, sim| {
         node.extra.push_str(&people());
         node.cps = 1_000;
+        change(node);
         sim.times.unanswered = Duration::from_secs(600);
         sim.callee = CallScript {
             phone: PhoneKind::SignallingOnly,
@@ -91,7 +92,7 @@ async fn a_live_list_replaces_changed_rows_without_requesting_the_page() {
     if !has_chromium() {
         return;
     }
-    let (world, calls) = with_calls_up(60).await;
+    let (world, calls) = with_calls_up(60, |_| ()).await;
     let mut browser = signed_in(&world, "asha").await;
     // All phones ring, and no event is in flight that a loading page could miss.
     browser.visit("/console/calls/?up_state=ringing").await;
@@ -144,7 +145,7 @@ async fn a_live_list_keeps_the_filter_of_its_url_as_calls_come_and_go() {
     if !has_chromium() {
         return;
     }
-    let (world, calls) = with_calls_up(12).await;
+    let (world, calls) = with_calls_up(12, |_| ()).await;
     let mut browser = signed_in(&world, "asha").await;
     browser.visit("/console/calls/").await;
     browser.until(&format!("{ROWS} === 12")).await;
@@ -187,7 +188,7 @@ async fn a_hidden_page_or_one_with_an_open_dialog_catches_up() {
     if !has_chromium() {
         return;
     }
-    let (world, calls) = with_calls_up(3).await;
+    let (world, calls) = with_calls_up(3, |_| ()).await;
     let mut browser = signed_in(&world, "asha").await;
     browser.visit("/console/calls/").await;
     browser.until(&format!("{ROWS} === 3")).await;
@@ -287,13 +288,10 @@ async fn bad_gateway(port: u16) -> tokio::task::JoinHandle<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_shows_that_the_node_is_gone_and_catches_up_when_it_is_back() {
-    if skipped_in_a_fleet("it takes the node's port") {
-        return;
-    }
     if !has_chromium() {
         return;
     }
-    let (mut world, _calls) = with_calls_up(2).await;
+    let (mut world, _calls) = with_calls_up(2, |node| node.is_single = true).await;
     let mut browser = signed_in(&world, "asha").await;
     browser.visit("/console/calls/").await;
     browser.until(&format!("{ROWS} === 2")).await;
@@ -466,10 +464,11 @@ async fn mouse(browser: &mut Browser, kind: &str, x: f64, y: f64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn event_streams_are_numbered_by_account_and_bounded_by_user() {
-    if skipped_in_a_fleet("each node numbers its streams") {
-        return;
-    }
-    let world = with_people().await;
+    let world = world(|node, _| {
+        node.is_single = true;
+        node.extra.push_str(&people());
+    })
+    .await;
     let public = world.node.public.as_str();
     let [asha, eve] = [Session::of(&world, "asha").await, Session::of(&world, "eve").await];
     let id = |text: &str| text.split("id: ").nth(1).unwrap().lines().next().unwrap().to_owned();

@@ -13,7 +13,7 @@ use crate::support::database::{is_postgres, skipped_on_postgres, url_of};
 use crate::support::http;
 use crate::support::node::{
     ACCESS_TOKEN, API_KEY, APP_SECRET, AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID,
-    VERIFY_TOKEN, basic, free_port, sim_options, skipped_in_a_fleet,
+    VERIFY_TOKEN, basic, free_port, sim_options,
 };
 
 const WABA: &str = "1029384756";
@@ -26,11 +26,16 @@ struct World {
 
 impl World {
     async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut NodeConfig)) -> Self {
         let app = App::start().await;
         app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
         let sim = Sim::start(sim_options()).await.expect("sim");
         let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
         node_config.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
+        change(&mut node_config);
         let node = Node::start(&node_config).await;
         sim.set_node_url(&node.public);
         Self { sim, node, app }
@@ -284,10 +289,7 @@ async fn an_optional_secret_without_its_file_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_secret_key_and_receivers_of_alerts_that_are_away_are_reported() {
-    if skipped_in_a_fleet("it is about one process") {
-        return;
-    }
-    let world = World::start().await;
+    let world = World::start_with(|config| config.is_single = true).await;
     let url = format!("{}/v1/Account/{AUTH_ID}/Subaccount/", world.node.public);
     let basic = basic();
     let headers = [("authorization", &*basic), ("content-type", "application/json")];
@@ -319,10 +321,7 @@ async fn another_secret_key_and_receivers_of_alerts_that_are_away_are_reported()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_draining_node_is_reported() {
-    if skipped_in_a_fleet("it is about one process") {
-        return;
-    }
-    let world = World::start().await;
+    let world = World::start_with(|config| config.is_single = true).await;
     let node = &world.node;
     assert_eq!(world.complaints().await, []);
     let key = [("x-api-key", API_KEY)];

@@ -5,9 +5,7 @@ use crate::support::http;
 use crate::support::meta::{
     Graph, connect, connect_body, silent_offer, terminate, terminate_body, wacid,
 };
-use crate::support::node::{
-    APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, NodeConfig, VERIFY_TOKEN, skipped_in_a_fleet,
-};
+use crate::support::node::{APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, NodeConfig, VERIFY_TOKEN};
 use crate::support::{figures, sign};
 
 struct World {
@@ -46,10 +44,7 @@ async fn verification_echoes_the_challenge_for_the_right_token_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r13_only_a_valid_signature_over_the_raw_bytes_is_accepted() {
-    if skipped_in_a_fleet("a balancer resets connections whose request a node does not read") {
-        return;
-    }
-    let world = world(|_| ()).await;
+    let world = world(|w| w.is_single = true).await;
     let door = format!("{}/webhooks/meta", world.node.public);
     let body = connect_body(&wacid(), &silent_offer()).to_string();
     let right = sign(APP_SECRET, body.as_bytes());
@@ -144,10 +139,7 @@ async fn r06_accept_is_not_retried_after_the_user_hung_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminate_before_its_connect_starts_no_call() {
-    if skipped_in_a_fleet("its signals and counts are those of one process") {
-        return;
-    }
-    let world = world(|_| ()).await;
+    let world = world(|w| w.is_single = true).await;
     let id = wacid();
     assert_eq!(world.node.post_webhook(&terminate_body(&id).to_string()).await.status, 200);
     assert_eq!(
@@ -236,10 +228,7 @@ async fn records_need_the_accounts_credentials() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_a_draining_node_rejects_new_calls_and_keeps_live_ones() {
-    if skipped_in_a_fleet("its signals and counts are those of one process") {
-        return;
-    }
-    let mut world = world(|_| ()).await;
+    let mut world = world(|w| w.is_single = true).await;
     let live = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&live, "pre_accept").await;
     let signalled = model::Clock::real().now();
@@ -270,10 +259,7 @@ async fn r09_a_draining_node_rejects_new_calls_and_keeps_live_ones() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_calls_left_after_the_drain_time_end_as_drained() {
-    if skipped_in_a_fleet("its signals and counts are those of one process") {
-        return;
-    }
-    let mut world = world(|w| w.drain_seconds = 1).await;
+    let mut world = world(|w| (w.is_single, w.drain_seconds) = (true, 1)).await;
     let live = connect(&world.node, &silent_offer()).await;
     world.app.wait("/answer").await;
     let signalled = model::Clock::real().now();
@@ -320,10 +306,7 @@ async fn r09_no_call_ends_before_the_drain_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_a_second_signal_ends_everything_within_two_seconds() {
-    if skipped_in_a_fleet("its signals and counts are those of one process") {
-        return;
-    }
-    let mut world = world(|w| w.drain_seconds = 60).await;
+    let mut world = world(|w| (w.is_single, w.drain_seconds) = (true, 60)).await;
     let live = connect(&world.node, &silent_offer()).await;
     world.app.wait("/answer").await;
     world.node.signal("TERM");
@@ -339,10 +322,7 @@ async fn r09_a_second_signal_ends_everything_within_two_seconds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_a_second_signal_waits_for_no_application() {
-    if skipped_in_a_fleet("its signals and counts are those of one process") {
-        return;
-    }
-    let mut world = world(|w| w.cps = 1_000).await;
+    let mut world = world(|w| (w.is_single, w.cps) = (true, 1_000)).await;
     world.app.slow("/hangup", std::time::Duration::from_secs(30));
     let offer = silent_offer();
     let live = futures_util::future::join_all((0..50).map(|_| connect(&world.node, &offer))).await;

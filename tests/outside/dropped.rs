@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::chat::{Chat, OTHER_SECRET, SECRET, USER};
-use crate::support::node::{NUMBER, skipped_in_a_fleet};
+use crate::support::chat::{Chat, OTHER_SECRET, SECRET, USER, crm_and_desk};
+use crate::support::node::NUMBER;
 
 /// Removes the webhook from the file, or restores it. Returns the removed text.
 fn edit(chat: &Chat, secret: &str, text: Option<String>) -> String {
@@ -24,10 +24,7 @@ fn edit(chat: &Chat, secret: &str, text: Option<String>) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_keeps_a_configured_webhook_that_is_in_use() {
-    if skipped_in_a_fleet("each node has its own file") {
-        return;
-    }
-    let mut chat = Chat::with_two().await;
+    let mut chat = Chat::start_with(crm_and_desk, |config| config.is_single = true).await;
     let [crm, desk] = [chat.webhook("crm").await, chat.webhook("desk").await];
     assert_eq!(chat.subscribe(Some(&desk), false).await.0, 200);
     chat.send_text(USER, "one").await;

@@ -19,7 +19,7 @@ use crate::outbound::{World, world};
 use crate::support::browser::{Browser, axe, has_chromium};
 use crate::support::has_peer;
 use crate::support::http::{self, Answer};
-use crate::support::node::{API_KEY, AUTH_ID, skipped_in_a_fleet};
+use crate::support::node::{API_KEY, AUTH_ID};
 
 const PAGE: &str = "/console/speech/";
 const SUB: &str = "SATESTOFFHOOK0000001";
@@ -43,6 +43,7 @@ async fn operated(envs: Vec<(&'static str, String)>) -> World {
             user("ravi", AUTH_ID, "admin"),
             user("mina", SUB, "owner"),
         ));
+        node.is_single = true;
         node.accept_wait_ms = 0;
         node.envs = envs;
     })
@@ -92,9 +93,6 @@ async fn play(browser: &mut Browser, engine: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_is_uploaded_heard_used_by_calls_and_removed() {
-    if skipped_in_a_fleet("each node has its own models") {
-        return;
-    }
     let Some((known, wheel)) = hibari() else { return };
     if !has_chromium() {
         return;
@@ -166,9 +164,6 @@ async fn a_model_is_uploaded_heard_used_by_calls_and_removed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_of_the_command_line_is_used_after_a_reload() {
-    if skipped_in_a_fleet("each node has its own models") {
-        return;
-    }
     let Some((_, wheel)) = hibari() else { return };
     let world = operated(Vec::new()).await;
     let asha = Session::of(&world, "asha").await;
@@ -221,9 +216,6 @@ async fn package_index(known: &'static KnownModel, file: Vec<u8>, go_on: Arc<Not
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_model_is_downloaded_by_a_button_with_progress() {
-    if skipped_in_a_fleet("each node has its own models") {
-        return;
-    }
     let Some((known, wheel)) = hibari() else { return };
     if !has_chromium() {
         return;
@@ -269,9 +261,6 @@ async fn a_known_model_is_downloaded_by_a_button_with_progress() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r14_damaged_and_foreign_files_are_refused_in_words() {
-    if skipped_in_a_fleet("each node has its own models") {
-        return;
-    }
     let world = operated(Vec::new()).await;
     let asha = Session::of(&world, "asha").await;
     let upload = async |name: &str, file: Vec<u8>| {

@@ -8,7 +8,7 @@ use crate::support::agent::{AgentServer, reply};
 use crate::support::app::App;
 use crate::support::chat::{Chat, USER, crm};
 use crate::support::http;
-use crate::support::node::{NUMBER, PHONE_NUMBER_ID, skipped_in_a_fleet};
+use crate::support::node::{NUMBER, PHONE_NUMBER_ID};
 
 fn number() -> String {
     format!("phone-numbers/{NUMBER}/")
@@ -42,10 +42,7 @@ impl Chat {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_report_changes_of_a_number_by_people_and_meta() {
-    if skipped_in_a_fleet("the nodes learn of a change one after the other") {
-        return;
-    }
-    let chat = Chat::start().await;
+    let chat = Chat::start_with(crm, |config| config.is_single = true).await;
     // The first sync from Meta is not reported as a change. Wait until it is complete.
     let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
     while chat.get(&number()).await["syncedAt"].is_null() {
@@ -101,10 +98,7 @@ async fn webhooks_report_changes_of_a_number_by_people_and_meta() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s2_14_a_number_added_at_meta_is_connected() {
-    if skipped_in_a_fleet("the nodes learn of a change one after the other") {
-        return;
-    }
-    let chat = Chat::start().await;
+    let chat = Chat::start_with(crm, |config| config.is_single = true).await;
     let new = "918035737460";
     let order = format!("{}/_sim/numbers", chat.sim.url());
     let added = json!({"number": new, "phone_number_id": "106540352242460", "waba": "1029384756", "name": "New shop"});

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::numbers::{NEW, NEW_ID, OTHER_KEY, SUB, WABA, World, credentials};
 use crate::support::http;
-use crate::support::node::{ACCESS_TOKEN, API_KEY, NUMBER, skipped_in_a_fleet};
+use crate::support::node::{ACCESS_TOKEN, API_KEY, NUMBER};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s2_14_s2_15_an_interrupted_sync_stores_complete_numbers_and_reports_the_rest() {
@@ -99,10 +99,7 @@ async fn s0_20_one_of_two_concurrent_mappings_of_a_waba_conflicts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r22_a_token_sealed_with_another_key_is_unreadable_until_that_key_returns() {
-    if skipped_in_a_fleet("its nodes have a key in the configuration, not a file") {
-        return;
-    }
-    let mut world = World::start().await;
+    let mut world = World::start_with(|config| config.is_single = true).await;
     let order =
         json!({"number": NEW, "phone_number_id": NEW_ID, "waba": "2029384756", "name": "Loja"});
     world.orders("numbers", order).await;

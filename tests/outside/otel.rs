@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::support::app::App;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{Node, NodeConfig, skipped_in_a_fleet};
+use crate::support::node::{Node, NodeConfig};
 
 /// The received bodies of `POST /v1/traces`.
 #[derive(Clone)]
@@ -149,15 +149,13 @@ async fn a_call_is_a_trace_at_the_collector() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_a_call_that_is_still_closing_at_a_second_signal_is_exported() {
-    if skipped_in_a_fleet("a second signal is for the process that has the call") {
-        return;
-    }
     let app = App::start().await;
     app.xml("/answer", "<Response><Wait length=\"60\"/></Response>").xml("/hangup", "");
     let (graph, collector) = (Graph::start().await, Collector::start().await);
     let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
     node_config.hangup_url = app.url("/hangup");
     node_config.accept_wait_ms = 0;
+    node_config.is_single = true;
     node_config.drain_seconds = 60;
     node_config.envs = vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.clone()),

@@ -8,9 +8,7 @@ use sim::{
 
 use crate::support::app::App;
 use crate::support::http::{self, Answer};
-use crate::support::node::{
-    AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, nodes, sim_options, skipped_in_a_fleet,
-};
+use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, nodes, sim_options};
 
 pub const USER: &str = "919412341234";
 
@@ -463,10 +461,8 @@ async fn r03_a_kill_ends_calls_that_ring_and_calls_that_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_a_drain_ends_queued_calls() {
-    if skipped_in_a_fleet("no node is left that could send the callbacks of another one") {
-        return;
-    }
     let mut world = world(|node, sim| {
+        node.is_single = true;
         node.cps = 1;
         node.drain_seconds = 1;
         sim.callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);

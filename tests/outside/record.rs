@@ -566,9 +566,10 @@ async fn r11_below_the_reserve_of_the_disk_nothing_is_recorded_and_calls_go_on()
     let is_full = |finding: &Value| finding["what"].to_string().contains("nothing is recorded");
     assert!(findings.iter().any(is_full), "{findings:#?}");
     phone.control().hangup().await;
-    let hangup = world.app.wait("/hangup").await;
-    world.node.record(hangup.param("CallUUID")).await;
-    let (remarks, record) = remarks_of(&world, hangup.param("CallUUID")).await;
+    // Not from `/hangup`, which `doctor` requested, too.
+    let call = callback.param("CallUUID");
+    world.node.record(call).await;
+    let (remarks, record) = remarks_of(&world, call).await;
     assert!(remarks.contains("the disk is full"), "{record:#}");
     let listed = world.rest("GET", "Recording/", &[], String::new()).await.json();
     assert_eq!(listed["objects"], json!([]));

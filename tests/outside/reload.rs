@@ -8,7 +8,6 @@ use crate::support::http::{self, Answer};
 use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, wacid};
 use crate::support::node::{
     API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, VERIFY_TOKEN,
-    skipped_in_a_fleet,
 };
 
 struct World {
@@ -28,6 +27,7 @@ impl World {
         let graph = Graph::start().await;
         let mut node_config = NodeConfig::new(&graph.url, &app.url("/answer"));
         node_config.hangup_url = app.url("/hangup");
+        node_config.is_single = true;
         node_config.accept_wait_ms = 0;
         Self { node: Node::start(&node_config).await, graph, app }
     }
@@ -85,9 +85,6 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_reload_drops_nothing() {
-    if skipped_in_a_fleet("each node has its own file") {
-        return;
-    }
     let world = World::start().await;
     let slots = [("number", NUMBER)];
     let mut live = Vec::new();
@@ -157,9 +154,6 @@ fn optional_keys(app: &App) -> Vec<(&'static str, &'static str, Value, Value)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_removed_from_the_file_get_the_value_of_the_api_or_the_default() {
-    if skipped_in_a_fleet("each node has its own file") {
-        return;
-    }
     let mut world = World::start().await;
     let url = format!("{}/api/v1/phone-numbers/{NUMBER}/", world.node.public);
     let number = async || http::send("GET", &url, &[("x-api-key", API_KEY)], "").await.json();
@@ -207,9 +201,6 @@ async fn keys_removed_from_the_file_get_the_value_of_the_api_or_the_default() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_an_invalid_file_changes_nothing_and_is_reported() {
-    if skipped_in_a_fleet("each node has its own file") {
-        return;
-    }
     let world = World::start().await;
     let live = world.live_call().await;
     world.edit(&[
@@ -271,9 +262,6 @@ async fn a_reload_warns_of_optional_secrets_without_their_files() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_rotate_without_a_gap() {
-    if skipped_in_a_fleet("each node has its own file") {
-        return;
-    }
     let world = World::start().await;
     let node = &world.node;
     let basic = async |token: &str| {

@@ -4,9 +4,7 @@
 use crate::support::app::App;
 use crate::support::http::{self, raw};
 use crate::support::meta::{Graph, connect_body, silent_offer, wacid};
-use crate::support::node::{
-    API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, NodeConfig, skipped_in_a_fleet,
-};
+use crate::support::node::{API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, NodeConfig};
 use crate::support::sign;
 
 /// Starts a node without other load.
@@ -228,10 +226,7 @@ async fn r14_ambiguous_framing_is_refused_and_closes_the_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r14_forwarding_headers_of_untrusted_clients_have_no_effect() {
-    if skipped_in_a_fleet("the nodes learn of each other's failures later") {
-        return;
-    }
-    let (node, _graph) = node(|_| ()).await;
+    let (node, _graph) = node(|config| config.is_single = true).await;
     let authorization = basic(AUTH_ID, AUTH_TOKEN);
     let send = async |method: &str, path: &str, extra: &str| {
         let head = format!("Authorization: {authorization}\r\nConnection: close\r\n{extra}");
@@ -294,10 +289,7 @@ async fn r14_a_trusted_proxy_names_the_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r15_authentication_failures_are_throttled_per_client() {
-    if skipped_in_a_fleet("the nodes learn of each other's failures later") {
-        return;
-    }
-    let (node, _graph) = node(|_| ()).await;
+    let (node, _graph) = node(|config| config.is_single = true).await;
     let calls = format!("{}{CALLS}", node.public);
     let check = format!("{}/api/v1/xml/check", node.public);
     let (good, wrong, unknown) = (

@@ -16,7 +16,7 @@ use crate::support::database::skipped_without_postgres;
 use crate::support::http;
 use crate::support::meta::Graph;
 use crate::support::node::{
-    API_KEY, APP_SECRET, Node, NodeConfig, VERIFY_TOKEN, free_port, program, skipped_in_a_fleet,
+    API_KEY, APP_SECRET, Node, NodeConfig, VERIFY_TOKEN, free_port, program,
 };
 use crate::support::sign;
 use crate::support::tls::{Authority, Client, answer};
@@ -45,6 +45,7 @@ impl World {
         let (app, graph) = (App::start().await, Graph::start().await);
         let mut config = NodeConfig::new(&graph.url, &app.url("/answer"));
         let at = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        config.is_single = true;
         config.listen = format!("https = \"{at}\"");
         config.base_url = Some(format!("https://{HOST}"));
         let folder = dir.path().display();
@@ -83,9 +84,6 @@ pub fn webhook() -> ::http::request::Builder {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_arrive_over_https_with_http_1_and_2() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let world = World::start("").await;
     for is_http2 in [false, true] {
         let answer = world.client.send(HOST, is_http2, webhook(), EMPTY).await;
@@ -102,9 +100,6 @@ async fn webhooks_arrive_over_https_with_http_1_and_2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_phone_connects_over_https() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     use futures_util::{SinkExt as _, StreamExt as _};
     use tokio_tungstenite::tungstenite::Message;
     let world = World::start("").await;
@@ -119,9 +114,6 @@ async fn a_phone_connects_over_https() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_requests_are_redirected_to_https() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let world = World::start("").await;
     let public = &world.node.public;
     let answer = http::get(&format!("{public}/console/calls?page=2")).await;
@@ -151,9 +143,6 @@ async fn plain_requests_are_redirected_to_https() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_http_on_the_tls_port_is_refused_with_a_reason() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let world = World::start("").await;
     let port = world.client.to().to_string();
     let said = http::raw(&port, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -165,9 +154,6 @@ async fn plain_http_on_the_tls_port_is_refused_with_a_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_host_gets_its_certificate_and_unknown_ones_the_first() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let other = "[[tls.certificate]]\ncert = \"FOLDER/other.pem\"\nkey = \"FOLDER/other.key\"\n";
     let world = World::start(other).await;
     assert_eq!(world.client.certificate(HOST).await.expect("a handshake"), world.certificate);
@@ -178,9 +164,6 @@ async fn each_host_gets_its_certificate_and_unknown_ones_the_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_is_presented_while_connections_stay() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let world = World::start("").await;
     let stream = world.client.connect(HOST, b"http/1.1").await.expect("a handshake");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
@@ -227,9 +210,6 @@ async fn a_new_certificate_is_presented_while_connections_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_examines_the_certificate_files() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let world = World::start("").await;
     let folder = world.node.dir.path();
     let files = async || {
@@ -262,6 +242,7 @@ impl Issued {
         let acme = Acme::start(settings(https, plain)).await;
         let (app, graph) = (App::start().await, Graph::start().await);
         let mut config = NodeConfig::new(&graph.url, &app.url("/answer"));
+        config.is_single = true;
         config.public_port = Some(plain.port());
         config.listen = format!("https = \"{https}\"");
         config.base_url = Some(format!("https://{HOST}"));
@@ -287,9 +268,6 @@ impl Issued {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_issued_and_kept_over_a_restart() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let mut issued =
         Issued::start(|https, _| AcmeSettings { tls: vec![https], ..AcmeSettings::default() })
             .await;
@@ -313,9 +291,6 @@ async fn a_certificate_is_issued_and_kept_over_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_renewed_before_its_end_with_the_same_account() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let issued = Issued::start(|https, _| AcmeSettings {
         tls: vec![https],
         // Renewed after four seconds. Times in certificates have no fractions.
@@ -333,9 +308,6 @@ async fn a_certificate_is_renewed_before_its_end_with_the_same_account() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_port_443_is_shut_the_plain_listener_answers_the_challenge() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let issued =
         Issued::start(|_, plain| AcmeSettings { http: Some(plain), ..AcmeSettings::default() })
             .await;
@@ -347,9 +319,6 @@ async fn where_port_443_is_shut_the_plain_listener_answers_the_challenge() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_a_certificate_is_ready_and_a_reload_orders_again() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let issued = Issued::start(|_, _| AcmeSettings::default()).await;
     // Both ports are shut.
     issued.until_orders("refused", 2.0).await;
@@ -362,9 +331,6 @@ async fn a_node_without_a_certificate_is_ready_and_a_reload_orders_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_expires_is_made_again() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let issued = Issued::start(|https, _| AcmeSettings {
         tls: vec![https],
         expires_orders: true,
@@ -379,9 +345,6 @@ async fn an_order_that_expires_is_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_for_other_names_is_not_installed() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let issued = Issued::start(|https, _| AcmeSettings {
         tls: vec![https],
         names: vec![HOST.to_owned()],
@@ -397,9 +360,6 @@ async fn a_certificate_for_other_names_is_not_installed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_is_obeyed_even_by_a_reload() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     let issued = Issued::start(|https, _| AcmeSettings {
         tls: vec![https],
         refuse: Some(("rateLimited", 429, Some("15"))),
@@ -418,9 +378,6 @@ async fn a_rate_limit_is_obeyed_even_by_a_reload() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_orders_one_certificate_and_each_node_answers_the_authority() {
-    if skipped_in_a_fleet("it names one TLS listener") {
-        return;
-    }
     if skipped_without_postgres() {
         return;
     }

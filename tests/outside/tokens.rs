@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::outbound::{USER, World, user, world};
 use crate::support::http;
-use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER, skipped_in_a_fleet};
+use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER};
 
 impl World {
     async fn token(&self, method: &str, path: &str, body: Value) -> http::Answer {
@@ -35,11 +35,8 @@ fn signed_by(seen: &crate::support::app::ReceivedRequest, url: &str, token: &str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_rotated_with_an_overlap_and_survives_a_restart() {
-    if skipped_in_a_fleet("its nodes have a key in the configuration, not a file") {
-        return;
-    }
     use sim::{CalleeAction, EventOrder};
-    let mut world = world(|_, _| ()).await;
+    let mut world = world(|node, _| node.is_single = true).await;
     world.app.xml("/unused", "<Response><Hangup/></Response>");
     let key = http::send(
         "POST",

@@ -6,7 +6,8 @@ use std::time::Duration;
 use sim::{CallEventKind, CallScript, HangupRule, HangupSource};
 
 use super::{World, rules, short_timeouts, with_media, without_media};
-use crate::support::node::skipped_in_a_fleet;
+use crate::support::app::App;
+use crate::support::node::NodeConfig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h04_r06_temporary_faults_of_accept_are_retried() {
@@ -179,15 +180,12 @@ async fn h04_r06_each_attempt_ends_within_five_seconds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h04_r06_retries_stay_within_the_budget_and_no_phone_keeps_ringing() {
-    if skipped_in_a_fleet("each node has its own budget") {
-        return;
-    }
     let down = "do = \"answer\"\non = \"accept\"\nstatus = 503\nbody = \"html\"";
     let once = "do = \"answer\"\non = \"terminate\"\nstatus = 500\ntimes = 1";
     let user_rules: Vec<(u32, &str)> = (1..=60).flat_map(|nr| [(nr, down), (nr, once)]).collect();
-    let world =
-        World::start_with(&rules(&user_rules), short_timeouts(Duration::from_secs(40)), |_, _| ())
-            .await;
+    let times = short_timeouts(Duration::from_secs(40));
+    let single = |config: &mut NodeConfig, _: &App| config.is_single = true;
+    let world = World::start_with(&rules(&user_rules), times, single).await;
     let calls = world
         .calls((1..=60).map(|nr| CallScript { hangup: HangupRule::Never, ..without_media(nr) }))
         .await;

@@ -8,7 +8,7 @@ use sim::{CallEvent, CallEventKind, CallScript, HangupRule, SimNumber};
 use super::{World, rules, short_timeouts, user, without_media};
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::node::{ACCESS_TOKEN, NodeConfig, skipped_in_a_fleet};
+use crate::support::node::{ACCESS_TOKEN, NodeConfig};
 
 /// A user who hangs up while the phone rings.
 fn hangs_up_early(nr: u32, after_ms: u64) -> CallScript {
@@ -20,14 +20,11 @@ fn hangs_up_early(nr: u32, after_ms: u64) -> CallScript {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h01_r05_ten_copies_make_one_call_even_if_they_arrive_late() {
-    if skipped_in_a_fleet("a forwarded event is counted at two nodes") {
-        return;
-    }
     let rules = rules(&[
         (1, "do = \"duplicate\"\ncopies = 9"),
         (2, "do = \"duplicate\"\ncopies = 1\nafter_ms = 1500"),
     ]);
-    let world = World::start(&rules, |_, _| ()).await;
+    let world = World::start(&rules, |config, _| config.is_single = true).await;
     for call in world.calls([without_media(1), without_media(2)]).await {
         assert_eq!(world.graph_requests(&call.wacid), ["pre_accept 200", "accept 200"]);
         assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "4000");
@@ -43,13 +40,11 @@ async fn h01_r05_ten_copies_make_one_call_even_if_they_arrive_late() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h02_h03_r05_delayed_reordered_and_lost_webhooks_make_at_most_one_call() {
-    if skipped_in_a_fleet("a forwarded event is counted at two nodes") {
-        return;
-    }
     let late: Vec<(u32, &str)> =
         (1..=12).map(|nr| (nr, "do = \"delay\"\nms = 0\nmost_ms = 1500")).collect();
     let lost = [(20, "do = \"swap\""), (21, "do = \"lose\"\non = \"connect\"")];
-    let world = World::start(&rules(&[&late[..], &lost].concat()), |_, _| ()).await;
+    let rules = rules(&[&late[..], &lost].concat());
+    let world = World::start(&rules, |config, _| config.is_single = true).await;
     let hangup = HangupRule::AfterPlaced(Duration::from_millis(600));
     let scripts = (1..=12).map(|nr| CallScript { hangup, ..without_media(nr) });
     let calls = world.calls(scripts.chain([hangs_up_early(20, 0), hangs_up_early(21, 300)])).await;

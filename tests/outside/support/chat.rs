@@ -30,11 +30,7 @@ impl Chat {
 
     /// Starts with a second webhook, `desk`, at `/desk`.
     pub async fn with_two() -> Self {
-        Self::start_with(
-            |app| format!("{}{}", crm(app), webhook(app, "desk", "/desk", OTHER_SECRET)),
-            |_| {},
-        )
-        .await
+        Self::start_with(crm_and_desk, |_| {}).await
     }
 
     pub async fn start_with(
@@ -251,6 +247,11 @@ fn body_of(value: Value) -> String {
 /// Returns a `[[webhook]]` table named `crm`.
 pub fn crm(app: &App) -> String {
     webhook(app, "crm", "/hook", SECRET)
+}
+
+/// Returns [`crm`], and a second one named `desk`.
+pub fn crm_and_desk(app: &App) -> String {
+    format!("{}{}", crm(app), webhook(app, "desk", "/desk", OTHER_SECRET))
 }
 
 pub fn webhook(app: &App, name: &str, path: &str, secret: &str) -> String {

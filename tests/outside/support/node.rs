@@ -44,6 +44,9 @@ pub struct NodeConfig {
     pub answer_url: String,
     pub fallback_url: String,
     pub hangup_url: String,
+    /// Whether the node is one process, even if `OFFHOOK_TEST_NODES` asks for a fleet: because the
+    /// test counts what the process does, edits its file, takes its port, or sends it signals.
+    pub is_single: bool,
     /// The port of the plain listener. `None` for a free one.
     pub public_port: Option<u16>,
     /// More lines for `[listen]`.
@@ -80,6 +83,7 @@ impl NodeConfig {
             answer_url: answer_url.to_owned(),
             fallback_url: String::new(),
             hangup_url: String::new(),
+            is_single: false,
             public_port: None,
             listen: String::new(),
             base_url: None,
@@ -252,7 +256,8 @@ impl Node {
 
     /// Starts a node that may not become ready.
     pub fn spawn_in(dir: tempfile::TempDir, node_config: &NodeConfig) -> Self {
-        let nodes = if node_config.names_its_fleet() { 1 } else { nodes() };
+        let is_single = node_config.is_single || node_config.names_its_fleet();
+        let nodes = if is_single { 1 } else { nodes() };
         let ports: Vec<[u16; 3]> = (0..nodes)
             .map(|n| {
                 let public = node_config.public_port.filter(|_| n == 0);
@@ -537,15 +542,6 @@ struct Member {
     child: Child,
     admin: String,
     config: std::path::PathBuf,
-}
-
-/// Returns true and prints the reason if a fleet stands for each node, for tests of one process.
-pub fn skipped_in_a_fleet(reason: &str) -> bool {
-    #[allow(clippy::print_stderr, reason = "a skip is told")]
-    if nodes() > 1 {
-        eprintln!("skipped in a fleet: {reason}");
-    }
-    nodes() > 1
 }
 
 /// Number of processes that stand for one node (`OFFHOOK_TEST_NODES`).
