@@ -25,7 +25,8 @@ pub enum Command {
     /// itself, so it must run on the machine of the store; the node need not run
     List(ListArgs),
     /// Send failed callbacks again, with the same event id; waiting ones are sent immediately, after
-    /// older ones that must be delivered before. Writes to the store itself, so it must run on the machine of the store
+    /// older ones that must be delivered before. Writes to the store itself, so it must run on the
+    /// machine of the store
     Retry(RetryArgs),
 }
 

@@ -390,11 +390,7 @@ fn host_ip(url: &url::Url) -> Option<IpAddr> {
 
 /// The finding about a SQLite store beside a PostgreSQL one.
 fn unused_file(store: &engine::config::Store) -> Option<Finding> {
-    let file = store.unused_file()?;
-    let what = format!(
-        "{} is not used, because store.url names PostgreSQL: its calls, users and recordings do not move there",
-        file.display()
-    );
+    let what = store.unused_file()?;
     let fix = "set another store.data_dir for the new store: docs/operations.md#from-sqlite-to-postgresql";
     Some(Finding::warning("store", what, fix))
 }

@@ -215,11 +215,8 @@ impl Node {
             // Its row in the fleet takes the place of the lock.
             Some(_) => None,
         };
-        if let Some(file) = config.store.unused_file() {
-            warn!(
-                file = %file.display(),
-                "this SQLite store is not used, because store.url names PostgreSQL; its calls, users and recordings do not move there"
-            );
+        if let Some(warning) = config.store.unused_file() {
+            warn!("{warning}");
         }
         let store =
             Store::open_with(config.store.database.clone(), options, health.clone()).await?;

@@ -81,8 +81,8 @@ enum PeerMessage {
     /// A message to a phone of the receiver, about a call of the sender. The answer is `true` if
     /// the phone is still registered.
     Told { id: u64, message: ToldMessage },
-    /// A phone of the sender calls with a draft of this person. The answer is its text, which the
-    /// receiver forgets, or null if it has no such draft.
+    /// A phone of the sender places a call that runs a draft of this person. The answer is the text
+    /// of the draft, which the receiver then forgets, or null if it has no such draft.
     Draft { id: String, account: AuthId, person: Uuid },
 }
 
@@ -176,7 +176,8 @@ impl PhoneFleet {
         calls.flat_map(|(run, calls)| calls.into_iter().map(move |call| (call, run))).collect()
     }
 
-    /// Takes a draft from the node whose console its author has used. Returns its text.
+    /// Takes a draft of this person from the other node that keeps it. Returns its text, or `None`
+    /// if no node that answers has it.
     pub(super) async fn take_draft(
         &self,
         id: &str,

@@ -255,9 +255,9 @@ impl Gate {
     }
 
     /// Returns what a refused call of this number lacks and the fleet may be able to provide.
-    /// `None` if the node holds all units, or is not part of a fleet.
-    fn lack(&self, number: &NumberEntry, reason: Reason) -> Option<Lack> {
-        self.lease.get()?;
+    /// `None` if the node holds all units, is not part of a fleet, or does not know the number.
+    fn lack(&self, number: Option<&NumberEntry>, reason: Reason) -> Option<Lack> {
+        let number = number.filter(|_| self.lease.get().is_some())?;
         match reason {
             Reason::NumberFull => {
                 let is_part = number.slots.limit() < number.spec.calls_per_number;
@@ -267,7 +267,7 @@ impl Gate {
         }
     }
 
-    /// The same for what belongs to an account.
+    /// Like [`Gate::lack`], for a call that needs no slot of a number.
     fn lack_of_account(&self, account: &AccountEntry, reason: Reason) -> Option<Lack> {
         let lease = self.lease.get()?;
         match reason {
@@ -280,12 +280,29 @@ impl Gate {
         }
     }
 
-    /// Waits until an admission that lacks something should be tried again. It was first tried at
-    /// `since`. Returns `false` if waiting is of no use.
-    async fn wait(&self, lack: Option<Lack>, since: Instant) -> bool {
-        match (self.lease.get(), &lack) {
-            (Some(lease), Some(lack)) => lease.wait(lack, since).await,
-            _ => false,
+    /// Attempts an admission, and again while the fleet may be able to provide what it lacks. Also
+    /// returns whether it was attempted more than once.
+    async fn attempt_in_fleet<T, E>(
+        &self,
+        clock: &Clock,
+        mut attempt: impl FnMut() -> Result<T, E>,
+        lack: impl Fn(&E) -> Option<Lack>,
+    ) -> (Result<T, E>, bool) {
+        let since = clock.now();
+        let mut has_waited = false;
+        loop {
+            let refused = match attempt() {
+                Ok(admitted) => return (Ok(admitted), has_waited),
+                Err(refused) => refused,
+            };
+            let again = match (self.lease.get(), lack(&refused)) {
+                (Some(lease), Some(lack)) => lease.wait(&lack, since).await,
+                _ => false,
+            };
+            if !again {
+                return (Err(refused), has_waited);
+            }
+            has_waited = true;
         }
     }
 
@@ -365,8 +382,7 @@ impl Gate {
     ) -> Result<(Admitted, O), Refused> {
         self.attempt(now, id, direction, offer).inspect_err(|refused| {
             self.count(direction, refused.reason.as_str());
-            let number = refused.number.as_deref();
-            self.request(number.and_then(|number| self.lack(number, refused.reason)));
+            self.request(self.lack(refused.number.as_deref(), refused.reason));
         })
     }
 
@@ -384,25 +400,14 @@ impl Gate {
         mut offer: impl FnMut() -> Result<O, Reason>,
     ) -> Result<(Admitted, O), Refused> {
         let since = clock.now();
-        let mut has_waited = false;
-        let admitted = loop {
-            let refused = match self.attempt(clock.now(), id, direction, &mut offer) {
-                Ok(admitted) => break Ok(admitted),
-                Err(refused) => refused,
-            };
-            let number = refused.number.as_deref();
-            let lack = number.and_then(|number| self.lack(number, refused.reason));
-            if !self.wait(lack, since).await {
-                self.count(direction, refused.reason.as_str());
-                break Err(refused);
-            }
-            has_waited = true;
-        };
+        let attempt = || self.attempt(clock.now(), id, direction, &mut offer);
+        let lack = |refused: &Refused| self.lack(refused.number.as_deref(), refused.reason);
+        let (admitted, has_waited) = self.attempt_in_fleet(clock, attempt, lack).await;
         if has_waited {
             let waited = clock.now().saturating_duration_since(since);
             metrics::histogram!(metric::UNIT_WAITS_SECONDS).record(waited);
         }
-        admitted
+        admitted.inspect_err(|refused| self.count(direction, refused.reason.as_str()))
     }
 
     #[inline]
@@ -458,17 +463,10 @@ impl Gate {
         account: &Arc<AccountEntry>,
         direction: Direction,
     ) -> Result<WebAdmitted, Reason> {
-        let since = clock.now();
-        loop {
-            let reason = match self.attempt_web(clock.now(), account, direction) {
-                Ok(admitted) => return Ok(admitted),
-                Err(reason) => reason,
-            };
-            if !self.wait(self.lack_of_account(account, reason), since).await {
-                self.count(direction, reason.as_str());
-                return Err(reason);
-            }
-        }
+        let attempt = || self.attempt_web(clock.now(), account, direction);
+        let lack = |reason: &Reason| self.lack_of_account(account, *reason);
+        let (admitted, _) = self.attempt_in_fleet(clock, attempt, lack).await;
+        admitted.inspect_err(|reason| self.count(direction, reason.as_str()))
     }
 
     fn attempt_web(
@@ -511,8 +509,7 @@ impl Gate {
     ) -> Result<Outgoing, Denied> {
         self.attempt_business(now, wall, id, user, consents).inspect_err(|denied| {
             self.count(Direction::Outbound, denied.reason.as_str());
-            let number = denied.number.as_deref();
-            self.request(number.and_then(|number| self.lack(number, denied.reason)));
+            self.request(self.lack(denied.number.as_deref(), denied.reason));
         })
     }
 
@@ -529,20 +526,10 @@ impl Gate {
         user: &str,
         consents: &Consents,
     ) -> Result<Outgoing, Denied> {
-        let since = clock.now();
-        loop {
-            let denied = match self.attempt_business(clock.now(), clock.wall(), id, user, consents)
-            {
-                Ok(outgoing) => return Ok(outgoing),
-                Err(denied) => denied,
-            };
-            let number = denied.number.as_deref();
-            let lack = number.and_then(|number| self.lack(number, denied.reason));
-            if !self.wait(lack, since).await {
-                self.count(Direction::Outbound, denied.reason.as_str());
-                return Err(denied);
-            }
-        }
+        let attempt = || self.attempt_business(clock.now(), clock.wall(), id, user, consents);
+        let lack = |denied: &Denied| self.lack(denied.number.as_deref(), denied.reason);
+        let (outgoing, _) = self.attempt_in_fleet(clock, attempt, lack).await;
+        outgoing.inspect_err(|denied| self.count(Direction::Outbound, denied.reason.as_str()))
     }
 
     fn attempt_business(
@@ -578,11 +565,12 @@ impl Gate {
         consents: &Consents,
     ) -> Result<(), Denied> {
         // In a fleet, a free slot may be at another node. It is asked for at the call's turn.
-        let room =
-            || match number.slots.has_room() || self.lack(number, Reason::NumberFull).is_some() {
-                true => Ok(()),
-                false => Err((Reason::NumberFull, RefusalDetail::Reason)),
-            };
+        let room = || match number.slots.has_room()
+            || self.lack(Some(number), Reason::NumberFull).is_some()
+        {
+            true => Ok(()),
+            false => Err((Reason::NumberFull, RefusalDetail::Reason)),
+        };
         self.forbidden(wall, number, user, consents).and_then(|_| room()).map_err(
             |(reason, because)| {
                 self.count(Direction::Outbound, reason.as_str());
@@ -629,8 +617,7 @@ impl Gate {
     /// When a call that has waited since `since` and was denied now should be tried again, because
     /// the fleet may provide a unit by then.
     pub fn retry_at(&self, now: Instant, since: Instant, denied: &Denied) -> Option<Instant> {
-        let number = denied.number.as_deref()?;
-        self.lack(number, denied.reason)?;
+        self.lack(denied.number.as_deref(), denied.reason)?;
         (now.saturating_duration_since(since) < LEASE_WAIT).then(|| now + LEASE_RETRY)
     }
 

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use crate::inbox::Inbox;
 use crate::notices::{Notice, Notices};
-use model::{CallUuid, NotificationTopic};
-use store::Pair;
+use model::{AuthId, CallUuid, NotificationTopic};
+use store::{Pair, UserName};
 
 /// The reason for an escalation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +21,13 @@ pub(super) enum Reason {
     Off,
     /// The message has waited too long.
     Late,
-    /// Nobody answered a call that the agent transferred.
+    /// The agent transferred the call to a phone, which did not answer.
     TransferFailed,
 }
 
 impl Reason {
     /// The word in the event.
-    pub(super) fn as_str(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Requested => "agent",
             Self::Failed => "agent_failed",
@@ -48,7 +48,7 @@ impl Reason {
     }
 
     /// The text of the notification. `name` is the agent's, `who` is the user's name or number.
-    pub(super) fn text(self, name: &str, who: &str) -> String {
+    fn text(self, name: &str, who: &str) -> String {
         match self {
             Self::Requested => format!("{name} asks a person to take over from {who}"),
             Self::Failed => format!("{name} failed to answer {who}: a person is needed"),
@@ -58,9 +58,30 @@ impl Reason {
             Self::Off => format!("The agent for {who} no longer answers: a person is needed"),
             Self::Late => format!("{name} did not answer {who} in time: a person is needed"),
             Self::TransferFailed => {
-                format!("{name} transferred {who} and nobody answered: a person is needed")
+                format!(
+                    "{name} transferred the call of {who}, but nobody answered: a person is needed"
+                )
             }
         }
+    }
+}
+
+/// Creates the notification about an escalation of a number of these accounts, without the
+/// conversation and the call that it belongs to.
+pub(super) fn notice(
+    reason: Reason,
+    agent: &str,
+    [account, main_account]: [&AuthId; 2],
+    number: &str,
+    user: &UserName,
+) -> Notice {
+    let who = if user.name.is_empty() { &user.id } else { &user.name };
+    let (account, main_account) = (account.clone(), main_account.clone());
+    let (topic, text) = (NotificationTopic::Escalation, reason.text(agent, who));
+    Notice {
+        number: Some(number.to_owned()),
+        user: Some(user.id.clone()),
+        ..Notice::new(account, main_account, topic, text)
     }
 }
 
@@ -72,15 +93,11 @@ pub(super) fn report(
     call: Option<CallUuid>,
     reason: Reason,
 ) {
-    let who = if pair.user.name.is_empty() { &pair.user.id } else { &pair.user.name };
-    let (account, main) = (pair.account.clone(), pair.main_account.clone());
-    let text = reason.text(name, who);
+    let accounts = [&pair.account, &pair.main_account];
     notices.note(Notice {
-        number: Some(pair.number.as_str().to_owned()),
-        user: Some(pair.user.id.clone()),
         conversation: Some(pair.conversation),
         call,
-        ..Notice::new(account, main, NotificationTopic::Escalation, text)
+        ..notice(reason, name, accounts, pair.number.as_str(), &pair.user)
     });
     if let Some(number) = inbox.numbers().number_of(pair) {
         let data = json!({

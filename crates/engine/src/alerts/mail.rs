@@ -28,14 +28,11 @@ const RECEIVED_MAX: usize = 128 << 10;
 
 /// Why e-mail could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum MailError {
-    #[error("could not set up TLS for the mail server of [alerts.mail]: {0}")]
-    Tls(#[from] rustls::Error),
-    #[error("could not set up TLS for the mail server of [alerts.mail]: {0}")]
-    StartTls(#[from] lettre::transport::smtp::Error),
-    #[error("could not set up TLS for the mail server of [alerts.mail]: {0}")]
-    Name(#[from] rustls::pki_types::InvalidDnsNameError),
-}
+#[error("could not set up TLS for the mail server of [alerts.mail]: {0}")]
+pub struct MailError(AnyError);
+
+/// An error of the library, of TLS or of the connection.
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 pub(super) struct Mail {
     settings: MailSettings,
@@ -52,37 +49,37 @@ enum Tls {
     Never,
 }
 
-impl Mail {
-    pub(super) fn new(settings: MailSettings) -> Result<Self, MailError> {
+impl Tls {
+    fn of(settings: &MailSettings) -> Result<Self, AnyError> {
         let host = settings.host.clone();
-        let tls = match settings.security {
+        Ok(match settings.security {
             MailSecurity::Tls => {
                 let connector = TlsConnector::from(Arc::new(egress::client_tls()?));
-                Tls::Always(connector, ServerName::try_from(host)?)
+                Self::Always(connector, ServerName::try_from(host)?)
             }
-            MailSecurity::StartTls => Tls::Upgrade(TlsParameters::new(host)?),
-            MailSecurity::Loopback => Tls::Never,
-        };
+            MailSecurity::StartTls => Self::Upgrade(TlsParameters::new(host)?),
+            MailSecurity::Loopback => Self::Never,
+        })
+    }
+}
+
+impl Mail {
+    pub(super) fn new(settings: MailSettings) -> Result<Self, MailError> {
+        let tls = Tls::of(&settings).map_err(MailError)?;
         Ok(Self { settings, tls })
     }
 
     /// Connects and signs in.
-    async fn connect(
-        &self,
-    ) -> Result<AsyncSmtpConnection, Box<dyn std::error::Error + Send + Sync>> {
+    async fn connect(&self) -> Result<AsyncSmtpConnection, AnyError> {
         let (host, port) = (self.settings.host.as_str(), self.settings.port);
         #[allow(clippy::disallowed_methods, reason = "the operator's own mail server")]
         let stream = TcpStream::connect((host, port)).await?;
         let (peer, hello) = (stream.peer_addr()?, ClientId::default());
         let mut connection = match &self.tls {
             Tls::Always(tls, name) => {
-                let stream = Limited::new(tls.connect(name.clone(), stream).await?, peer);
-                AsyncSmtpConnection::connect_with_transport(Box::new(stream), &hello).await?
+                smtp(tls.connect(name.clone(), stream).await?, peer, &hello).await?
             }
-            Tls::Upgrade(_) | Tls::Never => {
-                let stream = Limited::new(stream, peer);
-                AsyncSmtpConnection::connect_with_transport(Box::new(stream), &hello).await?
-            }
+            Tls::Upgrade(_) | Tls::Never => smtp(stream, peer, &hello).await?,
         };
         if let Tls::Upgrade(tls) = &self.tls {
             connection.starttls(tls.clone(), &hello).await?;
@@ -140,9 +137,17 @@ impl Mail {
     }
 }
 
-async fn in_time(
-    work: impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>>,
-) -> Result<(), String> {
+/// Greets the server on a connection that receives [`RECEIVED_MAX`] bytes at most.
+async fn smtp<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug + 'static>(
+    stream: S,
+    peer: SocketAddr,
+    hello: &ClientId,
+) -> Result<AsyncSmtpConnection, lettre::transport::smtp::Error> {
+    let stream = Limited { stream, peer, left: RECEIVED_MAX };
+    AsyncSmtpConnection::connect_with_transport(Box::new(stream), hello).await
+}
+
+async fn in_time(work: impl Future<Output = Result<(), AnyError>>) -> Result<(), String> {
     match tokio::time::timeout(TIMEOUT, work).await {
         Ok(done) => done.map_err(|e| error_chain(&*e)),
         Err(_) => Err(format!("the mail server took more than {} s", TIMEOUT.as_secs())),
@@ -155,12 +160,6 @@ struct Limited<S> {
     stream: S,
     peer: SocketAddr,
     left: usize,
-}
-
-impl<S> Limited<S> {
-    fn new(stream: S, peer: SocketAddr) -> Self {
-        Self { stream, peer, left: RECEIVED_MAX }
-    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {

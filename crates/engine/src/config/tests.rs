@@ -588,6 +588,21 @@ fn the_database_url_may_be_written_like_a_secret() {
 }
 
 #[test]
+fn a_file_of_sqlite_beside_postgresql_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = toml::Value::from(folder.path().to_str().unwrap());
+    let store =
+        |url: &str| good(&format!("{SECRETS}\n[store]\ndata_dir = {data_dir}\n{url}"), &[]).store;
+    let postgresql = store("url = \"postgres://db/calls\"");
+    assert_eq!(postgresql.unused_file(), None);
+    let file = folder.path().join("offhook.db");
+    std::fs::write(&file, "").unwrap();
+    let warning = postgresql.unused_file().unwrap();
+    assert!(warning.starts_with(&format!("{} is not used", file.display())), "{warning}");
+    assert_eq!(store("").unused_file(), None);
+}
+
+#[test]
 fn each_fault_has_its_place_and_a_hint() {
     for (text, (line, column), message, hint) in FAULTS {
         let problems = bad(&format!("{text}\n{SECRETS}"), &[]);

@@ -279,10 +279,16 @@ impl Store {
         Self { database: Database::File(file), data_dir, secret_key: None }
     }
 
-    /// Returns the SQLite store in `data_dir` if PostgreSQL is used.
-    pub fn unused_file(&self) -> Option<PathBuf> {
+    /// Returns a warning if `data_dir` contains a SQLite store and PostgreSQL is used.
+    pub fn unused_file(&self) -> Option<String> {
         let file = self.data_dir.join(store::SQLITE_FILE_NAME);
-        (matches!(self.database, Database::Postgres(_)) && file.is_file()).then_some(file)
+        let is_unused = matches!(self.database, Database::Postgres(_)) && file.is_file();
+        is_unused.then(|| {
+            let file = file.display();
+            format!(
+                "{file} is not used, because store.url names PostgreSQL: its calls, users and recordings do not move there"
+            )
+        })
     }
 }
 

@@ -163,8 +163,8 @@ impl WebhookEvents {
         self.notify_in_order(number, kind, data, order);
     }
 
-    /// The same for an event that is delivered in order with others of the same `order`, such as
-    /// the id of a conversation.
+    /// Like [`WebhookEvents::notify_number`], and delivers the event after earlier ones with the same
+    /// `order`, such as the id of a conversation.
     pub fn notify_in_order(
         self: &Arc<Self>,
         number: &NumberEntry,

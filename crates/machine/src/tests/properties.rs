@@ -759,7 +759,7 @@ fn elements_that_end_immediately_are_executed_at_a_limited_rate() {
     let is_remark = |output: &Output| matches!(output, Output::Remark { .. });
     assert_eq!(bench.outputs.iter().filter(|(_, output)| is_remark(output)).count(), 1);
     // The rate is that of the call, not of a document.
-    let dials = "<Dial><User>sip:nobody@a.example</User><User>sip:noone@a.example</User></Dial>";
+    let dials = "<Dial><User>sip:nobody@a.example</User><User>sip:other@a.example</User></Dial>";
     let dials = document(&format!("<Response>{}</Response>", dials.repeat(300)));
     bench.give(Input::Command { command: Command::Run { document: dials, room: None } });
     let is_dial = |(_, output): &&(u64, Output)| matches!(output, Output::Dial { .. });

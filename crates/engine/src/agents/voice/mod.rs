@@ -38,7 +38,7 @@ use crate::notices::Notice;
 use document::PromptSource;
 use machine::{FetchFailure, Param, Params};
 use media::prompt::Prompt;
-use model::{AuthId, CallType, CallUuid, E164, NotificationTopic};
+use model::{AuthId, CallType, CallUuid, E164};
 use playback::{Playback, estimate_heard};
 use speech::library::Library;
 use store::{Agent, AgentChannel, AgentSpec, CallLine, Scope, Store, UserName};
@@ -586,23 +586,18 @@ impl VoiceAgents {
         let dialogues = self.dialogues();
         let Some(dialogue) = dialogues.get(&wish.call) else { return };
         let User { wa_id, user_id, name } = dialogue.user.clone();
+        let user = UserName { id: wa_id, bsuid: user_id, name };
         match self.number_of(wish) {
             Some(number) => {
-                let user = UserName { id: wa_id, bsuid: user_id, name };
                 let (pair, agent) = (inbox.numbers().pair(&number, user), dialogue.agent.id);
                 let call = Some(wish.call);
                 escalation::report((inbox, notices), &pair, (agent, &spec.name), call, reason);
             }
             None => {
-                let who = if name.is_empty() { &wa_id } else { &name };
-                let (account, main) = (dialogue.account.clone(), dialogue.main_account.clone());
-                let text = reason.text(&spec.name, who);
-                notices.note(Notice {
-                    number: Some(dialogue.number.clone()),
-                    user: Some(wa_id),
-                    call: Some(wish.call),
-                    ..Notice::new(account, main, NotificationTopic::Escalation, text)
-                });
+                let accounts = [&dialogue.account, &dialogue.main_account];
+                let number = &dialogue.number;
+                let notice = escalation::notice(reason, &spec.name, accounts, number, &user);
+                notices.note(Notice { call: Some(wish.call), ..notice });
             }
         }
     }
