@@ -16,6 +16,7 @@ mod body;
 mod connection;
 pub(crate) mod csv;
 mod error;
+pub(crate) mod exports;
 pub(crate) mod fields;
 mod heads;
 mod http2_frames;

@@ -14,10 +14,8 @@ use super::call_row::{self, Row};
 use super::page::{bad_query, failed};
 use super::{App, Console, calls};
 use crate::api::csv;
+use crate::api::exports::{self, RECORDS_PER_TURN};
 use store::{CallFilter, CallRecord, StoreError};
-
-/// Number of calls that are read at a time.
-const CHUNK: u32 = 500;
 
 const HEAD: &str = "call_uuid,parent_call_uuid,started,direction,person,name,number,country,\
     duration_seconds,bill_seconds,cause,mos,answer_url_ms,agent\r\n";
@@ -62,10 +60,11 @@ pub(super) async fn download(State(console): App, visitor: Visitor) -> Response 
 impl Export {
     /// The next lines. `None` at the end.
     async fn next(&mut self) -> Result<Option<String>, StoreError> {
-        let limit = self.left.min(CHUNK);
+        let limit = self.left.min(RECORDS_PER_TURN);
         if limit == 0 {
             return Ok(None);
         }
+        let _turn = exports::turn().await;
         let calls = self.console.apis.api().store.calls();
         let records = calls.first(&self.visitor.person.scope(), &self.filter, limit).await?;
         let whole = u32::try_from(records.len()).is_ok_and(|read| read == limit);

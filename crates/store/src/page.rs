@@ -25,9 +25,10 @@ impl NewestFirst {
     ) {
         let Self { time, id } = self;
         if let Some((at, last)) = after {
+            // An index by time finds the first comparison, but not both ends of an OR.
+            select.push(format_args!(" AND {time} <= ")).push_bind(at.micros());
             select.push(format_args!(" AND ({time} < ")).push_bind(at.micros());
-            select.push(format_args!(" OR {time} = ")).push_bind(at.micros());
-            select.push(format_args!(" AND {id} > ")).push_bind(last.to_string()).push(")");
+            select.push(format_args!(" OR {id} > ")).push_bind(last.to_string()).push(")");
         }
         select.push(format_args!(" ORDER BY {time} DESC, {id} LIMIT ")).push_bind(limit);
     }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::super::audit::{self, TEXT_CHARS_MAX};
 use super::super::error::ApiError;
+use super::super::exports::{self, RECORDS_PER_TURN};
 use super::super::refusals::SEVERAL;
 use super::super::routes::{Operation, QueryParameter, ResponseSpec};
 use super::super::{csv, fields};
@@ -79,8 +80,6 @@ pub(super) const ROUTES: &[Route] = &[
 
 const JSON_LINES: &str = "application/x-ndjson; charset=utf-8";
 const CSV: &str = "text/csv; charset=utf-8";
-/// Number of records per read of an export.
-const EXPORT_PAGE: u32 = 1_000;
 
 /// A page of the audit trail.
 #[derive(Serialize, ToSchema)]
@@ -230,7 +229,9 @@ async fn export(request: ApiRequest) -> Result<Response, ApiError> {
     request.state.audit.flush().await;
     let scope = request.scope().clone();
     // Read before the response begins, so that an unavailable store is answered with 503.
-    let first = store.audit().list(&scope, &filter, EXPORT_PAGE).await;
+    let turn = exports::turn().await;
+    let first = store.audit().list(&scope, &filter, RECORDS_PER_TURN).await;
+    drop(turn);
     let first = first.map_err(ApiError::store("list audit records"))?;
     let lines = lines(store, scope, filter, format, first);
     let mut response = Response::new(Body::from_stream(lines));
@@ -255,9 +256,10 @@ fn lines(
     stream::try_unfold(state, move |state| async move {
         let Some((store, scope, mut filter, first)) = state else { return Ok(None) };
         let is_first = first.is_some();
+        let _turn = exports::turn().await;
         let rows = match first {
             Some(rows) => rows,
-            None => store.audit().list(&scope, &filter, EXPORT_PAGE).await?,
+            None => store.audit().list(&scope, &filter, RECORDS_PER_TURN).await?,
         };
         filter.before = rows.last().map(|row| (row.at, row.id));
         let next = filter.before.is_some().then_some((store, scope, filter, None));
@@ -293,4 +295,48 @@ fn csv_line(view: &AuditView) -> String {
         json(&view.after),
     ];
     fields.map(|field| csv::cell(&field)).join(",") + "\r\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_of_two_exports_has_all_records_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), model::Health::new()).await.unwrap();
+        let account = AuthId::from("MA1");
+        let records = usize::try_from(RECORDS_PER_TURN).unwrap() * 2 + 50;
+        for n in 0..records {
+            let row = AuditRow {
+                id: Uuid::from_u128(n.try_into().unwrap()),
+                account: account.clone(),
+                main_account: account.clone(),
+                // Several records have the same time.
+                at: model::Timestamp::from_micros(i64::try_from(n / 7).unwrap()),
+                actor: "user:asha".to_owned(),
+                action: "changeAgent".to_owned(),
+                object: format!("agents/{n}"),
+                source: "127.0.0.1".to_owned(),
+                detail: "{}".to_owned(),
+            };
+            store.audit().insert(row).await.unwrap();
+        }
+        let export = async |format| {
+            let (scope, filter) = (Scope::of(account.clone()), AuditFilter::default());
+            let first = store.audit().list(&scope, &filter, RECORDS_PER_TURN).await.unwrap();
+            let lines = lines(store.clone(), scope, filter, format, first);
+            let text: Vec<Bytes> = lines.try_collect().await.unwrap();
+            String::from_utf8(text.concat()).unwrap()
+        };
+        let (csv, json) = tokio::join!(export(Format::Csv), export(Format::JsonLines));
+        assert_eq!(csv.lines().count(), 1 + records);
+        for text in [csv, json] {
+            let missing =
+                (0..records).find(|n| text.matches(&format!("\"agents/{n}\"")).count() != 1);
+            assert_eq!(missing, None, "{text}");
+        }
+    }
 }

@@ -355,6 +355,7 @@ impl Interpreter {
         document: Arc<Document>,
     ) -> Step {
         self.loops.begin_document();
+        self.pace.note_document(ctx.now, document.source.len());
         ctx.document_received = true;
         let mut warnings = document.warnings.clone();
         document.allow_sip_host(&mut warnings, &ctx.setup.limits.sip_host);
@@ -436,8 +437,7 @@ impl Interpreter {
     fn wait_for_pace(&mut self, ctx: &mut CallContext, wait_ms: u64) -> Step {
         if self.pace.begins_to_wait() {
             ctx.remark(
-                "the document has executed too many elements at once; it continues more slowly"
-                    .to_owned(),
+                "too many elements or documents at once; the call continues more slowly".to_owned(),
             );
         }
         ctx.set_timer(Timer::Pace, wait_ms);
