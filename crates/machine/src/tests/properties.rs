@@ -767,6 +767,33 @@ fn elements_that_end_immediately_are_executed_at_a_limited_rate() {
 }
 
 #[test]
+fn large_documents_are_executed_at_a_limited_rate() {
+    // Each counts as 22 documents.
+    let large = format!(
+        "<Response><!--{}--><Redirect>https://app.example.com/again</Redirect></Response>",
+        "x".repeat(90_000)
+    );
+    let large = document(&large);
+    let mut bench = Bench::live(setup(), large.clone());
+    let fetches = |bench: &Bench| -> Vec<FetchId> {
+        let fetch = |(_, output): &(u64, Output)| match output {
+            Output::Fetch { fetch, kind: FetchKind::Redirect, .. } => Some(*fetch),
+            _ => None,
+        };
+        bench.outputs.iter().filter_map(fetch).collect()
+    };
+    for executed in 1..=9 {
+        assert_eq!(fetches(&bench).len(), executed);
+        let latest = fetches(&bench).last().copied().unwrap();
+        bench.give(fetched(latest, large.clone()));
+    }
+    assert_eq!(fetches(&bench).len(), 9, "the tenth waits");
+    bench.now += 10_000;
+    bench.give(Input::Timer);
+    assert_eq!(fetches(&bench).len(), 10);
+}
+
+#[test]
 fn runs_a_thousand_collections_in_a_row() {
     let many = "<GetDigits action='https://app.example.com/x' redirect='false' numDigits='1'/>"
         .repeat(1_000);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
@@ -275,7 +276,7 @@ impl Requests {
             let mut refused = None;
             let read = |body: DocumentBody| {
                 let begun = clock.now();
-                let parsed = xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
+                let parsed = parse(&body, max_body);
                 traced.parse = Some(clock.now().saturating_duration_since(begun));
                 let validity = if parsed.is_ok() {
                     Validity::Valid
@@ -406,6 +407,21 @@ impl Drop for TracedFetch {
                 .collect(),
             parse_us: self.parse.and_then(|took| i64::try_from(took.as_micros()).ok()),
         });
+    }
+}
+
+/// Size in bytes above which parsing a document takes much longer than handing over the runtime's
+/// worker.
+const LARGE_DOCUMENT: usize = 16 << 10;
+
+/// Parses a document. While it parses a large one, another thread does the work of this one, so that
+/// webhooks don't wait.
+fn parse(body: &DocumentBody, max_bytes: usize) -> xml::ParseOutcome {
+    let parse = || xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_bytes);
+    let may_block = || Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+    match body.bytes.len() > LARGE_DOCUMENT && may_block() {
+        true => tokio::task::block_in_place(parse),
+        false => parse(),
     }
 }
 
