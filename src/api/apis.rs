@@ -91,6 +91,11 @@ impl Apis {
         self.0.rate_limits.record_form(user)
     }
 
+    /// Counts a page of the console. Returns the time to wait if the user has requested too many.
+    pub fn record_page(&self, user: Uuid) -> Option<Duration> {
+        self.0.rate_limits.record_page(user)
+    }
+
     pub fn new(api: Api) -> Self {
         Self(Arc::new(ApiState::new(api)))
     }

@@ -174,7 +174,7 @@ impl Digests {
 const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not 0");
 /// Samples of voices per minute and actor.
 const SAMPLES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(20).expect("not 0");
-/// Rate limit for forms of a user in the console, as for the requests of an account.
+/// Rate limits for forms and for pages of a user in the console, as for the requests of an account.
 const FORMS_PER_SECOND: NonZeroU32 = NonZeroU32::new(REQUESTS / WINDOW_SECS).expect("not 0");
 const FORMS_AT_ONCE: NonZeroU32 = NonZeroU32::new(REQUESTS).expect("not 0");
 /// Maximum number of requests of an account in any [`WINDOW_SECS`].
@@ -196,6 +196,8 @@ pub(super) struct RateLimits {
     samples: KeyedLimiter<String>,
     /// Forms of the console by user.
     forms: KeyedLimiter<Uuid>,
+    /// Pages of the console by user.
+    pages: KeyedLimiter<Uuid>,
     /// The instant from which the times in `requests` count.
     origin: Instant,
     /// The latest requests of each account. A [`Ring`] limits events per second, so its times are
@@ -253,13 +255,13 @@ impl RateLimits {
             let quota = Quota::with_period(Duration::from_secs(60) / count.get());
             quota.expect("a period above 0").allow_burst(count)
         };
+        let of_console = Quota::per_second(FORMS_PER_SECOND).allow_burst(FORMS_AT_ONCE);
         Self {
             offenders,
             failures: KeyedLimiter::new(per_minute(FAILURES_PER_MINUTE)),
             samples: KeyedLimiter::new(per_minute(SAMPLES_PER_MINUTE)),
-            forms: KeyedLimiter::new(
-                Quota::per_second(FORMS_PER_SECOND).allow_burst(FORMS_AT_ONCE),
-            ),
+            forms: KeyedLimiter::new(of_console),
+            pages: KeyedLimiter::new(of_console),
             origin,
             requests: DashMap::new(),
             changes: OnceLock::new(),
@@ -343,6 +345,11 @@ impl RateLimits {
     /// Counts a form of the console. Returns the time to wait if the user has submitted too many.
     pub(super) fn record_form(&self, user: Uuid) -> Option<Duration> {
         self.forms.spend(user)
+    }
+
+    /// Counts a page of the console. Returns the time to wait if the user has requested too many.
+    pub(super) fn record_page(&self, user: Uuid) -> Option<Duration> {
+        self.pages.spend(user)
     }
 
     /// Counts a request of an account.
@@ -515,12 +522,14 @@ mod tests {
     }
 
     #[test]
-    fn a_person_submits_300_forms_at_once() {
+    fn a_person_submits_300_forms_and_requests_300_pages_at_once() {
         let limits = RateLimits::new(model::Clock::real().now(), None);
         let [one, other] = [1, 2].map(Uuid::from_u128);
-        let refused = (0..330).filter(|_| limits.record_form(one).is_some()).count();
-        assert!((1..=30).contains(&refused), "{refused}");
-        assert_eq!(limits.record_form(other), None);
+        for record in [RateLimits::record_form, RateLimits::record_page] {
+            let refused = (0..330).filter(|_| record(&limits, one).is_some()).count();
+            assert!((1..=30).contains(&refused), "{refused}");
+            assert_eq!(record(&limits, other), None);
+        }
     }
 
     #[test]

@@ -16,7 +16,6 @@ mod body;
 mod connection;
 pub(crate) mod csv;
 mod error;
-pub(crate) mod exports;
 pub(crate) mod fields;
 mod heads;
 mod http2_frames;
@@ -36,6 +35,7 @@ mod refusals;
 mod routes;
 pub mod server;
 pub mod session;
+pub(crate) mod turns;
 mod unread_body;
 
 use std::net::IpAddr;

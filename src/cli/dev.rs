@@ -169,6 +169,7 @@ fn print_addresses(dev: &Dev) {
          \x20 browser phone   {phone}\n\
          \x20 console         {node}/console/\n\
          \x20 sign in as      {person}, password {password}\n\
+         \x20 API key         {key}\n\
          \x20 answer URL      {answer}\n\
          \x20 simulated Meta  {graph}\n\
          \x20 metrics         {admin}/metrics\n\n\
@@ -183,6 +184,7 @@ fn print_addresses(dev: &Dev) {
         token = world::ACCESS_TOKEN,
         app = world::APP_ID,
         user = world::USER,
+        key = world::API_KEY,
         person = world::PERSON,
         password = world::PASSWORD,
         number = dev.number,

@@ -106,7 +106,7 @@ pub(super) async fn choices(console: &Console, visitor: &Visitor) -> Vec<Choice>
 }
 
 async fn all(console: &Console, visitor: &Visitor) -> Vec<Agent> {
-    visitor.items(console, "/api/v1/agents/?limit=200").await
+    visitor.items_of_pages(console, "/api/v1/agents/?limit=200", 200).await
 }
 
 /// A number in a selection list.

@@ -118,11 +118,43 @@ impl Visitor {
         console: &Console,
         path: &str,
     ) -> Vec<T> {
+        self.page_of(console, path).await.0
+    }
+
+    /// Like [`Visitor::items`] for a list whose pages may end before `limit`, which `path` contains.
+    pub(super) async fn items_of_pages<T: serde::de::DeserializeOwned>(
+        &self,
+        console: &Console,
+        path: &str,
+        limit: usize,
+    ) -> Vec<T> {
+        let (mut all, mut next) = self.page_of(console, path).await;
+        while let Some(cursor) = next.filter(|_| all.len() < limit) {
+            let cursor: String = url::form_urlencoded::byte_serialize(cursor.as_bytes()).collect();
+            let (items, following) =
+                self.page_of(console, &format!("{path}&cursor={cursor}")).await;
+            all.extend(items);
+            next = following;
+        }
+        all
+    }
+
+    /// Returns the items of a page of a list and the cursor of the next page.
+    async fn page_of<T: serde::de::DeserializeOwned>(
+        &self,
+        console: &Console,
+        path: &str,
+    ) -> (Vec<T>, Option<String>) {
         let mut answer = self.ask(console, Method::GET, path, None).await;
-        let items = answer.body.get_mut("items").map(serde_json::Value::take).unwrap_or_default();
-        serde_json::from_value(items).unwrap_or_default()
+        let mut take = |name| answer.body.get_mut(name).map(serde_json::Value::take);
+        let items = take("items").unwrap_or_default();
+        let next = take("next").and_then(|next| next.as_str().map(str::to_owned));
+        (serde_json::from_value(items).unwrap_or_default(), next)
     }
 }
+
+/// Why a page is refused.
+const TOO_MANY_PAGES: &str = "you have requested too many pages; try again in a few seconds";
 
 /// Returns the network address of the client. It is unspecified for pages that the node renders by
 /// itself.
@@ -175,6 +207,11 @@ impl FromRequestParts<Arc<Console>> for Visitor {
                     let status = StatusCode::TOO_MANY_REQUESTS;
                     let retry = [(header::RETRY_AFTER, "1")];
                     return Err((status, retry, TOO_MANY_IN_PROGRESS).into_response());
+                }
+                if let Some(wait) = console.apis.record_page(person.user.id) {
+                    let retry = [(header::RETRY_AFTER, (wait.as_secs() + 1).to_string())];
+                    let status = StatusCode::TOO_MANY_REQUESTS;
+                    return Err((status, retry, TOO_MANY_PAGES).into_response());
                 }
                 let query = Form::read(parts.uri.query().unwrap_or_default().as_bytes());
                 let unread = console

@@ -14,7 +14,7 @@ use super::call_row::{self, Row};
 use super::page::{bad_query, failed};
 use super::{App, Console, calls};
 use crate::api::csv;
-use crate::api::exports::{self, RECORDS_PER_TURN};
+use crate::api::turns::{self, RECORDS_PER_TURN};
 use store::{CallFilter, CallRecord, StoreError};
 
 const HEAD: &str = "call_uuid,parent_call_uuid,started,direction,person,name,number,country,\
@@ -64,7 +64,7 @@ impl Export {
         if limit == 0 {
             return Ok(None);
         }
-        let _turn = exports::turn().await;
+        let _turn = turns::next().await;
         let calls = self.console.apis.api().store.calls();
         let records = calls.first(&self.visitor.person.scope(), &self.filter, limit).await?;
         let whole = u32::try_from(records.len()).is_ok_and(|read| read == limit);

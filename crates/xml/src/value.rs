@@ -158,9 +158,11 @@ pub(super) fn check<'v>(kind: &Kind, value: &'v str, place: Place<'_, 'v>) -> Ch
             None => {
                 let mut problem = url(value, ["http", "https"], place);
                 if let (None, Some(problem)) = (place, &mut problem) {
-                    problem.hint =
-                        format!("write {} or an absolute URL, https://…", words.join(" ").trim())
-                            .into();
+                    let mut text = String::from("write ");
+                    for word in words.iter().filter(|word| !word.is_empty()) {
+                        text = text + word + ", ";
+                    }
+                    problem.hint = (text + "or an absolute URL, https://…").into();
                 }
                 problem
             }

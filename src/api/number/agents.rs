@@ -11,6 +11,7 @@ use super::super::Api;
 use super::super::error::ApiError;
 use super::super::fields::is_line;
 use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec, Schemas, of};
+use super::super::turns;
 use super::request::{ApiRequest, parse_number, parse_position, position};
 use super::response::{
     Page, Timestamp3339, created, etag, no_content, ok, ok_with_etag, with_etag,
@@ -22,6 +23,7 @@ use engine::feed::{Audience, FeedChange};
 use model::E164;
 use model::Role;
 use model::Secret;
+use model::Timestamp;
 use store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Scope};
 
 const COLLECTION: &str = "/api/v1/agents/";
@@ -549,12 +551,46 @@ async fn try_turn(mut request: ApiRequest) -> Result<Response, ApiError> {
     }))
 }
 
+/// Number of agents that are read at a time. The instructions of each have up to 80 kB.
+const BATCH: u32 = 20;
+/// Size of the instructions on a page in bytes. A page that reaches it ends.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// Reads the agents of a request's scope in batches, newest first.
+struct Batches<'a> {
+    request: &'a ApiRequest,
+    /// The position of the last one.
+    before: Option<(Timestamp, Uuid)>,
+}
+
+impl Batches<'_> {
+    /// Returns the next agents. `None` after the last ones.
+    async fn next(&mut self) -> Result<Option<Vec<Agent>>, ApiError> {
+        let _turn = turns::next().await;
+        let agents = self.request.api().store.agents();
+        let batch = agents.list(self.request.scope(), self.before, BATCH).await;
+        let batch = batch.map_err(ApiError::store("list agents"))?;
+        let Some(last) = batch.last() else { return Ok(None) };
+        self.before = Some((last.created, last.id));
+        Ok(Some(batch))
+    }
+}
+
 async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let limit = request.limit()?;
-    let before = request.cursor(parse_position)?;
+    let mut rest = Batches { request: &request, before: request.cursor(parse_position)? };
+    let (mut agents, mut bytes) = (Vec::new(), 0);
+    while agents.len() <= limit as usize && bytes < PAGE_BYTES {
+        let Some(batch) = rest.next().await? else { break };
+        bytes += batch.iter().map(|agent| agent.spec.instructions.len()).sum::<usize>();
+        agents.extend(batch);
+    }
+    let limit = match bytes < PAGE_BYTES {
+        true => limit,
+        // The last one stands for those that follow.
+        false => limit.min(u32::try_from(agents.len()).unwrap_or(limit).saturating_sub(1).max(1)),
+    };
     let api = request.api();
-    let agents = api.store.agents().list(request.scope(), before, limit + 1).await;
-    let agents = agents.map_err(ApiError::store("list agents"))?;
     let page = Page::new(agents, limit, |agent| position(agent.created, agent.id));
     let items = page.items.iter().map(|agent| view(api, agent)).collect();
     Ok(ok(&AgentList { items, next: request.next_cursor(page.next) }))
@@ -593,13 +629,15 @@ async fn create(mut request: ApiRequest) -> Result<Response, ApiError> {
 /// Refuses a name that another agent of the account has: files of `offhook numbers export` refer to
 /// agents by name.
 async fn check_name(request: &ApiRequest, agent: &Agent) -> Result<(), ApiError> {
-    let all = request.api().store.agents().list(request.scope(), None, AGENTS_MAX).await;
-    let all = all.map_err(ApiError::store("list agents"))?;
     let name = &agent.spec.name;
-    match all.iter().any(|other| other.account == agent.account && other.spec.name == *name) {
-        true => Err(ApiError::conflict("name_taken", format!("an agent is named {name} already"))),
-        false => Ok(()),
+    let mut rest = Batches { request, before: None };
+    while let Some(batch) = rest.next().await? {
+        if batch.iter().any(|other| other.account == agent.account && other.spec.name == *name) {
+            let message = format!("an agent is named {name} already");
+            return Err(ApiError::conflict("name_taken", message));
+        }
     }
+    Ok(())
 }
 
 fn audience(agent: &Agent) -> Audience<'_> {

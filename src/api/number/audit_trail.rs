@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use super::super::audit::{self, TEXT_CHARS_MAX};
 use super::super::error::ApiError;
-use super::super::exports::{self, RECORDS_PER_TURN};
 use super::super::refusals::SEVERAL;
 use super::super::routes::{Operation, QueryParameter, ResponseSpec};
+use super::super::turns::{self, RECORDS_PER_TURN};
 use super::super::{csv, fields};
 use super::request::{ApiRequest, parse_position, position};
 use super::response::{Page, Timestamp3339, ok};
@@ -229,7 +229,7 @@ async fn export(request: ApiRequest) -> Result<Response, ApiError> {
     request.state.audit.flush().await;
     let scope = request.scope().clone();
     // Read before the response begins, so that an unavailable store is answered with 503.
-    let turn = exports::turn().await;
+    let turn = turns::next().await;
     let first = store.audit().list(&scope, &filter, RECORDS_PER_TURN).await;
     drop(turn);
     let first = first.map_err(ApiError::store("list audit records"))?;
@@ -256,7 +256,7 @@ fn lines(
     stream::try_unfold(state, move |state| async move {
         let Some((store, scope, mut filter, first)) = state else { return Ok(None) };
         let is_first = first.is_some();
-        let _turn = exports::turn().await;
+        let _turn = turns::next().await;
         let rows = match first {
             Some(rows) => rows,
             None => store.audit().list(&scope, &filter, RECORDS_PER_TURN).await?,

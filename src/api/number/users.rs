@@ -141,7 +141,7 @@ struct UserView {
     wa_id: Option<String>,
     #[schema(value_type = String)]
     account: AuthId,
-    /// Whether the person was invited and has no password yet.
+    /// Whether the person was invited and has neither set a password nor signed in with a provider.
     invited: bool,
     /// Whether the person is defined in the configuration file, where role and password are
     /// changed.
@@ -178,7 +178,7 @@ impl From<User> for UserView {
             role: user.role.into(),
             wa_id: user.wa_id,
             account: user.account,
-            invited: user.password.is_none(),
+            invited: user.password.is_none() && !user.is_linked,
             in_configuration: user.in_file,
             created_at: Timestamp3339(user.created),
         }

@@ -10,6 +10,7 @@ use http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT as USER_AGENT_HEADER,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -307,6 +308,13 @@ async fn whole(mut answer: EgressStream) -> Result<Vec<u8>, AgentError> {
     Ok(bytes)
 }
 
+/// Size in bytes of the parts in which streams are parsed.
+const PART_BYTES: usize = 8 << 10;
+
+/// The right to parse a part of a stream. One is parsed at a time, so that other work waits for one
+/// part only, however many streams there are and however fast they arrive.
+static PARTS: Semaphore = Semaphore::const_new(1);
+
 /// Calls `on` with the data of each server-sent event. Returns whether the stream ended with
 /// `[DONE]`.
 async fn each_event(
@@ -315,11 +323,14 @@ async fn each_event(
 ) -> Result<bool, AgentError> {
     let mut events = Events::default();
     while let Some(piece) = answer.next().await? {
-        for data in events.push(&piece).map_err(AgentError::Unreadable)? {
-            if data == b"[DONE]" {
-                return Ok(true);
+        for part in piece.chunks(PART_BYTES) {
+            let _turn = PARTS.acquire().await;
+            for data in events.push(part).map_err(AgentError::Unreadable)? {
+                if data == b"[DONE]" {
+                    return Ok(true);
+                }
+                on(&data).map_err(AgentError::Unreadable)?;
             }
-            on(&data).map_err(AgentError::Unreadable)?;
         }
     }
     match events.finish() {

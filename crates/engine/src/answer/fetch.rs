@@ -87,10 +87,13 @@ impl Fetcher {
     pub async fn document<T>(
         &self,
         job: &FetchJob,
-        read: impl FnOnce(DocumentBody) -> (T, Validity),
+        read: impl AsyncFnOnce(DocumentBody) -> (T, Validity),
     ) -> Result<T, FetchFailure> {
         let begun = self.clock.now();
-        let fetched = self.fetch(job).await.map(read);
+        let fetched = match self.fetch(job).await {
+            Ok(body) => Ok(read(body).await),
+            Err(failure) => Err(failure),
+        };
         let outcome = match &fetched {
             Ok((_, Validity::Valid)) => metric::fetch::OK,
             Ok((_, Validity::Invalid)) => metric::fetch::INVALID,

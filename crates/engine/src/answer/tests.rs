@@ -69,7 +69,7 @@ fn open() -> Egress {
 }
 
 /// Accepts the body unchanged.
-fn whole(body: DocumentBody) -> (DocumentBody, Validity) {
+async fn whole(body: DocumentBody) -> (DocumentBody, Validity) {
     (body, Validity::Valid)
 }
 

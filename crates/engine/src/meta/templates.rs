@@ -289,7 +289,10 @@ impl Template {
             "quick_reply" | "phone_number" => {}
             "url" => {
                 if let Some(name) = placeholders(&url).first() {
+                    // Meta's example is the whole URL, but the parameter is its end.
                     let example = text_at(button, "/example/0", TEXT_MAX);
+                    let (begin, _) = url.split_once("{{").unwrap_or_default();
+                    let example = example.strip_prefix(begin).unwrap_or(&example).to_owned();
                     let place = TemplateComponent::Button;
                     self.add(place, Some(at), ParameterType::Text, name, example);
                 }
@@ -499,7 +502,7 @@ mod tests {
                 (TemplateComponent::Header, None, "1", "4711"),
                 (TemplateComponent::Body, None, "1", "Asha"),
                 (TemplateComponent::Body, None, "2", "Tea"),
-                (TemplateComponent::Button, Some(1), "1", "https://example.com/4711"),
+                (TemplateComponent::Button, Some(1), "1", "4711"),
                 (TemplateComponent::Button, Some(2), "", "TEA10"),
             ]
         );

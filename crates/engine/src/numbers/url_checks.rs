@@ -114,7 +114,7 @@ pub async fn check_url(
     };
     let begun = clock.now();
     let is_document = matches!(field, "answerUrl" | "fallbackUrl");
-    let read = |body: DocumentBody| {
+    let read = async |body: DocumentBody| {
         let parsed = is_document.then(|| xml::parse(&body.bytes, body.charset.as_deref()));
         let valid = parsed.as_ref().is_none_or(xml::ParseOutcome::is_ok);
         let mut findings = parsed.map(|parsed| parsed.findings).unwrap_or_default();

@@ -190,6 +190,7 @@ impl People {
             password: None,
             wa_id: None,
             in_file: false,
+            is_linked: false,
             created: self.0.clock.wall(),
         };
         if self.0.store.people().create(user.clone()).await? {

@@ -333,6 +333,7 @@ impl People {
                 password: Some(password),
                 wa_id: None,
                 in_file: true,
+                is_linked: false,
                 created: self.0.clock.wall(),
             });
         }
@@ -591,6 +592,7 @@ impl People {
             password,
             wa_id: wa_id(new.wa_id)?,
             in_file: false,
+            is_linked: false,
             created: inner.clock.wall(),
         };
         if !inner.store.people().create(user.clone()).await? {

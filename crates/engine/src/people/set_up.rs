@@ -111,6 +111,7 @@ impl People {
             password: Some(password),
             wa_id: None,
             in_file: false,
+            is_linked: false,
             created: self.0.clock.wall(),
         };
         match self.0.store.people().create_first(user.clone()).await? {

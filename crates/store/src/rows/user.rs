@@ -13,11 +13,14 @@ pub struct User {
     pub name: String,
     pub full_name: String,
     pub role: Role,
-    /// A hash made by [`crate::password::Passwords`]. `None` for an invited user.
+    /// A hash made by [`crate::password::Passwords`]. `None` for an invited user,
+    /// and for one who signs in with a provider only.
     pub password: Option<String>,
     pub wa_id: Option<String>,
     /// Whether the user is listed in the configuration file.
     pub in_file: bool,
+    /// Whether the user is linked to a subject of a sign-in provider.
+    pub is_linked: bool,
     pub created: Timestamp,
 }
 

@@ -493,8 +493,8 @@ pub(crate) enum PeopleWrite {
 /// tries the password of each.
 pub const SAME_NAME_MAX: u8 = 4;
 
-const USER: &str =
-    "user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us";
+const USER: &str = "user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us, \
+     (SELECT COUNT(*) FROM user_links WHERE user_links.user_id = users.user_id) AS links";
 
 const KEY: &str = "key_id, auth_id, main_auth_id, name, ending, digest, role, wa_id, created_us";
 
@@ -976,6 +976,7 @@ fn user(row: &Row) -> Result<User, StoreError> {
         password: c.optional_text("password")?,
         wa_id: c.optional_text("wa_id")?,
         in_file: row.try_get::<i64, _>("in_file").map_err(failed(c.what))? != 0,
+        is_linked: row.try_get::<i64, _>("links").map_err(failed(c.what))? != 0,
         created: c.at("created_us")?,
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
@@ -274,9 +274,9 @@ impl Requests {
         let (view, store) = (context.view.clone(), context.services.store.clone());
         let work = async move {
             let mut refused = None;
-            let read = |body: DocumentBody| {
+            let read = async |body: DocumentBody| {
                 let begun = clock.now();
-                let parsed = parse(&body, max_body);
+                let parsed = parse(&body, max_body).await;
                 traced.parse = Some(clock.now().saturating_duration_since(begun));
                 let validity = if parsed.is_ok() {
                     Validity::Valid
@@ -410,19 +410,23 @@ impl Drop for TracedFetch {
     }
 }
 
-/// Size in bytes above which parsing a document takes much longer than handing over the runtime's
-/// worker.
+/// Size in bytes above which parsing a document takes much longer than asking another thread to do
+/// it.
 const LARGE_DOCUMENT: usize = 16 << 10;
 
-/// Parses a document. While it parses a large one, another thread does the work of this one, so that
-/// webhooks don't wait.
-fn parse(body: &DocumentBody, max_bytes: usize) -> xml::ParseOutcome {
-    let parse = || xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_bytes);
-    let may_block = || Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
-    match body.bytes.len() > LARGE_DOCUMENT && may_block() {
-        true => tokio::task::block_in_place(parse),
-        false => parse(),
+/// The right to parse a large document. One is parsed at a time.
+static LARGE_DOCUMENTS: Semaphore = Semaphore::const_new(1);
+
+/// Parses a document, and a large one on another thread, so that webhooks don't wait for it.
+async fn parse(body: &DocumentBody, max_bytes: usize) -> xml::ParseOutcome {
+    let DocumentBody { bytes, charset, .. } = body.clone();
+    let parse = move || xml::parse_with_limit(&bytes, charset.as_deref(), max_bytes);
+    if body.bytes.len() <= LARGE_DOCUMENT {
+        return parse();
     }
+    let _turn = LARGE_DOCUMENTS.acquire().await;
+    // It fails only if the runtime is shut down.
+    tokio::task::spawn_blocking(parse.clone()).await.unwrap_or_else(|_| parse())
 }
 
 #[cfg(test)]

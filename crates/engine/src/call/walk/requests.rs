@@ -116,7 +116,7 @@ impl Walk<'_> {
             max_body,
             hops: hops.clone(),
         };
-        let read = |body: DocumentBody| {
+        let read = async |body: DocumentBody| {
             let parsed = xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
             let validity = if parsed.is_ok() { Validity::Valid } else { Validity::Invalid };
             ((body.bytes, parsed), validity)
