@@ -180,6 +180,10 @@ const FORMS_AT_ONCE: NonZeroU32 = NonZeroU32::new(REQUESTS).expect("not 0");
 /// Maximum number of requests of an account in any [`WINDOW_SECS`].
 const REQUESTS: u32 = 300;
 const WINDOW_SECS: u32 = 5;
+/// Rate limit for the requests of all subaccounts of a main account together, since an account can
+/// create many.
+const OF_SUBACCOUNTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(300).expect("not 0");
+const OF_SUBACCOUNTS_AT_ONCE: NonZeroU32 = NonZeroU32::new(1_500).expect("not 0");
 /// Maximum number of networks that are remembered.
 const KEYS_MAX: usize = 100_000;
 
@@ -198,6 +202,8 @@ pub(super) struct RateLimits {
     forms: KeyedLimiter<Uuid>,
     /// Pages of the console by user.
     pages: KeyedLimiter<Uuid>,
+    /// Requests of all subaccounts of a main account together.
+    of_subaccounts: KeyedLimiter<AuthId>,
     /// The instant from which the times in `requests` count.
     origin: Instant,
     /// The latest requests of each account. A [`Ring`] limits events per second, so its times are
@@ -262,6 +268,9 @@ impl RateLimits {
             samples: KeyedLimiter::new(per_minute(SAMPLES_PER_MINUTE)),
             forms: KeyedLimiter::new(of_console),
             pages: KeyedLimiter::new(of_console),
+            of_subaccounts: KeyedLimiter::new(
+                Quota::per_second(OF_SUBACCOUNTS_PER_SECOND).allow_burst(OF_SUBACCOUNTS_AT_ONCE),
+            ),
             origin,
             requests: DashMap::new(),
             changes: OnceLock::new(),
@@ -350,6 +359,20 @@ impl RateLimits {
     /// Counts a page of the console. Returns the time to wait if the user has requested too many.
     pub(super) fn record_page(&self, user: Uuid) -> Option<Duration> {
         self.pages.spend(user)
+    }
+
+    /// Counts a request of a subaccount of this account.
+    ///
+    /// # Errors
+    /// Returns `RateLimited` if the subaccounts together have made too many requests.
+    pub(super) fn record_of_subaccount(&self, main_account: &AuthId) -> Result<(), AuthError> {
+        let wait = self.of_subaccounts.spend(main_account.clone());
+        wait.map_or(Ok(()), |wait| {
+            Err(AuthError::rate_limited(
+                "more than 300 requests a second of the account's subaccounts",
+                wait,
+            ))
+        })
     }
 
     /// Counts a request of an account.
@@ -519,6 +542,15 @@ mod tests {
         clock.step(Duration::from_millis(200));
         assert_eq!(request(), Ok(()), "the first request is five seconds old");
         assert!(request().is_err(), "the second is younger");
+    }
+
+    #[test]
+    fn subaccounts_share_300_requests_a_second() {
+        let limits = RateLimits::new(model::Clock::real().now(), None);
+        let [one, other] = ["MA1", "MA2"].map(model::AuthId::from);
+        let refused = (0..1_650).filter(|_| limits.record_of_subaccount(&one).is_err()).count();
+        assert!((1..=150).contains(&refused), "{refused}");
+        assert_eq!(limits.record_of_subaccount(&other), Ok(()));
     }
 
     #[test]

@@ -167,6 +167,17 @@ impl ApiState {
     }
 
     /// The main account of a scope.
+    /// Counts an authenticated request of an account.
+    ///
+    /// # Errors
+    /// Returns an error if the account, or a main account's subaccounts together, have made too many.
+    fn record_request(&self, scope: &Scope) -> Result<(), auth::AuthError> {
+        if let Scope::Sub(_) = scope {
+            self.rate_limits.record_of_subaccount(&self.main_account_of(scope))?;
+        }
+        self.rate_limits.record_request(self.api.clock.now(), scope.auth_id())
+    }
+
     fn main_account_of(&self, scope: &Scope) -> AuthId {
         self.api.keeper.book().main_of(scope.auth_id()).clone()
     }

@@ -249,7 +249,10 @@ async fn new_people_are_created_if_allowed_with_the_providers_role() {
                 .json();
         let found =
             users["items"].as_array().unwrap().iter().find(|user| user["name"] == name).cloned();
-        found.map(|user| user["role"].as_str().unwrap().to_owned())
+        found.map(|user| {
+            assert_eq!(user["invited"], false, "nobody waits for a password: {user}");
+            user["role"].as_str().unwrap().to_owned()
+        })
     };
     let mira = |groups: Value| {
         // The ID token has only the subject and the groups; the userinfo endpoint has the rest.

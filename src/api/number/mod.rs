@@ -295,8 +295,7 @@ async fn authenticate(
         state.record_refusal("api-key", from, None, None);
     }
     let principal = principal.ok_or_else(|| state.rate_limits.record_failure(from))?;
-    let now = state.api.clock.now();
-    state.rate_limits.record_request(now, principal.scope.auth_id())?;
+    state.record_request(&principal.scope)?;
     Ok(principal)
 }
 

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::super::Api;
 use super::super::error::ApiError;
 use super::super::routes::{Operation, ResponseSpec};
+use super::super::turns;
 use super::request::{ApiRequest, NO_CALL};
 use super::response::{Timestamp3339, ok};
 use super::route::{Route, handler};
@@ -196,6 +197,7 @@ pub(crate) async fn waterfall_of(
     log: &str,
 ) -> Result<Option<Waterfall>, StoreError> {
     let outbox = api.store.outbox().of_call(scope, call).await?;
+    let _turn = turns::next().await;
     Ok(Waterfall::with(log.as_bytes(), &outbox).ok())
 }
 

@@ -6,6 +6,7 @@ use http::{HeaderMap, header};
 
 use super::super::error::ApiError;
 use super::super::routes::{Operation, RequestBody, ResponseSpec};
+use super::super::turns;
 use super::request::ApiRequest;
 use super::response::ok;
 use super::route::{Route, error, handler};
@@ -34,7 +35,9 @@ async fn check(mut request: ApiRequest) -> Result<Response, ApiError> {
         return Err(ApiError::bad_body("the body must be the document itself, not JSON"));
     }
     let charset = charset(&request.head.headers);
+    let turn = turns::next().await;
     let mut parsed = xml::parse(&bytes, charset.as_deref());
+    drop(turn);
     if request.api().placer.allows_http() {
         parsed = parsed.allow_plain_urls();
     }

@@ -157,15 +157,16 @@ fn authenticate(
         }
         state.rate_limits.record_failure(from)
     })?;
-    let main_account = state.main_account_of(&Scope::of(account.clone()));
+    let scope = Scope::of(account);
+    let main_account = state.main_account_of(&scope);
     let claims = request.extensions().get::<RequestClaims>();
     if claims.is_some_and(|claims| !claims.authenticate_caller(&main_account)) {
         return Err(PlivoError::too_many_requests(TOO_MANY_IN_PROGRESS, 1));
     }
     if is_counted {
-        state.rate_limits.record_request(state.api.clock.now(), &account)?;
+        state.record_request(&scope)?;
     }
-    Ok(Scope::of(account))
+    Ok(scope)
 }
 
 /// Serves a request from inside the node ([`Apis`](super::Apis)). `path` is the part after the

@@ -493,7 +493,7 @@ pub(crate) enum PeopleWrite {
 /// tries the password of each.
 pub const SAME_NAME_MAX: u8 = 4;
 
-const USER: &str = "user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us, \
+const USER: &str = "users.user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us, \
      (SELECT COUNT(*) FROM user_links WHERE user_links.user_id = users.user_id) AS links";
 
 const KEY: &str = "key_id, auth_id, main_auth_id, name, ending, digest, role, wa_id, created_us";
@@ -852,10 +852,7 @@ pub(crate) async fn session(
     digest: &str,
 ) -> Result<Option<(Session, User)>, StoreError> {
     const WHAT: &str = "read a session";
-    let mut select = QueryBuilder::new("SELECT digest, begun_us, seen_us, users.user_id");
-    select.push(
-        ", auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us",
-    );
+    let mut select = QueryBuilder::new(format!("SELECT digest, begun_us, seen_us, {USER}"));
     select.push(" FROM sessions JOIN users ON users.user_id = sessions.user_id WHERE digest = ");
     select.push_bind(digest.to_owned());
     let Some(row) = select.build().fetch_optional(pool).await.map_err(failed(WHAT))? else {
