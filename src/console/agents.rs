@@ -106,7 +106,8 @@ pub(super) async fn choices(console: &Console, visitor: &Visitor) -> Vec<Choice>
 }
 
 async fn all(console: &Console, visitor: &Visitor) -> Vec<Agent> {
-    visitor.items_of_pages(console, "/api/v1/agents/?limit=200", 200).await
+    let shorten = |agent: &mut Agent| agent.instructions = String::new();
+    visitor.items_of_pages(console, "/api/v1/agents/?limit=200", 200, shorten).await
 }
 
 /// A number in a selection list.

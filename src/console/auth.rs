@@ -122,17 +122,21 @@ impl Visitor {
     }
 
     /// Like [`Visitor::items`] for a list whose pages may end before `limit`, which `path` contains.
+    /// `shorten` removes what is not needed of an item before the next page is read.
     pub(super) async fn items_of_pages<T: serde::de::DeserializeOwned>(
         &self,
         console: &Console,
         path: &str,
         limit: usize,
+        shorten: impl Fn(&mut T),
     ) -> Vec<T> {
         let (mut all, mut next) = self.page_of(console, path).await;
+        all.iter_mut().for_each(&shorten);
         while let Some(cursor) = next.filter(|_| all.len() < limit) {
             let cursor: String = url::form_urlencoded::byte_serialize(cursor.as_bytes()).collect();
-            let (items, following) =
+            let (mut items, following) =
                 self.page_of(console, &format!("{path}&cursor={cursor}")).await;
+            items.iter_mut().for_each(&shorten);
             all.extend(items);
             next = following;
         }

@@ -122,18 +122,29 @@ impl Reply {
     /// # Errors
     /// Fails if there are too many items.
     pub fn add(&mut self, piece: Piece, max: usize) -> Result<(), String> {
+        let texts = self.items.iter().filter_map(text_of);
+        // Only the new text is cut, because a stream may have thousands of pieces.
+        let room = max.saturating_sub(texts.map(|text| text.chars().count()).sum());
         match piece {
             Piece::Act(action) => self.action = Some(action),
-            Piece::Text(text) => {
+            Piece::Text(mut text) => {
+                shorten(&mut text, room);
                 match self.items.last_mut().and_then(|last| last.get_mut("text")) {
                     Some(Value::String(so_far)) => so_far.push_str(&text),
+                    _ if text.is_empty() => {}
                     _ => self.items.push(text_item(text)),
                 }
             }
-            Piece::Item(item) if self.items.len() < ITEMS_MAX => self.items.push(item),
+            Piece::Item(mut item) if self.items.len() < ITEMS_MAX => {
+                if let Some(Value::String(text)) = item.get_mut("text") {
+                    shorten(text, room);
+                }
+                if text_of(&item).is_none_or(|text| !text.is_empty()) {
+                    self.items.push(item);
+                }
+            }
             Piece::Item(_) => return Err(format!("a reply has more than {ITEMS_MAX} items")),
         }
-        self.shorten(max);
         Ok(())
     }
 
@@ -142,18 +153,12 @@ impl Reply {
         let texts = self.items.iter().filter_map(text_of).filter(|text| !text.trim().is_empty());
         texts.collect::<Vec<_>>().join("\n")
     }
+}
 
-    fn shorten(&mut self, max: usize) {
-        let mut left = max;
-        for item in &mut self.items {
-            if let Some(Value::String(text)) = item.get_mut("text") {
-                if let Some((end, _)) = text.char_indices().nth(left) {
-                    text.truncate(end);
-                }
-                left = left.saturating_sub(text.chars().count());
-            }
-        }
-        self.items.retain(|item| text_of(item).is_none_or(|text| !text.is_empty()));
+/// Cuts a text after `max` characters.
+fn shorten(text: &mut String, max: usize) {
+    if let Some((end, _)) = text.char_indices().nth(max) {
+        text.truncate(end);
     }
 }
 
