@@ -369,7 +369,7 @@ impl RateLimits {
         let wait = self.of_subaccounts.spend(main_account.clone());
         wait.map_or(Ok(()), |wait| {
             Err(AuthError::rate_limited(
-                "more than 300 requests a second of the account's subaccounts",
+                "the account's subaccounts have made more than 300 requests a second together",
                 wait,
             ))
         })

@@ -166,7 +166,6 @@ impl ApiState {
         Self { api, rate_limits, audit, number_idempotency, plivo_idempotency, own_endpoints }
     }
 
-    /// The main account of a scope.
     /// Counts an authenticated request of an account.
     ///
     /// # Errors
@@ -178,6 +177,7 @@ impl ApiState {
         self.rate_limits.record_request(self.api.clock.now(), scope.auth_id())
     }
 
+    /// The main account of a scope.
     fn main_account_of(&self, scope: &Scope) -> AuthId {
         self.api.keeper.book().main_of(scope.auth_id()).clone()
     }

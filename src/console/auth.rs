@@ -121,8 +121,9 @@ impl Visitor {
         self.page_of(console, path).await.0
     }
 
-    /// Like [`Visitor::items`] for a list whose pages may end before `limit`, which `path` contains.
-    /// `shorten` removes what is not needed of an item before the next page is read.
+    /// Lists `path` page after page, until there are `limit` items. For lists whose pages may have
+    /// fewer items than requested. `shorten` clears the large fields of an item that the caller does
+    /// not need, so that they are not in memory all at once.
     pub(super) async fn items_of_pages<T: serde::de::DeserializeOwned>(
         &self,
         console: &Console,
@@ -130,15 +131,15 @@ impl Visitor {
         limit: usize,
         shorten: impl Fn(&mut T),
     ) -> Vec<T> {
-        let (mut all, mut next) = self.page_of(console, path).await;
-        all.iter_mut().for_each(&shorten);
-        while let Some(cursor) = next.filter(|_| all.len() < limit) {
-            let cursor: String = url::form_urlencoded::byte_serialize(cursor.as_bytes()).collect();
-            let (mut items, following) =
-                self.page_of(console, &format!("{path}&cursor={cursor}")).await;
+        let (mut all, mut next) = (Vec::new(), Some(path.to_owned()));
+        while let Some(page) = next.filter(|_| all.len() < limit) {
+            let (mut items, cursor) = self.page_of(console, &page).await;
             items.iter_mut().for_each(&shorten);
             all.extend(items);
-            next = following;
+            next = cursor.map(|cursor| {
+                let cursor = url::form_urlencoded::byte_serialize(cursor.as_bytes());
+                format!("{path}&cursor={}", cursor.collect::<String>())
+            });
         }
         all
     }

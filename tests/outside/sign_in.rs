@@ -250,7 +250,10 @@ async fn new_people_are_created_if_allowed_with_the_providers_role() {
         let found =
             users["items"].as_array().unwrap().iter().find(|user| user["name"] == name).cloned();
         found.map(|user| {
-            assert_eq!(user["invited"], false, "nobody waits for a password: {user}");
+            assert_eq!(
+                user["invited"], false,
+                "a person who has signed in is not shown as invited: {user}"
+            );
             user["role"].as_str().unwrap().to_owned()
         })
     };

@@ -158,11 +158,10 @@ pub(super) fn check<'v>(kind: &Kind, value: &'v str, place: Place<'_, 'v>) -> Ch
             None => {
                 let mut problem = url(value, ["http", "https"], place);
                 if let (None, Some(problem)) = (place, &mut problem) {
-                    let mut text = String::from("write ");
-                    for word in words.iter().filter(|word| !word.is_empty()) {
-                        text = text + word + ", ";
-                    }
-                    problem.hint = (text + "or an absolute URL, https://…").into();
+                    let words: Vec<_> =
+                        words.iter().copied().filter(|word| !word.is_empty()).collect();
+                    let words = words.join(", ");
+                    problem.hint = format!("write {words}, or an absolute URL, https://…").into();
                 }
                 problem
             }

@@ -561,24 +561,33 @@ struct Batches<'a> {
     request: &'a ApiRequest,
     /// The position of the last one.
     before: Option<(Timestamp, Uuid)>,
+    /// Whether the last ones have been read.
+    ended: bool,
 }
 
-impl Batches<'_> {
+impl<'a> Batches<'a> {
+    fn after(before: Option<(Timestamp, Uuid)>, request: &'a ApiRequest) -> Self {
+        Self { request, before, ended: false }
+    }
+
     /// Returns the next agents. `None` after the last ones.
     async fn next(&mut self) -> Result<Option<Vec<Agent>>, ApiError> {
+        if self.ended {
+            return Ok(None);
+        }
         let _turn = turns::next().await;
         let agents = self.request.api().store.agents();
         let batch = agents.list(self.request.scope(), self.before, BATCH).await;
         let batch = batch.map_err(ApiError::store("list agents"))?;
-        let Some(last) = batch.last() else { return Ok(None) };
-        self.before = Some((last.created, last.id));
+        self.ended = batch.len() < BATCH as usize;
+        self.before = batch.last().map(|last| (last.created, last.id));
         Ok(Some(batch))
     }
 }
 
 async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let limit = request.limit()?;
-    let mut rest = Batches { request: &request, before: request.cursor(parse_position)? };
+    let mut rest = Batches::after(request.cursor(parse_position)?, &request);
     let (mut agents, mut bytes) = (Vec::new(), 0);
     while agents.len() <= limit as usize && bytes < PAGE_BYTES {
         let Some(batch) = rest.next().await? else { break };
@@ -630,7 +639,7 @@ async fn create(mut request: ApiRequest) -> Result<Response, ApiError> {
 /// agents by name.
 async fn check_name(request: &ApiRequest, agent: &Agent) -> Result<(), ApiError> {
     let name = &agent.spec.name;
-    let mut rest = Batches { request, before: None };
+    let mut rest = Batches::after(None, request);
     while let Some(batch) = rest.next().await? {
         if batch.iter().any(|other| other.account == agent.account && other.spec.name == *name) {
             let message = format!("an agent is named {name} already");

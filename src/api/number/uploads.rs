@@ -106,8 +106,8 @@ fn parse_filename(given: Option<&str>) -> Result<String, ApiError> {
 
 const UNSUPPORTED_TYPE: ApiError = ApiError::UnsupportedMediaType {
     code: "unsupported_type",
-    message: "the body must be the file itself, with a Content-Type that WhatsApp accepts: image/jpeg, image/png, image/webp, \
-        audio/aac, audio/amr, audio/mpeg, audio/mp4, audio/ogg, video/mp4, video/3gpp, text/plain, \
+    message: "the body must be the file itself, with a Content-Type that WhatsApp accepts: \
+        image/jpeg, image/png, image/webp, audio/aac, audio/amr, audio/mpeg, audio/mp4, audio/ogg, video/mp4, video/3gpp, text/plain, \
         application/pdf, or a document of Word, Excel or PowerPoint",
     field: Some("Content-Type"),
 };

@@ -419,14 +419,16 @@ static LARGE_DOCUMENTS: Semaphore = Semaphore::const_new(1);
 
 /// Parses a document, and a large one on another thread, so that webhooks don't wait for it.
 async fn parse(body: &DocumentBody, max_bytes: usize) -> xml::ParseOutcome {
-    let DocumentBody { bytes, charset, .. } = body.clone();
-    let parse = move || xml::parse_with_limit(&bytes, charset.as_deref(), max_bytes);
+    let parse = move |body: &DocumentBody| {
+        xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_bytes)
+    };
     if body.bytes.len() <= LARGE_DOCUMENT {
-        return parse();
+        return parse(body);
     }
     let _turn = LARGE_DOCUMENTS.acquire().await;
+    let copy = body.clone();
     // It fails only if the runtime is shut down.
-    tokio::task::spawn_blocking(parse.clone()).await.unwrap_or_else(|_| parse())
+    tokio::task::spawn_blocking(move || parse(&copy)).await.unwrap_or_else(|_| parse(body))
 }
 
 #[cfg(test)]
