@@ -101,7 +101,7 @@ fn admission<'g>(
     move || {
         at += step;
         black_box(
-            gate.admit(at, &id, Direction::Inbound, || Ok(()))
+            gate.admit(at, &id, Direction::Inbound, |_| Ok(()))
                 .map(|(admitted, ())| drop(admitted))
                 .is_ok(),
         );
@@ -127,11 +127,11 @@ fn on_two_threads(begun: Instant) -> Result<(), Box<dyn std::error::Error>> {
     let number = |thread: u32| ids.get(thread as usize % 2).unwrap_or(&ids[0]);
     let one_number = |_: u32| {
         let at = begun + Duration::from_nanos(time.fetch_add(20_000_000, Ordering::Relaxed));
-        black_box(gate.admit(at, number(0), Direction::Inbound, || Ok(())).is_ok());
+        black_box(gate.admit(at, number(0), Direction::Inbound, |_| Ok(())).is_ok());
     };
     let two_numbers = |thread: u32| {
         let at = begun + Duration::from_nanos(time.fetch_add(20_000_000, Ordering::Relaxed));
-        black_box(gate.admit(at, number(thread), Direction::Inbound, || Ok(())).is_ok());
+        black_box(gate.admit(at, number(thread), Direction::Inbound, |_| Ok(())).is_ok());
     };
     for (what, work) in [
         ("the bare pair and ring", &bare as &(dyn Fn(u32) + Sync)),

@@ -192,6 +192,10 @@ async fn f10_three_nodes_share_the_slots_of_a_number() {
     }
     let both = world.asked().into_values().filter(|a| a.contains("accept") && a.contains("reject"));
     assert_eq!(both.count(), 0);
+    // An event that is passed on to the node of its call is counted only where it arrived.
+    let label = [("kind", "calls.terminate")];
+    let ends = nodes.iter().map(|node| node.metric("offhook_webhook_events_total", &label));
+    assert_eq!(join_all(ends).await.into_iter().sum::<f64>(), (3 * CAP) as f64);
 }
 
 #[tokio::test]

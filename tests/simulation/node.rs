@@ -21,9 +21,7 @@ use machine::{CallSetup, CallUrls, Input, MachineLimits, MediaEvent};
 use media::sdp::Offer;
 use model::Clock;
 use model::Secret;
-use model::{
-    AuthId, CallType, CallUuid, Direction, E164, HangupCause, Method, PhoneNumberId, Wacid,
-};
+use model::{AuthId, CallType, CallUuid, Direction, E164, HangupCause, Method, Wacid};
 use store::{Birth, CallStart};
 use xml::ast::DocUrl;
 
@@ -204,7 +202,7 @@ pub struct Phones {
 impl Calls for Phones {
     type Room = ();
 
-    fn room(&self, _: &PhoneNumberId) -> Option<()> {
+    fn room(&self, _: &NumberEntry) -> Option<()> {
         Some(())
     }
 

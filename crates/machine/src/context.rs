@@ -17,15 +17,13 @@ use crate::contract::{
     RecognitionId, RecordingId, RecordingOrder, SoundItem, StreamOrder, Termination,
 };
 use model::{CallUuid, Direction, HangupCause, Leg, StreamId, Timestamp};
-use xml::ast::{Finding, Position, Severity, Target};
+use xml::ast::{Document, Finding, Position, Severity, Target};
 
 /// Timeout of Meta's terminate webhook after the relay has closed DTLS. It usually arrives within
 /// 50–500 ms.
 const PATH_CLOSED_MS: u64 = 1_500;
 /// Time by which a fetch may exceed its deadline before the machine treats it as failed.
 const FETCH_GRACE_MS: u64 = 1_000;
-/// Maximum number of findings that are output per document.
-const FINDINGS_MAX: usize = 100;
 /// Bit that distinguishes the derived ids of streams from those of legs.
 const STREAM_IDS: u64 = 1 << 32;
 
@@ -408,12 +406,12 @@ fn scramble(bits: u64) -> u64 {
 ///
 /// The function is idempotent.
 pub(super) fn limit_findings(findings: &[Finding]) -> Vec<Finding> {
-    let mut shown: Vec<_> = findings.iter().take(FINDINGS_MAX).cloned().collect();
+    let mut shown: Vec<_> = findings.iter().take(Document::MAX_WARNINGS).cloned().collect();
     let first_error = findings.iter().position(|f| f.severity == Severity::Error);
     if let Some(error) =
-        first_error.filter(|at| *at >= FINDINGS_MAX).and_then(|at| findings.get(at))
+        first_error.filter(|at| *at >= Document::MAX_WARNINGS).and_then(|at| findings.get(at))
     {
-        shown.truncate(FINDINGS_MAX - 1);
+        shown.truncate(Document::MAX_WARNINGS - 1);
         shown.push(error.clone());
     }
     shown

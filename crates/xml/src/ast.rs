@@ -67,11 +67,14 @@ pub struct Document {
     pub source: Arc<str>,
     /// The children of `Response`, in document order.
     pub elements: Vec<Element>,
-    /// The warnings of the validator.
+    /// The first warnings of the validator, at most [`Document::MAX_WARNINGS`].
     pub warnings: Vec<Finding>,
 }
 
 impl Document {
+    /// Number of findings that a call reports and logs.
+    pub const MAX_WARNINGS: usize = 100;
+
     /// Removes W403 for addresses at a host of the node, which is that of `public.base_url`, from
     /// findings about this document.
     pub fn allow_sip_host(&self, findings: &mut Vec<Finding>, own: &str) {
@@ -82,7 +85,7 @@ impl Document {
             DialAddress::Pstn(_) | DialAddress::WhatsappUser(_) => false,
         };
         let dials = self.elements.iter().filter_map(|element| match &element.kind {
-            ElementKind::Dial(dial) => Some(dial),
+            ElementKind::Dial(dial) => Some(&**dial),
             _ => None,
         });
         let own_targets: Vec<Position> = dials
@@ -102,24 +105,25 @@ pub struct Element {
     pub kind: ElementKind,
 }
 
-/// The kinds of elements, with their attributes and content (docs/reference/xml.md#elements).
+/// The kinds of elements, with their attributes and content (docs/reference/xml.md#elements). The
+/// large ones are in boxes, because a document may have 2,000 small ones.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ElementKind {
     Speak(Speak),
     Play(Play),
     Wait(Wait),
-    GetInput(GetInput),
-    GetDigits(GetDigits),
-    Record(Record),
-    Dial(Dial),
-    Conference(Conference),
+    GetInput(Box<GetInput>),
+    GetDigits(Box<GetDigits>),
+    Record(Box<Record>),
+    Dial(Box<Dial>),
+    Conference(Box<Conference>),
     MultiPartyCall(MultiPartyCall),
-    Stream(Stream),
+    Stream(Box<Stream>),
     Dtmf(Dtmf),
     Redirect(Redirect),
     Hangup(Hangup),
     PreAnswer(PreAnswer),
-    Message(Message),
+    Message(Box<Message>),
 }
 
 impl ElementKind {

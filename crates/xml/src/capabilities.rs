@@ -73,7 +73,7 @@ fn check(element: &Element, capabilities: &EngineCapabilities<'_>, found: &mut V
         ElementKind::GetDigits(get) => check_prompts(&get.prompts),
         ElementKind::GetInput(get) => {
             check_prompts(&get.prompts);
-            let GetInput { input_type, language, .. } = get;
+            let GetInput { input_type, language, .. } = &**get;
             if *input_type != InputType::Dtmf && !(capabilities.recognises)(language) {
                 found.push(unrecognised_language(element.at, language));
             }

@@ -163,7 +163,8 @@ fn parse_text(text: Arc<str>) -> ParseOutcome {
     drop(tree);
     let Findings { kept, omitted, first_fault } = findings;
     let document = first_fault.is_none().then(|| {
-        Arc::new(Document { source: Arc::clone(&text), elements, warnings: kept.clone() })
+        let warnings = kept.iter().take(Document::MAX_WARNINGS).cloned().collect();
+        Arc::new(Document { source: Arc::clone(&text), elements, warnings })
     });
     ParseOutcome { document, findings: kept, omitted, source: Some(text), first_fault }
 }

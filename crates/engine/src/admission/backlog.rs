@@ -5,12 +5,16 @@
 //! however long it gets in between. A queue that never becomes short only adds delay. A burst, such
 //! as a number's thousand calls at one instant, is admitted whole. A backlog keeps the queue short
 //! until no call has been refused for a while.
+//!
+//! During a backlog, calls of an account that had few of the last calls are preferred, so that one
+//! account's overload does not refuse the calls of others.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::strain::Strain;
-use model::{WaitMeter, WaitToken};
+use model::{AuthId, WaitMeter, WaitToken};
 
 /// Number of calls that may enter while earlier ones wait too long. All calls that a number may
 /// have (1,000 by default) may come at one instant.
@@ -21,8 +25,13 @@ const TARGET: Duration = Duration::from_millis(10);
 /// Number of calls that may always wait. They take a moment and keep the processor busy.
 const FEW: usize = 16;
 /// Number of calls that may wait after a refusal. During an overload the queue always has this
-/// length, and each place delays every call by one set-up.
+/// length, and each place delays every call by one set-up. The places between this and [`FEW`] are
+/// for accounts with a small share of the calls.
 const FEWER: usize = 4;
+/// Share of the last calls from which on an account has only the places of [`FEWER`].
+const LARGE_SHARE: f64 = 1.0 / 8.0;
+/// Number of last calls of which shares are taken.
+const LAST: usize = 64;
 /// A queue that was late for this long is a backlog, even if it is short. The webhooks of a burst
 /// are read faster than that.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -40,6 +49,40 @@ pub(super) struct Backlog {
     refused: AtomicU64,
     /// Number of calls admitted since the queue was last on time.
     late: AtomicUsize,
+    last: LastAccounts,
+}
+
+/// The accounts of the last admitted calls.
+#[derive(Debug)]
+struct LastAccounts {
+    /// Hashes of the accounts. Two accounts with the same hash share their places.
+    accounts: [AtomicU32; LAST],
+    next: AtomicUsize,
+}
+
+impl LastAccounts {
+    fn new() -> Self {
+        Self { accounts: [const { AtomicU32::new(0) }; LAST], next: AtomicUsize::new(0) }
+    }
+
+    fn add(&self, account: u32) {
+        let place = self.next.fetch_add(1, Ordering::Relaxed) % LAST;
+        if let Some(last) = self.accounts.get(place) {
+            last.store(account, Ordering::Relaxed);
+        }
+    }
+
+    /// The share of this account, from 0 to 1.
+    fn share(&self, account: u32) -> f64 {
+        let is_same = |last: &&AtomicU32| last.load(Ordering::Relaxed) == account;
+        self.accounts.iter().filter(is_same).count() as f64 / LAST as f64
+    }
+}
+
+/// A hash of the account that is never 0, which stands for no call.
+fn hashed(account: &AuthId) -> u32 {
+    let hash = foldhash::fast::FixedState::with_seed(0).hash_one(account);
+    (hash as u32).max(1)
 }
 
 /// The state of the queue when a call arrives.
@@ -54,6 +97,8 @@ struct QueueState {
     refused: Option<Duration>,
     /// Whether tasks on this node start late for any reason.
     work_is_late: bool,
+    /// The share of the call's account in the last calls. Known only after a recent refusal.
+    share: f64,
 }
 
 impl QueueState {
@@ -61,21 +106,28 @@ impl QueueState {
         self.waiting < FEW || self.age <= TARGET
     }
 
+    fn is_calm(&self) -> bool {
+        self.refused.is_none_or(|ago| ago >= CALM)
+    }
+
+    /// Number of places for calls of this account while the node is not calm.
+    fn places(&self) -> usize {
+        // Late work in progress goes first, rejections above all: a further call costs ten times its
+        // rejection.
+        let for_all = if self.work_is_late { 0 } else { FEWER };
+        let rest = 1.0 - (self.share / LARGE_SHARE).min(1.0);
+        for_all + ((FEW - FEWER) as f64 * rest) as usize
+    }
+
     /// Returns why a further call is refused, or `None` if it is not.
     fn strain(&self) -> Option<Strain> {
-        let is_calm = self.refused.is_none_or(|ago| ago >= CALM);
-        if self.work_is_late && !is_calm {
-            // Work in progress goes first, rejections above all: a further call costs ten times its
-            // rejection.
-            return Some(Strain::Lag);
-        }
-        if self.waiting < if is_calm { FEW } else { FEWER } {
-            return None;
-        }
-        if !is_calm {
+        if !self.is_calm() {
             // The age of the first call is no measure: it is young at the moment when far more
             // calls arrive than can be set up.
-            return Some(Strain::Lag);
+            return (self.waiting >= self.places()).then_some(Strain::Lag);
+        }
+        if self.waiting < FEW {
+            return None;
         }
         if self.waiting >= BURST || self.late >= BURST && !self.is_in_time() {
             return Some(Strain::SetUps);
@@ -87,7 +139,8 @@ impl QueueState {
 impl Backlog {
     pub(super) fn new(origin: Instant) -> Self {
         let (in_time, refused, late) = <(AtomicU64, AtomicU64, AtomicUsize)>::default();
-        Self { origin, line: WaitMeter::new(origin), in_time, refused, late }
+        let (line, last) = (WaitMeter::new(origin), LastAccounts::new());
+        Self { origin, line, in_time, refused, late, last }
     }
 
     pub(super) fn line(&self) -> &WaitMeter {
@@ -99,23 +152,33 @@ impl Backlog {
         self.line.waiting() as f64 / BURST as f64
     }
 
-    /// Adds a call to the end of the queue. `work_is_late` means that tasks start late. During an
-    /// overload, late work causes every call to be refused; otherwise it is attributed to a slow
-    /// machine and ignored.
-    pub(super) fn join(&self, now: Instant, work_is_late: bool) -> Result<WaitToken, Strain> {
+    /// Adds a call of this main account to the end of the queue. `work_is_late` means that tasks
+    /// start late. During an overload, late work causes the calls of accounts with many calls to be
+    /// refused; otherwise it is attributed to a slow machine and ignored.
+    pub(super) fn join(
+        &self,
+        now: Instant,
+        account: &AuthId,
+        work_is_late: bool,
+    ) -> Result<WaitToken, Strain> {
+        let account = hashed(account);
         let nanos = u64::try_from(now.saturating_duration_since(self.origin).as_nanos())
             .unwrap_or(u64::MAX)
             .max(1);
         let since = |at: u64| Duration::from_nanos(nanos.saturating_sub(at));
         let refused = self.refused.load(Ordering::Relaxed);
-        let found = QueueState {
+        let mut found = QueueState {
             waiting: self.line.waiting(),
             age: self.line.age(now),
             late_for: since(self.in_time.load(Ordering::Relaxed)),
             late: self.late.load(Ordering::Relaxed),
             refused: (refused > 0).then(|| since(refused)),
             work_is_late,
+            share: 0.0,
         };
+        if !found.is_calm() {
+            found.share = self.last.share(account);
+        }
         if let Some(strain) = found.strain() {
             self.refused.fetch_max(nanos, Ordering::Relaxed);
             return Err(strain);
@@ -126,6 +189,7 @@ impl Backlog {
         } else {
             self.late.fetch_add(1, Ordering::Relaxed);
         }
+        self.last.add(account);
         Ok(self.line.enter(now).0)
     }
 }
@@ -137,9 +201,11 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{BURST, Backlog, CALM, FEW, FEWER, PATIENCE, QueueState, Strain, TARGET};
+    use super::{
+        BURST, Backlog, CALM, FEW, FEWER, LARGE_SHARE, PATIENCE, QueueState, Strain, TARGET,
+    };
     use model::Clock;
-    use model::{Timestamp, WaitToken};
+    use model::{AuthId, Timestamp, WaitToken};
 
     #[test]
     fn r10_a_burst_waits_and_a_backlog_is_refused() {
@@ -151,6 +217,7 @@ mod tests {
             late: 0,
             refused: None,
             work_is_late: false,
+            share: 1.0,
         };
         let busy = QueueState { waiting: FEW, age: TARGET, ..idle };
         let late = QueueState { age: TARGET + ms(1), ..busy };
@@ -197,6 +264,20 @@ mod tests {
             (
                 QueueState { work_is_late: true, refused: Some(CALM - ms(1)), ..idle },
                 Some(Strain::Lag),
+            ),
+            // An account with a small share has more places, also while work is late.
+            (QueueState { refused: Some(ms(0)), share: LARGE_SHARE, ..late }, Some(Strain::Lag)),
+            (QueueState { refused: Some(ms(0)), share: 0.0, ..late }, Some(Strain::Lag)),
+            (QueueState { refused: Some(ms(0)), waiting: FEW - 1, share: 0.0, ..late }, None),
+            (
+                QueueState {
+                    refused: Some(ms(0)),
+                    waiting: FEW - FEWER - 1,
+                    work_is_late: true,
+                    share: 0.0,
+                    ..late
+                },
+                None,
             ),
         ];
         for (found, expected) in cases {
@@ -252,11 +333,15 @@ mod tests {
         }
 
         fn comes(&mut self, at: Duration, takes: Duration) {
-            self.until(at, takes);
-            match self.backlog.join(self.clock.now(), false) {
-                Ok(place) => self.line.push_back((at, place)),
-                Err(_) => self.refused.push(at),
+            if !self.is_admitted("heavy", at, takes) {
+                self.refused.push(at);
             }
+        }
+
+        fn is_admitted(&mut self, account: &str, at: Duration, takes: Duration) -> bool {
+            self.until(at, takes);
+            let place = self.backlog.join(self.clock.now(), &AuthId::from(account), false);
+            place.map(|place| self.line.push_back((at, place))).is_ok()
         }
 
         fn run(&mut self, from: Duration, lasting: Duration, rate: f64, takes: Duration) {
@@ -294,6 +379,25 @@ mod tests {
             let refused = sim.refused.len();
             (0..1_000).for_each(|_| sim.comes(later, takes));
             prop_assert_eq!(sim.refused.len(), refused);
+        }
+
+        /// While one account overloads the node, the calls of others are admitted.
+        #[test]
+        fn r10_overload_of_one_account_refuses_only_its_calls(takes_us in 200..20_000u64, times in 2.0..20.0f64) {
+            let takes = Duration::from_micros(takes_us);
+            let (mut sim, mut refused) = (Simulation::new(), Vec::new());
+            let between = takes.div_f64(times);
+            for nr in 0..u32::try_from(BURST * 40).unwrap() {
+                sim.comes(between * nr, takes);
+                // One of fifty calls that the node can take is of another account.
+                if f64::from(nr) % (50.0 * times) < 1.0 && !sim.is_admitted("light", between * nr, takes) {
+                    refused.push(between * nr);
+                }
+            }
+            let first = *sim.refused.first().expect("some are refused");
+            let drained = first + takes * (BURST + FEW) as u32;
+            refused.retain(|at| *at > drained);
+            prop_assert!(refused.is_empty(), "refused at {refused:?}, the queue was short from {drained:?} on");
         }
 
         /// Below capacity no call is refused.

@@ -378,7 +378,7 @@ impl Gate {
         now: Instant,
         id: &PhoneNumberId,
         direction: Direction,
-        offer: impl FnOnce() -> Result<O, Reason>,
+        offer: impl FnOnce(&NumberEntry) -> Result<O, Reason>,
     ) -> Result<(Admitted, O), Refused> {
         self.attempt(now, id, direction, offer).inspect_err(|refused| {
             self.count(direction, refused.reason.as_str());
@@ -397,7 +397,7 @@ impl Gate {
         clock: &Clock,
         id: &PhoneNumberId,
         direction: Direction,
-        mut offer: impl FnMut() -> Result<O, Reason>,
+        mut offer: impl FnMut(&NumberEntry) -> Result<O, Reason>,
     ) -> Result<(Admitted, O), Refused> {
         let since = clock.now();
         let attempt = || self.attempt(clock.now(), id, direction, &mut offer);
@@ -416,7 +416,7 @@ impl Gate {
         now: Instant,
         id: &PhoneNumberId,
         direction: Direction,
-        offer: impl FnOnce() -> Result<O, Reason>,
+        offer: impl FnOnce(&NumberEntry) -> Result<O, Reason>,
     ) -> Result<(Admitted, O), Refused> {
         let refused = |reason, number| Refused { reason, number };
         let Some(number) = self.directory.number(id) else {
@@ -693,7 +693,7 @@ impl Gate {
         let plain = |reason| (reason, RefusalDetail::Reason);
         let key = self.forbidden(wall, number, user, consents)?;
         let (slot, permits, ()) =
-            self.ask(now, number, Direction::Outbound, || Ok(())).map_err(plain)?;
+            self.ask(now, number, Direction::Outbound, |_| Ok(())).map_err(plain)?;
         match consents.engage_alone(key) {
             Some(engaged) => Ok((slot, permits, engaged)),
             // Another call to the user was admitted in between.
@@ -710,7 +710,7 @@ impl Gate {
         now: Instant,
         number: &NumberEntry,
         direction: Direction,
-        offer: impl FnOnce() -> Result<O, Reason>,
+        offer: impl FnOnce(&NumberEntry) -> Result<O, Reason>,
     ) -> Result<(Slot, Permits, O), Reason> {
         if !number.spec.calling_enabled {
             return Err(Reason::CallingDisabled);
@@ -725,7 +725,7 @@ impl Gate {
         if self.refuses(direction) {
             return Err(Reason::Draining);
         }
-        let offer = offer()?;
+        let offer = offer(number)?;
         let slot = number.slots.acquire().ok_or(Reason::NumberFull)?;
         let permits = number.account.take(found, now).ok_or(Reason::CpsExceeded)?;
         if self.is_cut_off() {

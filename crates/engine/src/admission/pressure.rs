@@ -16,8 +16,7 @@ use tokio::sync::Notify;
 
 use super::backlog::Backlog;
 use super::strain::Strain;
-use model::Health;
-use model::WaitToken;
+use model::{AuthId, Health, WaitToken};
 
 /// The load of the node, shared by the task that measures it and by the code that admits.
 #[derive(Debug)]
@@ -109,12 +108,12 @@ impl Pressure {
         self.backlog.load()
     }
 
-    /// Takes a place in the queue of set-ups at `now`.
+    /// Takes a place in the queue of set-ups at `now`, for a call of this main account.
     ///
     /// # Errors
     ///
     /// Returns the reason why no further call can be taken.
-    pub fn begin(self: &Arc<Self>, now: Instant) -> Result<SetUpTicket, Strain> {
+    pub fn begin(self: &Arc<Self>, now: Instant, account: &AuthId) -> Result<SetUpTicket, Strain> {
         self.note_request();
         if self.health.is_store_broken() {
             return Err(Strain::Store);
@@ -122,8 +121,8 @@ impl Pressure {
         if self.out_of_memory.load(Ordering::Relaxed) {
             return Err(Strain::Memory);
         }
-        let place = Some(self.backlog.join(now, self.late.load(Ordering::Relaxed))?);
-        Ok(SetUpTicket { place, pressure: self.clone() })
+        let place = self.backlog.join(now, account, self.late.load(Ordering::Relaxed))?;
+        Ok(SetUpTicket { place: Some(place), pressure: self.clone() })
     }
 }
 
@@ -155,7 +154,7 @@ impl Drop for SetUpTicket {
 #[cfg(test)]
 mod tests {
     use super::super::backlog::BURST;
-    use super::{Health, Pressure, Strain};
+    use super::{AuthId, Health, Pressure, Strain};
     use model::Clock;
     use model::Timestamp;
 
@@ -168,25 +167,26 @@ mod tests {
     fn r10_each_strain_refuses_until_it_ends() {
         let health = Health::new();
         let now = Clock::stepped(Timestamp::default()).now();
-        let pressure = Pressure::new(health.clone(), now);
-        assert!(pressure.begin(now).is_ok());
+        let (pressure, account) = (Pressure::new(health.clone(), now), AuthId::from("MA"));
+        assert!(pressure.begin(now, &account).is_ok());
         pressure.out_of_memory(true);
-        assert_eq!(pressure.begin(now).err(), Some(Strain::Memory));
+        assert_eq!(pressure.begin(now, &account).err(), Some(Strain::Memory));
         health.set_store_broken(true);
-        assert_eq!(pressure.begin(now).err(), Some(Strain::Store));
+        assert_eq!(pressure.begin(now, &account).err(), Some(Strain::Store));
         health.set_store_broken(false);
         pressure.out_of_memory(false);
         pressure.late(true);
-        assert!(pressure.begin(now).is_ok(), "late work alone refuses no call");
-        let mut begun: Vec<_> = (0..BURST).map(|_| pressure.begin(now).expect("room")).collect();
-        assert_eq!(pressure.begin(now).err(), Some(Strain::SetUps));
-        assert_eq!(pressure.begin(now).err(), Some(Strain::Lag));
+        assert!(pressure.begin(now, &account).is_ok(), "late work alone refuses no call");
+        let mut begun: Vec<_> =
+            (0..BURST).map(|_| pressure.begin(now, &account).expect("room")).collect();
+        assert_eq!(pressure.begin(now, &account).err(), Some(Strain::SetUps));
+        assert_eq!(pressure.begin(now, &account).err(), Some(Strain::Lag));
         pressure.late(false);
         begun.pop().expect("one").begun();
         assert_eq!(pressure.backlog.line().waiting(), BURST - 1, "a refusal takes no place");
         drop(begun);
         assert_eq!(pressure.backlog.line().waiting(), 0);
-        assert!(pressure.begin(now).is_ok());
+        assert!(pressure.begin(now, &account).is_ok());
     }
 
     #[tokio::test]
@@ -204,7 +204,7 @@ mod tests {
         assert!(pressure.was_asked());
         let mut resting = std::pin::pin!(pressure.asked());
         assert!(futures_util::poll!(&mut resting).is_pending());
-        assert!(pressure.begin(now).is_ok(), "an outbound call");
+        assert!(pressure.begin(now, &AuthId::from("MA")).is_ok(), "an outbound call");
         resting.await;
     }
 

@@ -264,7 +264,7 @@ impl World {
 
     fn admit_offer(&self, id: &str, usable: bool) -> Result<Admitted, Reason> {
         self.gate
-            .admit(self.clock.now(), &PhoneNumberId::from(id), Direction::Inbound, || {
+            .admit(self.clock.now(), &PhoneNumberId::from(id), Direction::Inbound, |_| {
                 usable.then_some(()).ok_or(Reason::BadOffer)
             })
             .map(|(admitted, ())| admitted)
@@ -505,7 +505,7 @@ fn a_real_instant_before_the_origin_is_harmless() {
     );
     let early = world.clock.now().checked_sub(Duration::from_secs(5));
     let admit = |now: Instant| {
-        world.gate.admit(now, &PhoneNumberId::from("1"), Direction::Outbound, || Ok(()))
+        world.gate.admit(now, &PhoneNumberId::from("1"), Direction::Outbound, |_| Ok(()))
     };
     assert!(admit(early.unwrap_or(world.clock.now())).is_ok());
     assert_eq!(admit(world.clock.now()).unwrap_err().reason, Reason::CpsExceeded);

@@ -21,7 +21,7 @@ use super::services::Services;
 use super::trace::ExportedTrace;
 use super::turns::Turns;
 use crate::admission::permission::Engaged;
-use crate::admission::{Admitted, Gate, NumberEntry, Reason, SetUpTicket, Strain};
+use crate::admission::{AccountEntry, Admitted, Gate, NumberEntry, Reason, SetUpTicket, Strain};
 use crate::meta::ActionRequest;
 use machine::{CallSetup, GraphAction, Input};
 use media::sdp::Offer;
@@ -240,14 +240,14 @@ impl Registry {
         self.0.services.media.read_offer(sdp)
     }
 
-    /// Reserves capacity for a new call. Returns `None` and counts the reason if the node is
-    /// overloaded.
-    pub fn room(&self, number: &PhoneNumberId) -> Option<SetUpTicket> {
-        if self.0.services.graph.is_behind(number) {
+    /// Reserves capacity for a new call of this number. Returns `None` and counts the reason if the
+    /// node is overloaded.
+    pub fn room(&self, number: &NumberEntry) -> Option<SetUpTicket> {
+        if self.0.services.graph.is_behind(&number.spec.phone_number_id) {
             Strain::Graph.count();
             return None;
         }
-        self.reserve_locally()
+        self.reserve_locally(&number.account)
     }
 
     /// How much of its capacity the node uses, from 0 to 1: the largest share of live calls, waiting
@@ -259,12 +259,12 @@ impl Registry {
     }
 
     /// Like [`Registry::room`] but ignores the state of Graph, for calls without Meta.
-    pub(super) fn reserve_locally(&self) -> Option<SetUpTicket> {
+    pub(super) fn reserve_locally(&self, account: &AccountEntry) -> Option<SetUpTicket> {
         let services = &self.0.services;
         let room = match services.media.is_behind() {
             _ if self.len() >= LIVE_MAX => Err(Strain::Calls),
             true => Err(Strain::Media),
-            false => services.pressure.begin(services.clock.now()),
+            false => services.pressure.begin(services.clock.now(), &account.main().auth_id),
         };
         room.inspect_err(|strain| strain.count()).ok()
     }

@@ -198,7 +198,7 @@ impl World {
         let clock = &self.services.clock;
         let sdp = include_str!("../../../../fixtures/meta/sdp/offer_relay_full.sdp")
             .replace("198.51.100.62", "127.0.0.1");
-        let offer = || Offer::parse(&sdp, true).map_err(|_| Reason::BadOffer);
+        let offer = |_: &_| Offer::parse(&sdp, true).map_err(|_| Reason::BadOffer);
         let id: PhoneNumberId = PHONE_NUMBER_ID.into();
         let (admitted, offer) =
             self.gate.admit(clock.now(), &id, Direction::Inbound, offer).unwrap();
@@ -214,7 +214,7 @@ impl World {
             arrived: clock.now(),
             arrived_wall: clock.wall(),
         };
-        let room = self.registry.room(&incoming.key.phone_number_id).unwrap();
+        let room = self.registry.room(admitted.number()).unwrap();
         self.registry.start(room, admitted, incoming).unwrap();
         self.registry.list().into_iter().find(|c| c.setup.wacid == Some(wacid.into())).unwrap()
     }

@@ -83,7 +83,7 @@ mod tests {
         let told = Arc::new(Mutex::new(Vec::new()));
         let mut set_ups = tokio::task::JoinSet::new();
         for nr in 0..6 {
-            let starting = pressure.begin(clock.now()).expect("room");
+            let starting = pressure.begin(clock.now(), &"MA".into()).expect("room");
             let (turns, told) = (turns.clone(), told.clone());
             set_ups.spawn(async move {
                 let turn = turns.wait(starting).await;

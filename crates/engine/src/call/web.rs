@@ -59,7 +59,9 @@ impl Registry {
         web: WebCall,
     ) -> Result<CallUuid, Box<WebAdmitted>> {
         let services = self.services();
-        let Some(starting) = self.reserve_locally() else { return Err(Box::new(admitted)) };
+        let Some(starting) = self.reserve_locally(admitted.account()) else {
+            return Err(Box::new(admitted));
+        };
         let setup = CallSetup {
             call: services.call_uuid(),
             direction: Direction::Inbound,
@@ -106,7 +108,9 @@ impl Registry {
         outgoing: Outgoing,
         endpoint: EndpointName,
     ) -> Result<(), Box<WebAdmitted>> {
-        let Some(starting) = self.reserve_locally() else { return Err(Box::new(admitted)) };
+        let Some(starting) = self.reserve_locally(admitted.account()) else {
+            return Err(Box::new(admitted));
+        };
         let Outgoing { setup, received, placed } = outgoing;
         if !self.write_record(&setup) {
             return Err(Box::new(admitted));

@@ -111,7 +111,7 @@ impl Node {
     /// Admits a call, or asks for units.
     fn admit(&self, meta: &Meta, now: u64) -> Option<Slot> {
         let id = NUMBER_ID.into();
-        let asked = self.gate.admit(self.clock.now(), &id, Direction::Inbound, || Ok(()));
+        let asked = self.gate.admit(self.clock.now(), &id, Direction::Inbound, |_| Ok(()));
         let (admitted, ()) = asked.ok()?;
         let live = meta.live.fetch_add(1, Ordering::AcqRel) + 1;
         meta.most.fetch_max(live, Ordering::AcqRel);

@@ -6,7 +6,7 @@ use crate::admission::{Admitted, NumberEntry, Reason, SetUpTicket};
 use crate::call::CallEvent;
 use crate::call::registry::{CallKey, EventOutcome, Incoming, OnSettled, Registry, RejectsFull};
 use media::sdp::Offer;
-use model::{CallUuid, PhoneNumberId, Wacid};
+use model::{CallUuid, Wacid};
 use store::Birth;
 
 /// Runs the calls. No method may block or wait, since Meta waits for the response.
@@ -16,7 +16,7 @@ pub trait Calls: Send + Sync {
 
     /// Reserves capacity for a call to this number (`docs/reference/reliability.md#r10`). Called
     /// before the offer is parsed, so that a refusal is cheap.
-    fn room(&self, number: &PhoneNumberId) -> Option<Self::Room>;
+    fn room(&self, number: &NumberEntry) -> Option<Self::Room>;
 
     /// Parses an SDP offer, or an answer to our offer (`docs/reference/meta.md#usable-offer`).
     /// Returns `None` if it is unusable.
@@ -61,7 +61,7 @@ pub trait Calls: Send + Sync {
 impl Calls for Registry {
     type Room = SetUpTicket;
 
-    fn room(&self, number: &PhoneNumberId) -> Option<SetUpTicket> {
+    fn room(&self, number: &NumberEntry) -> Option<SetUpTicket> {
         Self::room(self, number)
     }
 

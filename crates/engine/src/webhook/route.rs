@@ -312,7 +312,7 @@ impl<C: Calls> WebhookHandler<C> {
     }
 
     /// Processes the events of this node's calls in a webhook that another node has received. The
-    /// other node has handled everything else.
+    /// other node has handled everything else, and counts all events.
     ///
     /// # Errors
     /// Returns an error if the body is not JSON. Nothing has been processed then.
@@ -329,9 +329,7 @@ impl<C: Calls> WebhookHandler<C> {
                 _ => return,
             };
             if self.calls.has(key, named) {
-                let effect = self.item(&kind, content, now, &mut waiting);
-                busy |= effect == Effect::Busy;
-                self.count(&kind, effect);
+                busy |= self.item(&kind, content, now, &mut waiting) == Effect::Busy;
             }
         })?;
         // Copies of events that this node received itself and is passing on.
@@ -562,8 +560,8 @@ impl<C: Calls> WebhookHandler<C> {
     async fn admit_shared(&self, received: ReceivedConnect) -> Effect {
         let ReceivedConnect { connect, received, arrived, wall } = received;
         let (key, Some(others)) = (connect.key.clone(), &self.others) else { return Effect::Busy };
-        let offer = || {
-            let room = self.calls.room(&key.phone_number_id).ok_or(Reason::Overloaded)?;
+        let offer = |number: &NumberEntry| {
+            let room = self.calls.room(number).ok_or(Reason::Overloaded)?;
             self.read(&connect.sdp).map(|offer| (room, offer)).ok_or(Reason::BadOffer)
         };
         let number = &key.phone_number_id;
@@ -952,8 +950,8 @@ impl<C: Calls> WebhookHandler<C> {
 
     fn admit(&self, connect: Connect, received: Instant, now: Instant, wall: Timestamp) -> Effect {
         let key = connect.key.clone();
-        let offer = || {
-            let room = self.calls.room(&key.phone_number_id).ok_or(Reason::Overloaded)?;
+        let offer = |number: &NumberEntry| {
+            let room = self.calls.room(number).ok_or(Reason::Overloaded)?;
             self.read(&connect.sdp).map(|offer| (room, offer)).ok_or(Reason::BadOffer)
         };
         match self.gate.admit(now, &key.phone_number_id, Direction::Inbound, offer) {

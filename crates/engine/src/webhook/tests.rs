@@ -26,7 +26,7 @@ use media::sdp::Offer;
 use model::Clock;
 use model::Health;
 use model::Secret;
-use model::{CallUuid, E164, PhoneNumberId, Timestamp, WabaId, Wacid};
+use model::{CallUuid, E164, Timestamp, WabaId, Wacid};
 use store::{Birth, Store};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -123,7 +123,7 @@ impl Phones {
 impl Calls for Phones {
     type Room = ();
 
-    fn room(&self, _: &PhoneNumberId) -> Option<()> {
+    fn room(&self, _: &NumberEntry) -> Option<()> {
         (!self.no_room.load(Ordering::SeqCst)).then_some(())
     }
 

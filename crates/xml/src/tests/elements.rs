@@ -548,7 +548,7 @@ fn fills_in_defaults() {
         log: true,
         prompts: Vec::new(),
     };
-    assert_eq!(*get_input, expected);
+    assert_eq!(**get_input, expected);
     let expected = GetDigits {
         action: None,
         redirect: true,
@@ -563,7 +563,7 @@ fn fills_in_defaults() {
         log: true,
         prompts: Vec::new(),
     };
-    assert_eq!(*get_digits, expected);
+    assert_eq!(**get_digits, expected);
     assert!(
         record.mp3
             && record.stereo

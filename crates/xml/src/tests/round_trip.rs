@@ -501,9 +501,9 @@ fn element() -> impl Strategy<Value = Element> {
     let early = prop_oneof![
         speak().prop_map(ElementKind::Speak),
         wait().prop_map(ElementKind::Wait),
-        get_digits().prop_map(ElementKind::GetDigits),
+        get_digits().prop_map(Box::new).prop_map(ElementKind::GetDigits),
         redirect().prop_map(ElementKind::Redirect),
-        message().prop_map(ElementKind::Message),
+        message().prop_map(Box::new).prop_map(ElementKind::Message),
         dtmf().prop_map(ElementKind::Dtmf),
     ]
     .prop_map(element_of);
@@ -512,18 +512,18 @@ fn element() -> impl Strategy<Value = Element> {
         speak().prop_map(ElementKind::Speak),
         play().prop_map(ElementKind::Play),
         wait().prop_map(ElementKind::Wait),
-        get_input().prop_map(ElementKind::GetInput),
-        get_digits().prop_map(ElementKind::GetDigits),
-        record().prop_map(ElementKind::Record),
-        dial().prop_map(ElementKind::Dial),
-        conference().prop_map(ElementKind::Conference),
+        get_input().prop_map(Box::new).prop_map(ElementKind::GetInput),
+        get_digits().prop_map(Box::new).prop_map(ElementKind::GetDigits),
+        record().prop_map(Box::new).prop_map(ElementKind::Record),
+        dial().prop_map(Box::new).prop_map(ElementKind::Dial),
+        conference().prop_map(Box::new).prop_map(ElementKind::Conference),
         multi_party_call().prop_map(ElementKind::MultiPartyCall),
-        stream().prop_map(ElementKind::Stream),
+        stream().prop_map(Box::new).prop_map(ElementKind::Stream),
         dtmf().prop_map(ElementKind::Dtmf),
         redirect().prop_map(ElementKind::Redirect),
         hangup.prop_map(ElementKind::Hangup),
         pre_answer.prop_map(ElementKind::PreAnswer),
-        message().prop_map(ElementKind::Message),
+        message().prop_map(Box::new).prop_map(ElementKind::Message),
     ]
     .prop_map(element_of)
 }

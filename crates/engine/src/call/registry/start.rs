@@ -77,7 +77,7 @@ impl Registry {
         (admitted, engaged): CallAdmission,
         outgoing: Outgoing,
     ) -> Result<(), Box<Admitted>> {
-        let Some(starting) = self.room(&outgoing.setup.phone_number_id) else {
+        let Some(starting) = self.room(admitted.number()) else {
             return Err(Box::new(admitted));
         };
         let Outgoing { setup, received, placed } = outgoing;
