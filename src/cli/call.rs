@@ -376,6 +376,10 @@ fn columns(what: &CallEventKind) -> Option<(&'static str, String)> {
             let note = if note.is_empty() { String::new() } else { format!(": {note}{remedy}") };
             ("instruction", format!("{element} {outcome} (line {line}){note}"))
         }
+        CallEventKind::Finding { rule, line, message } => {
+            let message = print::plain(message);
+            ("document", format!("{rule} (line {line}): {message}; offhook xml explain {rule}"))
+        }
         CallEventKind::DigitSent { digit } => ("digit", digit.to_string()),
         CallEventKind::DigitHeard { digit } => ("digit heard", digit.to_string()),
         CallEventKind::Hangup { by } => {
@@ -443,6 +447,14 @@ mod tests {
         let unread = columns(&CallEventKind::LogRefused { status: 401 });
         assert!(unread.is_some_and(|(_, text)| text.contains("--api-key")));
         assert_eq!(columns(&CallEventKind::Webhook { kind: "connect".into(), status: 200 }), None);
+        let finding = CallEventKind::Finding {
+            rule: "E202".into(),
+            line: 2,
+            message: "Spek is no element".into(),
+        };
+        let text = "E202 (line 2): Spek is no element; offhook xml explain E202";
+        assert_eq!(columns(&finding), Some(("document", text.to_owned())));
+        assert!(!is_documented(&finding));
     }
 
     #[test]

@@ -89,6 +89,8 @@ export function stepWords(event) {
         what: `${event.element} ${outcomes[event.outcome] ?? event.outcome}`,
         more: [event.line ? `line ${event.line}` : "", event.note].filter(Boolean).join(", "),
       };
+    case "finding":
+      return { lane: "offhook", who: "Node", what: `refuses the document: ${event.rule} in line ${event.line}`, more: event.message };
     case "sound":
       return { lane: "you", who: "You", what: /^https?:/.test(event.text) ? `hear ${event.text}` : `hear: “${event.text}”` };
     case "digit_sent":

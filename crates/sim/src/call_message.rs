@@ -45,6 +45,12 @@ pub(crate) enum NodeEvent {
         outcome: String,
         note: String,
     },
+    /// An error in a document, for which the node refuses it.
+    Finding {
+        rule: String,
+        line: u32,
+        message: String,
+    },
     /// A sound begins: the text that is spoken, or the URL of a file.
     Sound {
         text: String,

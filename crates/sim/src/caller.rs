@@ -253,6 +253,12 @@ pub enum CallEventKind {
         outcome: String,
         note: String,
     },
+    /// The node refused a document because of this error, according to its event log.
+    Finding {
+        rule: String,
+        line: u32,
+        message: String,
+    },
     /// The node plays a sound to the caller, according to its event log: the text that is spoken,
     /// or the URL of a file.
     Sound {

@@ -22,6 +22,8 @@ const TRIES: u32 = 5;
 /// Maximum number of shown sounds of a playlist, and maximum length of a text in characters.
 const SOUNDS_MAX: usize = 20;
 const TEXT_MAX: usize = 2_000;
+/// Maximum number of shown errors of a document.
+const ERRORS_MAX: usize = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Number of recent calls of a caller that are searched for a call.
 const CALLS_READ: usize = 5;
@@ -163,10 +165,29 @@ fn events_in_line(line: &[u8]) -> Vec<NodeEvent> {
     let Ok(line) = serde_json::from_slice::<Value>(line) else { return Vec::new() };
     let outputs = line["outputs"].as_array().map(Vec::as_slice).unwrap_or_default();
     let sounds = |output| sounds_of(output).into_iter().map(|text| NodeEvent::Sound { text });
-    outputs
-        .iter()
-        .flat_map(|output| event_from_output(output).into_iter().chain(sounds(output)))
+    let events = |output| event_from_output(output).into_iter().chain(errors_of(output));
+    outputs.iter().flat_map(|output| events(output).chain(sounds(output))).collect()
+}
+
+/// The errors that the node found in a document.
+fn errors_of(output: &Value) -> Vec<NodeEvent> {
+    let findings = match output["wish"].as_str() {
+        Some("findings") => output["findings"].as_array().map(Vec::as_slice).unwrap_or_default(),
+        _ => return Vec::new(),
+    };
+    let errors = findings.iter().filter(|finding| finding["severity"] == "error").take(ERRORS_MAX);
+    let text = |value: &Value| value.as_str().unwrap_or_default().chars().take(TEXT_MAX).collect();
+    errors
+        .map(|error| NodeEvent::Finding {
+            rule: text(&error["rule"]),
+            line: line_of(error),
+            message: text(&error["message"]),
+        })
         .collect()
+}
+
+fn line_of(place: &Value) -> u32 {
+    place["line"].as_u64().and_then(|line| u32::try_from(line).ok()).unwrap_or(0)
 }
 
 /// What an output plays to the caller.
@@ -210,7 +231,7 @@ fn event_from_output(output: &Value) -> Option<NodeEvent> {
     match output["wish"].as_str()? {
         "instruction" => Some(NodeEvent::Instruction {
             element: text("element"),
-            line: output["line"].as_u64().and_then(|l| u32::try_from(l).ok()).unwrap_or(0),
+            line: line_of(output),
             outcome: text("outcome"),
             note: text("note"),
         }),
@@ -251,6 +272,19 @@ mod tests {
             "{events:?}"
         );
         assert!(events_in_line(b"garbage").is_empty());
+    }
+
+    #[test]
+    fn reads_the_errors_of_a_refused_document() {
+        let line = br#"{"at":5,"input":{"fact":"timer"},"outputs":[{"wish":"findings","findings":[
+            {"rule":"W304","severity":"warning","line":1,"column":3,"message":"a","hint":""},
+            {"rule":"E202","severity":"error","line":2,"column":3,"message":"Spek is no element","hint":"write Speak"}]}]}"#;
+        let error = NodeEvent::Finding {
+            rule: "E202".to_owned(),
+            line: 2,
+            message: "Spek is no element".to_owned(),
+        };
+        assert_eq!(events_in_line(line), [error]);
     }
 
     #[test]

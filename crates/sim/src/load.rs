@@ -229,6 +229,7 @@ impl CallMeasurement {
             }
             CallEventKind::Verified
             | CallEventKind::Instruction { .. }
+            | CallEventKind::Finding { .. }
             | CallEventKind::Sound { .. }
             | CallEventKind::LogRefused { .. }
             | CallEventKind::CallKnown { .. }

@@ -467,6 +467,9 @@ impl Call {
             NodeEvent::Instruction { element, line, outcome, note } => {
                 self.emit(CallEventKind::Instruction { element, line, outcome, note });
             }
+            NodeEvent::Finding { rule, line, message } => {
+                self.emit(CallEventKind::Finding { rule, line, message });
+            }
             NodeEvent::Sound { text } => self.emit(CallEventKind::Sound { text }),
             NodeEvent::Concluded { cause } => {
                 self.node_cause = Some(cause);
