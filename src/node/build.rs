@@ -368,6 +368,7 @@ impl Node {
             egress: operator_egress.clone(),
             notices: notices.clone(),
             owner: only_account(&config),
+            fired: config.store.data_dir.join("alerts.json"),
         };
         let agents = Agents::new(AgentsParts {
             store: store.clone(),

@@ -75,7 +75,7 @@ async fn alerts_are_sent_once_by_signed_webhook_and_mail() {
         app.url("/alerts"),
     );
     config.limits = "calls_per_number = 1".to_owned();
-    let node = Node::start(&config).await;
+    let mut node = Node::start(&config).await;
     // Only the first one is admitted.
     for _ in 0..3 {
         connect(&node, &silent_offer()).await;
@@ -126,4 +126,14 @@ async fn alerts_are_sent_once_by_signed_webhook_and_mail() {
     );
     assert!(node.log().contains("alert fired"));
     assert!(!node.log().contains(SECRET), "r22");
+
+    // After a restart, the condition holds again. The alert is that of before.
+    node.kill();
+    node.start_again().await;
+    for _ in 0..3 {
+        connect(&node, &silent_offer()).await;
+    }
+    let again = app.wait_where("/alerts", |seen| seen.json()["id"] != body["id"]).await.json();
+    assert_eq!(again["type"], "alert.fired");
+    assert_eq!(again["data"]["since"], body["data"]["since"]);
 }

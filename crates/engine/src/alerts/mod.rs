@@ -1,16 +1,18 @@
 //! Alerts of a node by webhook, e-mail and console, for operators without Prometheus.
 //!
 //! `rules` decides from the node's own metrics which alerts fire and which are resolved. `webhook`
-//! and `mail` send the reports. A channel that does not answer delays no other one. The state of
-//! alerts is kept in memory only: after a restart, an alert whose condition still holds is sent
-//! again.
+//! and `mail` send the reports. A channel that does not answer delays no other one. The alerts that
+//! have fired are kept in a file (`fired`): after a restart, an alert whose condition holds again is
+//! sent again, and the end of any other one is.
 
+mod fired;
 mod mail;
 mod rules;
 mod settings;
 mod webhook;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -110,6 +112,8 @@ pub struct AlertParts {
     /// The account whose people see alerts in the console. `None` if several accounts share the
     /// node.
     pub owner: Option<AuthId>,
+    /// The file with the alerts that have fired. Its folder exists.
+    pub fired: PathBuf,
 }
 
 /// Evaluates the alerts of a node until `stop`.
@@ -131,7 +135,7 @@ pub fn start(parts: AlertParts, stop: &CancellationToken) -> Result<(), MailErro
     if let Some(settings) = mail {
         open(Box::new(mail::Mail::new(settings)?));
     }
-    let rules = Rules::new(enabled, Readings::of(&(parts.metrics)()));
+    let rules = Rules::new(enabled, Readings::of(&(parts.metrics)()), fired::read(&parts.fired));
     tokio::spawn(evaluate(parts, rules, channels, interval, stop.clone()));
     Ok(())
 }
@@ -171,7 +175,14 @@ async fn evaluate(
     while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
         let at = parts.clock.wall();
         let since_start = parts.clock.now().saturating_duration_since(begun);
-        for report in rules.evaluate(Readings::of(&(parts.metrics)()), since_start, at) {
+        let reports = rules.evaluate(Readings::of(&(parts.metrics)()), since_start, at);
+        if !reports.is_empty()
+            && let Err(error) = fired::write(&parts.fired, &rules.fired()).await
+        {
+            let file = parts.fired.display();
+            warn!(%file, %error, "cannot write the alerts that have fired: a restart forgets them");
+        }
+        for report in reports {
             let (alert, detail) = (report.alert.as_str(), report.detail.as_str());
             match report.is_resolved {
                 false => warn!(alert, detail, severity = report.alert.severity(), "alert fired"),

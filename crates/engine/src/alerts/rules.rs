@@ -7,6 +7,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::fired::Fired;
 use model::metric;
 use model::{Sample, Timestamp};
 
@@ -21,7 +24,8 @@ const STEP: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A state of the node that is reported to its operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Alert {
     /// Records wait in the journal, or statements failed.
     StoreFailing,
@@ -370,17 +374,35 @@ pub(super) struct Rules {
     before: Readings,
     history: History,
     states: BTreeMap<Alert, State>,
+    /// Alerts that fired before the start, and whose condition has not held long enough since.
+    earlier: BTreeMap<Alert, Fired>,
 }
 
 impl Rules {
-    /// Creates the rules of these alerts. Counts from before `start` fire none.
-    pub(super) fn new(alerts: Vec<Alert>, start: Readings) -> Self {
-        Self { alerts, before: start, history: History::default(), states: BTreeMap::new() }
+    /// Creates the rules of these alerts. Counts from before `start` fire none. `earlier` are the
+    /// alerts that had fired before.
+    pub(super) fn new(alerts: Vec<Alert>, start: Readings, earlier: Vec<Fired>) -> Self {
+        let (history, states) = <(History, BTreeMap<Alert, State>)>::default();
+        let is_enabled = |fired: &Fired| alerts.contains(&fired.alert);
+        let earlier = earlier.into_iter().filter(is_enabled);
+        let earlier = earlier.map(|fired| (fired.alert, fired)).collect();
+        Self { alerts, before: start, history, states, earlier }
+    }
+
+    /// The alerts that have fired and are not resolved.
+    pub(super) fn fired(&self) -> Vec<Fired> {
+        let firing = self.states.iter().filter_map(|(alert, state)| match state {
+            State::Firing { since, detail, .. } => {
+                Some(Fired { alert: *alert, since: *since, detail: detail.clone() })
+            }
+            State::Pending(_) => None,
+        });
+        firing.chain(self.earlier.values().cloned()).collect()
     }
 
     /// Evaluates the readings of this time. `at` is the time since the start, by a monotonic clock.
     /// An alert is reported when its condition has held long enough, and when it has not held for
-    /// [`QUIET`].
+    /// [`QUIET`]. An alert of before the start is reported once more if its condition holds again.
     pub(super) fn evaluate(
         &mut self,
         readings: Readings,
@@ -404,9 +426,10 @@ impl Rules {
                         _ => at,
                     };
                     if at.saturating_sub(begun) >= rule.held {
+                        let since = self.earlier.remove(&alert).map_or(now, |fired| fired.since);
                         let detail_then = detail.clone();
-                        reports.push(Report { alert, is_resolved: false, since: now, detail });
-                        Some(State::Firing { since: now, detail: detail_then, held: at })
+                        reports.push(Report { alert, is_resolved: false, since, detail });
+                        Some(State::Firing { since, detail: detail_then, held: at })
                     } else {
                         Some(State::Pending(begun))
                     }
@@ -419,7 +442,18 @@ impl Rules {
                         Some(State::Firing { since, detail, held })
                     }
                 }
-                (None, _) => None,
+                (None, _) => {
+                    // The readings of before the start are not known.
+                    let is_over = at >= QUIET;
+                    let ended = is_over.then(|| self.earlier.remove(&alert)).flatten();
+                    reports.extend(ended.map(|Fired { since, detail, .. }| Report {
+                        alert,
+                        is_resolved: true,
+                        since,
+                        detail,
+                    }));
+                    None
+                }
             };
             if let Some(next) = next {
                 self.states.insert(alert, next);
@@ -436,7 +470,7 @@ mod tests {
 
     /// The alerts that fire if these readings stay for two minutes.
     fn fired(before: &str, now: &str) -> Vec<(Alert, String)> {
-        let mut rules = Rules::new(Alert::ALL.to_vec(), Readings::of(before));
+        let mut rules = Rules::new(Alert::ALL.to_vec(), Readings::of(before), Vec::new());
         let mut reports = Vec::new();
         for minute in 1..=3 {
             let (at, wall) = (MINUTE * minute, Timestamp::from_secs(i64::from(minute) * 60));
@@ -448,7 +482,7 @@ mod tests {
     /// Evaluates an alert every `step` for an hour, each time with the text that `text` returns for
     /// the number of the evaluation. Returns the minutes of the reports.
     fn reported(alert: Alert, step: Duration, text: impl Fn(u32) -> String) -> Vec<(u64, bool)> {
-        let mut rules = Rules::new(vec![alert], Readings::default());
+        let mut rules = Rules::new(vec![alert], Readings::default(), Vec::new());
         let (mut at, mut found) = (Duration::ZERO, Vec::new());
         for n in 1..=u32::try_from(3_600 / step.as_secs()).unwrap() {
             at += step;
@@ -458,6 +492,37 @@ mod tests {
             assert!(length <= 121, "the history is short: {length}");
         }
         found
+    }
+
+    #[test]
+    fn alerts_of_before_a_start_fire_again_or_are_resolved() {
+        let fired =
+            |alert| Fired { alert, since: Timestamp::from_secs(7), detail: "of before".to_owned() };
+        let earlier = [Alert::MediaLate, Alert::LimitReached, Alert::Overloaded].map(fired);
+        let enabled = vec![Alert::MediaLate, Alert::LimitReached];
+        let mut rules = Rules::new(enabled, Readings::default(), earlier.to_vec());
+        let again = "offhook_admission_total{direction=\"inbound\",result=\"number_full\"} 3";
+        let mut reports = Vec::new();
+        for minute in 1..=5 {
+            let now = Timestamp::from_secs(i64::from(minute) * 60);
+            let found = rules.evaluate(Readings::of(again), MINUTE * minute, now);
+            reports.extend(found.into_iter().map(|report| (minute, report)));
+            let known: Vec<Alert> = rules.fired().iter().map(|fired| fired.alert).collect();
+            let rest = if minute < 5 {
+                vec![Alert::LimitReached, Alert::MediaLate]
+            } else {
+                vec![Alert::LimitReached]
+            };
+            assert_eq!(known, rest, "minute {minute}");
+        }
+        let [(1, again), (5, over)] = &reports[..] else { panic!("{reports:?}") };
+        assert_eq!((again.alert, again.is_resolved), (Alert::LimitReached, false));
+        assert_eq!(
+            (again.detail.as_str(), again.since),
+            ("number_full 3", Timestamp::from_secs(7))
+        );
+        assert_eq!((over.alert, over.is_resolved), (Alert::MediaLate, true));
+        assert_eq!((over.detail.as_str(), over.since), ("of before", Timestamp::from_secs(7)));
     }
 
     #[test]
@@ -581,7 +646,7 @@ mod tests {
         let text =
             |n| format!("offhook_media_late_ticks_total {}\noffhook_cluster_degraded 1", ticks(n));
         assert_eq!(reported(Alert::MediaLate, MINUTE, text), [(1, false), (12, true)]);
-        let mut rules = Rules::new(vec![Alert::MediaLate], Readings::default());
+        let mut rules = Rules::new(vec![Alert::MediaLate], Readings::default(), Vec::new());
         let mut evaluate = |n| {
             let now = Timestamp::from_secs(i64::from(n) * 60);
             rules.evaluate(Readings::of(&text(n)), MINUTE * n, now)
