@@ -203,21 +203,26 @@ class Phone extends HTMLElement {
     return read;
   }
 
-  /** Shows whether the user may be called, before the call. */
-  async showPermission() {
+  /** Shows whether the user may be called, before the call. With `refresh`, the node asks Meta. @param {boolean} [refresh] */
+  async showPermission(refresh = false) {
     const pair = this.pair();
     const [place, ask] = [this.at("permission"), /** @type {HTMLButtonElement} */ (this.at("ask"))];
     if (!place) return;
-    const known = pair && await this.api("GET", `permissions/${pair.from}/${pair.to}/`).catch(() => null);
+    const known = pair && await this.api("GET", `permissions/${pair.from}/${pair.to}/${refresh ? "?refresh=true" : ""}`).catch(() => null);
     const now = this.pair();
     if (now?.to !== pair?.to || now?.from !== pair?.from) return;
     const until = known?.expiresAt ? new Date(known.expiresAt).toLocaleString(document.documentElement.lang) : "";
     place.hidden = !known;
     const from = /** @type {HTMLSelectElement} */ (this.at("from")).selectedOptions[0];
-    const key = known?.status === "none" && from?.hasAttribute("data-unchecked") ? "unchecked" : known?.status;
+    const isChecked = !from?.hasAttribute("data-unchecked");
+    const isUnknown = isChecked && known?.status === "none" && !known.checkedAt;
+    const key = isUnknown ? "unknown" : known?.status === "none" && !isChecked ? "unchecked" : known?.status;
     place.textContent = known ? this.t(`may_${key}`).replace("{0}", until) : "";
     ask.hidden = !known || ["temporary", "permanent"].includes(known.status);
     ask.disabled = known?.requestsLeft === 0;
+    clearTimeout(this.asking);
+    // Only for numbers that are typed to the end.
+    if (isUnknown && !refresh) this.asking = setTimeout(() => void this.showPermission(true), 700);
     if (known?.status === "requested") this.asking = setTimeout(() => void this.showPermission(), 2000);
   }
 
@@ -243,6 +248,7 @@ class Phone extends HTMLElement {
       const { callUuid } = await this.api("POST", "calls/", { from, to, endpoint: this.endpoint });
       this.placed.call = callUuid;
       this.seeCall(callUuid);
+      void this.showPermission();
       this.at("hangup").removeAttribute("disabled");
       this.watchPlaced(callUuid);
     } catch (error) {

@@ -584,6 +584,7 @@ fn numbers_of(
             clock.clone(),
             RandomSource::system(),
         ),
+        sip_host: "phones.example.com".to_owned(),
         tasks: tokio_util::task::TaskTracker::new(),
     })
 }

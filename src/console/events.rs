@@ -59,6 +59,11 @@ pub fn open_streams() -> OpenStreams {
 #[derive(Clone)]
 pub(super) struct Pages(pub(super) Router);
 
+/// The routes of a node in a fleet, which render a call's page at the node of the call. An extension
+/// of requests.
+#[derive(Clone)]
+pub struct FleetPages(pub Router);
+
 struct Feed {
     news: Receiver<Arc<FeedEvent>>,
     account: AuthId,
@@ -83,6 +88,7 @@ struct WatchedPage {
 pub(super) async fn serve(
     State(console): App,
     Extension(Pages(pages)): Extension<Pages>,
+    of_fleet: Option<Extension<FleetPages>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
@@ -107,6 +113,7 @@ pub(super) async fn serve(
     let known = again.or_else(|| query.get("since").parse().ok());
     let until = tokio::time::sleep(STREAM_MAX);
     let stop = console.stop.clone();
+    let pages = of_fleet.map_or(pages, |Extension(FleetPages(pages))| pages);
     let watched = match query.some("page") {
         None => None,
         Some(path) => match WatchedPage::of(pages, path, &headers).await {

@@ -119,6 +119,8 @@ struct LastMessage {
 struct Permission {
     status: String,
     expires_at: Option<String>,
+    /// When Meta was asked. `None` if it never was.
+    checked_at: Option<String>,
     calls_left: u32,
     requests_left: u32,
     /// Number of unanswered calls in a row, and whether Meta asks the user because of them.
@@ -575,8 +577,11 @@ async fn render_chat(
     let permission =
         format!("/api/v1/permissions/{}/{}/", conversation.number, conversation.user.key());
     let permission = visitor.ask(console, Method::GET, &permission, None).await;
-    let permission: Permission = serde_json::from_value(permission.body).unwrap_or_default();
+    let mut permission: Permission = serde_json::from_value(permission.body).unwrap_or_default();
     let checks_permission = checks_permission(console, &conversation.number);
+    if permission.status == "none" && permission.checked_at.is_none() {
+        permission.status = "unknown".to_owned();
+    }
     let of_number = number_label(console, visitor, &conversation.number);
     let agent = agent_name(console, visitor, conversation.active_agent).await;
     let of_account = find_number(console, visitor, &conversation.number).await.ok();

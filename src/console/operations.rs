@@ -1,7 +1,7 @@
 //! The operations page: current usage and limits, and charts of the calls, messages and failures of
 //! a time range, which come from the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use askama::Template;
@@ -535,12 +535,17 @@ fn causes(lang: Lang, records: &[CallSpan]) -> Vec<Cause> {
         *counts.entry((&record.cause, record.answered.is_some())).or_default() += 1;
     }
     let all = records.len();
+    let answered: BTreeSet<&str> =
+        counts.keys().filter(|(_, answered)| *answered).map(|(word, _)| *word).collect();
     let mut causes: Vec<Cause> = counts
         .into_iter()
-        .map(|((word, answered), count)| {
-            let (text, advice) = view::cause(lang, word);
+        .map(|((word, is_answered), count)| {
+            let (mut text, advice) = view::cause(lang, word);
+            if !is_answered && answered.contains(word) {
+                text = format!("{text} ({})", lang.t("operations.unanswered"));
+            }
             let percent = (count * 200 + all).checked_div(all * 2).unwrap_or_default();
-            Cause { text, advice, tone: view::tone(word, answered), count, percent }
+            Cause { text, advice, tone: view::tone(word, is_answered), count, percent }
         })
         .collect();
     causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));

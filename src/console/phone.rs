@@ -82,10 +82,9 @@ pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<Endpo
         ready: api.phones.is_registered(&one.name),
         address: one.name.sip_address(&api.host),
         name: one.name.to_string(),
-        application: one
-            .app_id
-            .or_else(|| tables.endpoints_application(&one.account).map(|found| found.id.clone()))
-            .map(|id| id.to_string())
+        application: tables
+            .application_of_endpoint(one.app_id.as_ref(), &one.account)
+            .map(|application| application.id.to_string())
             .unwrap_or_default(),
         alias: one.alias,
     });

@@ -105,9 +105,10 @@ impl Doctor {
 
     async fn urls(&self, number: &Number) -> Vec<Finding> {
         let (urls, keys) = urls_of(&self.book, number);
+        let sip_host = self.config.public.base_url.as_ref().and_then(|url| url.host_str());
         let asked = urls.into_iter().map(|(field, (url, method))| {
             check_url(
-                &self.fetcher,
+                (&self.fetcher, sip_host.unwrap_or_default()),
                 &self.clock,
                 &number.number,
                 field,

@@ -500,6 +500,7 @@ impl Node {
             notices: services.notices.clone(),
             guard: guard.clone(),
             fetcher: services.fetcher.clone(),
+            sip_host: host(&config, bound),
             tasks: tasks.clone(),
         });
         let (messages, known) = (inbox.clone(), directory.clone());

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::middleware::{Next, from_fn_with_state};
+use axum::{Extension, Router};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use http::header::{
@@ -28,6 +28,7 @@ use crate::api::server::Peer;
 use crate::api::{
     FileElsewhere, LiveCall, LiveList, NodeState, NodeStatus, listener_error, name_silent,
 };
+use crate::console::FleetPages;
 use engine::admission::{Gate, UnitCounts};
 use engine::call::queues::Waiting;
 use engine::call::rooms::{OtherRooms, RoomList, RoomView, Rooms};
@@ -260,9 +261,11 @@ pub(super) struct Forwarder {
     pub(super) announced: AtomicI64,
 }
 
-/// Adds the forwarding of requests to the paths of the APIs.
+/// Adds the forwarding of requests to the paths of the APIs and the console. It also applies to the
+/// pages whose changes the console sends to browsers.
 pub(super) fn with_forwarding(router: Router, forwarder: Forwarder) -> Router {
-    router.layer(from_fn_with_state(Arc::new(forwarder), forward))
+    let forwarding = router.layer(from_fn_with_state(Arc::new(forwarder), forward));
+    forwarding.clone().layer(Extension(FleetPages(forwarding)))
 }
 
 async fn forward(

@@ -96,6 +96,9 @@ impl From<String> for Password {
     }
 }
 
+/// Maximum length of a parse error, in characters. The names of all messages fit.
+const MESSAGE_CHARS_MAX: usize = 320;
+
 impl FromPhone {
     /// The existing call that the message is about.
     pub(super) fn call(&self) -> Option<CallUuid> {
@@ -122,8 +125,12 @@ impl FromPhone {
         serde_json::from_str(text).map_err(|e| match e.classify() {
             serde_json::error::Category::Data => {
                 // Unknown kind, missing field or wrong type. The message of serde names it.
-                let text: String =
-                    e.to_string().chars().filter(|c| !c.is_control()).take(160).collect();
+                let text: String = e
+                    .to_string()
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(MESSAGE_CHARS_MAX)
+                    .collect();
                 let code = if text.starts_with("unknown variant") {
                     "unknown_type"
                 } else {

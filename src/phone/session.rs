@@ -721,10 +721,7 @@ fn application_urls(inner: &Inner, endpoint: &Endpoint) -> Result<CallUrls, Requ
     const NONE: &str = "the endpoint has no application: set its app_id, or set default_endpoint_app of its \
         account";
     let tables = inner.gate.directory().tables();
-    let application = match &endpoint.app_id {
-        Some(id) => tables.application(id),
-        None => tables.endpoints_application(&endpoint.account),
-    };
+    let application = tables.application_of_endpoint(endpoint.app_id.as_ref(), &endpoint.account);
     let application = application.ok_or(RequestError::new("no_application", NONE))?;
     urls(application)
         .ok_or(RequestError::new("no_application", "this endpoint's application has no answer_url"))

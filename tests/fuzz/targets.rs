@@ -608,6 +608,7 @@ fn rest_api() -> &'static Rest {
                     clock.clone(),
                     answer::RandomSource::system(),
                 ),
+                sip_host: "phones.example.com".to_owned(),
                 tasks: Default::default(),
             })
         };

@@ -343,15 +343,19 @@ async fn the_softphone_calls_a_user_with_permission_or_says_that_the_application
     if !has_chromium() {
         return;
     }
-    let world = world(|node_config, _| {
+    let world = world(|node_config, sim| {
         node_config.extra = people();
         node_config.accept_wait_ms = 0;
+        sim.permission_policy = sim::PermissionPolicy::KnownUsers;
     })
     .await;
     world.endpoint("asha").await;
     writes(&world, &json!({"message": "Please call me", "from": USER, "name": "Asha Verma"})).await;
     let mut phone = softphone(&world).await;
-    // The permission is shown before the call.
+    // The permission is shown before the call, also if only Meta knows it.
+    phone.fill("#to", "+91 94123 41234").await;
+    phone.says("[data-at=permission]", "Calls are allowed.").await;
+    phone.until("document.querySelector('[data-at=ask]').hidden").await;
     phone.fill("#to", "+91 98123 45678").await;
     phone.says("[data-at=permission]", "has not allowed calls yet").await;
     phone.press("[data-at=dial]", "Call").await;

@@ -19,7 +19,8 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::control::{heard as heard_of, in_order, level, only};
 use crate::outbound::{World, user, world};
 use crate::support::bot::BotServer;
-use crate::support::node::{AUTH_ID, AUTH_TOKEN};
+use crate::support::http;
+use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN};
 
 #[path = "../../examples/voice_bot.rs"]
 mod voice_bot;
@@ -233,7 +234,7 @@ async fn a_servers_audio_is_played_marked_and_cleared() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
     let document =
         format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(TWO_WAYS, &server.url));
-    let (user, _) = world.streamed(listens(), document).await;
+    let (user, uuid) = world.streamed(listens(), document).await;
     let mut bot = server.accept().await;
     bot.receive("start").await;
     let checkpoint = |name: &str| json!({"event": "checkpoint", "name": name});
@@ -292,6 +293,13 @@ async fn a_servers_audio_is_played_marked_and_cleared() {
     let heard = heard_of(&events);
     assert!(in_order(&heard, &[only(440), only(1_000), only(600), only(300)]), "{heard:#?}");
     assert!(!heard.contains(&only(1_500)), "{heard:#?}");
+    // The document plays nothing, so the call's first sound is that of the server.
+    let url = format!("{}/api/v1/calls/{uuid}/waterfall/", world.node.public);
+    let fall = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await.json();
+    let bars = fall["bars"].as_array().unwrap();
+    let sounds: Vec<_> = bars.iter().filter(|bar| bar["name"] == "first sound").collect();
+    let [sound] = &sounds[..] else { panic!("{fall:#}") };
+    assert!(sound["to_us"].as_i64() >= sound["from_us"].as_i64(), "{sound}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,9 +38,11 @@ async fn check(mut request: ApiRequest) -> Result<Response, ApiError> {
     let turn = turns::next().await;
     let mut parsed = xml::parse(&bytes, charset.as_deref());
     drop(turn);
-    if request.api().placer.allows_http() {
+    let api = request.api();
+    if api.placer.allows_http() {
         parsed = parsed.allow_plain_urls();
     }
+    parsed = parsed.allow_sip_host(&api.host);
     Ok(ok(&xml::report("-", &parsed)))
 }
 

@@ -19,8 +19,9 @@ use super::query;
 use super::random;
 use super::request::PlivoRequest;
 use super::response::{Changed, account_uri, changed, created, no_content, ok, resource_uri};
-use super::route::{CONFLICT, LIMIT, OFFSET, Route, handler, object};
+use super::route::{CASCADE, CONFLICT, LIMIT, OFFSET, Route, handler, object};
 use engine::admission::book::{Application, ApplicationInUse, Book, Link, TooMany};
+use engine::feed::{Audience, FeedChange};
 use model::{AppId, Method};
 use store::Scope;
 use xml::ast::DocUrl;
@@ -30,6 +31,8 @@ const NOT_FOUND: PlivoError = PlivoError::NotFound("application not found");
 const NAME_CHARS_MAX: usize = 100;
 /// Number of digits of an id, as in Plivo's ids.
 const ID_DIGITS: u32 = 17;
+/// The parameter of a DELETE that names the next application of the endpoints.
+const NEW_APPLICATION: &str = "new_endpoint_application";
 /// The fields of the URLs and of their methods.
 const LINKS: [(&str, &str); 4] = [
     ("answer_url", "answer_method"),
@@ -109,6 +112,16 @@ pub(super) const ROUTES: &[Route] = &[
             "removeApplication",
             "Delete an application, unless a number depends on it",
         )
+        .query(&[
+            QueryParameter::flag(
+                CASCADE.name,
+                "true: delete its endpoints too; also accepted in a JSON body",
+            ),
+            QueryParameter::text(
+                NEW_APPLICATION,
+                "The application that its endpoints get instead; also accepted in a JSON body",
+            ),
+        ])
         .responses(&[ResponseSpec::empty(204, "Deleted"), CONFLICT]),
     },
 ];
@@ -262,15 +275,48 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
 
 async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
     let (api, scope, id) = (request.api(), &request.scope, app_id(&request));
+    let cascade = request.delete_flag(CASCADE.name);
+    let instead = request.delete_text(NEW_APPLICATION).map(AppId::from);
+    let main = scope_of_main(api, scope);
     let change = api.keeper.change(api.clock.wall(), |book| {
         if book.application(scope, &id).is_none() {
             return Err(NOT_FOUND);
+        }
+        if instead.as_ref().is_some_and(|new| *new == id || book.application(scope, new).is_none())
+        {
+            let message = format!("{NEW_APPLICATION} is invalid: no such application");
+            return Err(PlivoError::BadRequest(message));
         }
         let removed = book.remove_application(&id);
         removed.map(|keys| ((), keys)).map_err(|ApplicationInUse { by }| in_use(by.as_str()))
     });
     change.await?;
+    let endpoints = api.store.endpoints();
+    let deleted = match cascade {
+        true => endpoints.of_application(scope, &id).await?,
+        false => Vec::new(),
+    };
+    if cascade {
+        endpoints.delete_all(scope, &id).await.map_err(PlivoError::not_stored)?;
+    }
+    // A subaccount's application may be that of endpoints of the main account, too.
+    let moved = endpoints.of_application(&main, &id).await?;
+    if !moved.is_empty() {
+        endpoints.move_all(&main, &id, instead).await.map_err(PlivoError::not_stored)?;
+    }
+    for endpoint in &deleted {
+        api.phones.unregister(&endpoint.id, "endpoint_removed");
+    }
+    for endpoint in deleted.iter().chain(&moved) {
+        let to = Audience::of(&endpoint.account, &endpoint.main_account);
+        api.feed.publish(to, FeedChange::Endpoint(endpoint.id.clone()));
+    }
     Ok(no_content())
+}
+
+/// The scope of the main account.
+fn scope_of_main(api: &Api, scope: &Scope) -> Scope {
+    Scope::of(api.keeper.book().main_of(scope.auth_id()).clone())
 }
 
 /// The error if the calls of a number would not be answered without its application.

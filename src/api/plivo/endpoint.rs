@@ -141,6 +141,8 @@ struct EndpointView {
 impl EndpointView {
     fn new(api: &Api, scope: &Scope, endpoint: Endpoint) -> Self {
         let Endpoint { id, account, main_account, name, alias, app_id, .. } = endpoint;
+        let (book, of_main) = (api.keeper.book(), Scope::of(main_account.clone()));
+        let app_id = app_id.filter(|id| book.application(&of_main, id).is_some());
         Self {
             alias,
             application: app_id.map(|app| resource_uri(scope, &format!("Application/{app}/"))),

@@ -82,4 +82,11 @@ impl PlivoRequest {
         let in_body = || Fields::read(&self.headers, &self.body).ok()?.flag(name).ok()?;
         is_in_query || in_body().unwrap_or(false)
     }
+
+    /// Returns a text of a DELETE, from the query or the body, if it is not empty.
+    pub(super) fn delete_text(&self, name: &str) -> Option<String> {
+        let in_body = || Fields::read(&self.headers, &self.body).ok()?.text(name).ok()?;
+        let text = self.query_text(name).map(|text| text.to_owned()).or_else(in_body);
+        text.filter(|text| !text.is_empty())
+    }
 }

@@ -598,3 +598,39 @@ async fn unknown_fields_are_refused_with_the_nearest_known_name() {
     assert_eq!(node.rest(who, "POST", "Number/918035737458/", sent_by_sdks).await.0, 202);
     node.cancel.cancel();
 }
+
+#[tokio::test]
+async fn endpoints_outlive_their_application_unless_they_are_deleted_with_it() {
+    let node = run().await;
+    let app = async |name: &str| {
+        let url = "https://app.example.com/a";
+        node.application(json!({"app_name": name, "answer_url": url})).await
+    };
+    let endpoint = async |name: &str, app: &str| {
+        let body = json!({"username": name, "password": "12345", "app_id": app});
+        let (status, made) = node.main("POST", "Endpoint/", body).await;
+        assert_eq!(status, 201, "{made}");
+        format!("Endpoint/{}/", made["endpoint_id"].as_str().unwrap())
+    };
+    let remove = async |app: &str, query: &str, body: Value| {
+        node.main("DELETE", &format!("Application/{app}/{query}"), body).await.0
+    };
+    let shown = async |path: &str| node.main("GET", path, Value::Null).await;
+    let (first, second, third) = (app("a").await, app("b").await, app("c").await);
+    let asha = endpoint("asha", &first).await;
+    assert_eq!(
+        remove(&first, &format!("?new_endpoint_application={first}"), Value::Null).await,
+        400
+    );
+    assert_eq!(remove(&first, "?new_endpoint_application=1", Value::Null).await, 400);
+    let instead = json!({"cascade": false, "new_endpoint_application": second});
+    assert_eq!(remove(&first, "", instead).await, 204);
+    let uri = format!("/v1/Account/{MAIN}/Application/{second}/");
+    assert_eq!(shown(&asha).await.1["application"], uri.as_str());
+    assert_eq!(remove(&second, "", Value::Null).await, 204);
+    assert_eq!(shown(&asha).await.1["application"], Value::Null);
+    let ravi = endpoint("ravi", &third).await;
+    assert_eq!(remove(&third, "?cascade=true", Value::Null).await, 204);
+    assert_eq!((shown(&asha).await.0, shown(&ravi).await.0), (200, 404));
+    node.cancel.cancel();
+}

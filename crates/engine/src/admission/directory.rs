@@ -61,6 +61,17 @@ impl Tables {
         self.applications.get(id)
     }
 
+    /// The application of an endpoint of the account: `own`, unless there is none or it was deleted,
+    /// or else the one for endpoints without an application.
+    pub fn application_of_endpoint(
+        &self,
+        own: Option<&AppId>,
+        account: &AuthId,
+    ) -> Option<&Arc<ApplicationSpec>> {
+        let own = own.and_then(|id| self.application(id));
+        own.or_else(|| self.endpoints_application(account))
+    }
+
     /// The application for endpoints of the account without one: the account's default, or else its
     /// main account's.
     pub fn endpoints_application(&self, account: &AuthId) -> Option<&Arc<ApplicationSpec>> {

@@ -44,6 +44,8 @@ pub(super) enum Message {
     Captions(Option<Box<str>>),
     /// The first packet was sent. Only for the trace.
     FirstSent,
+    /// The caller hears the first sound of the stream. Only for the trace.
+    StreamSounds,
     /// Time for the next quality reading.
     Sample,
     /// A media step that is missing some seconds after `accept`, how long it was awaited, and
@@ -74,6 +76,7 @@ impl Message {
             Self::MuteReason(..) => "mute",
             Self::Captions(_) => "captions",
             Self::FirstSent => "first_sent",
+            Self::StreamSounds => "stream_sounds",
             Self::Sample => "sample",
             Self::Missing(..) => "missing",
             Self::CanLeave(..) => "can_leave",

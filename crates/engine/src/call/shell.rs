@@ -311,6 +311,9 @@ impl Shell {
                 at,
                 (missing, waited, checking),
             ),
+            Message::StreamSounds => {
+                journal.trace(&Trace::StreamSounds { at_us: journal.us(at) });
+            }
             Message::FirstSent => journal.trace(&Trace::FirstSent { at_us: journal.us(at) }),
             Message::CanLeave(period, reply) => {
                 let counts = |why: &Obstacle| period == Period::Now || !why.passes;

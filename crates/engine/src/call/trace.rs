@@ -58,6 +58,8 @@ pub enum Trace {
     },
     /// The first outbound packet, silence included.
     FirstSent { at_us: i64 },
+    /// The first audible frame of a stream's server was sent to the caller.
+    StreamSounds { at_us: i64 },
     /// The voices of a playlist that contained speech. Written when they are known: at its start if
     /// its prompts are complete, otherwise at its end.
     Spoken { play: PlayId, voices: Vec<PromptVoice> },

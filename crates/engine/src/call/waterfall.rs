@@ -25,6 +25,7 @@ use machine::log::{Header, Line, LogError, Reader};
 use machine::{
     CallSetup, CallState, CallTime, CallbackRequest, FetchResponse, GraphAction, Input,
     InstructionOutcome, MediaCommand, MediaEvent, Output, PlayId, RecognitionId, SpeechEvent,
+    StreamCommand,
 };
 use model::{
     CallQuality, CallType, CallUuid, Direction, PromptVoice, Timestamp, TraceId, Wacid, last_four,
@@ -198,13 +199,14 @@ impl Waterfall {
         self.first_sound_us().or(self.answered_us)
     }
 
-    /// The time of the first prompt's first packet. `None` if nothing was played.
+    /// The time of the first packet of the first prompt or of a stream's server. `None` if nothing
+    /// was played.
     pub fn first_sound_us(&self) -> Option<i64> {
         self.bars.iter().filter(|b| b.name == FIRST_SOUND).filter_map(|b| b.to_us).min()
     }
 }
 
-/// Name of the bar from the play command to its first packet.
+/// Name of the bar from the play command, or the start of a stream, to its first packet.
 const FIRST_SOUND: &str = "first sound";
 /// Name of the first bar, until the first input provides a better one.
 const WEBHOOK: &str = "webhook";
@@ -218,6 +220,8 @@ struct Builder {
     play: Option<(PlayId, usize)>,
     /// The bars of all playlists.
     plays: BTreeMap<PlayId, usize>,
+    /// When the audio of a stream began, until its server's first sound.
+    stream_begun: Option<i64>,
     /// The recognisers of utterances whose words have not been reported yet.
     recognised: BTreeMap<RecognitionId, RecogniserUse>,
     instruction: Option<usize>,
@@ -272,6 +276,7 @@ impl Builder {
             dtls: None,
             play: None,
             plays: BTreeMap::new(),
+            stream_begun: None,
             recognised: BTreeMap::new(),
             instruction: None,
             untraced: Vec::new(),
@@ -516,6 +521,11 @@ impl Builder {
                     self.note(place, at, "stopped", false);
                 }
             }
+            Output::Stream { command, .. } => {
+                if matches!(command, StreamCommand::Begin) {
+                    self.stream_begun = Some(at);
+                }
+            }
             Output::Instruction { element, line, outcome: InstructionOutcome::Started, .. } => {
                 let name = format!("<{element}> line {line}");
                 self.instruction = self.add(Bar::new(Actor::Instruction, name, at, None));
@@ -569,7 +579,6 @@ impl Builder {
             | Output::ALeg { .. }
             | Output::Speech { .. }
             | Output::Room { .. }
-            | Output::Stream { .. }
             | Output::FreeSlot
             | Output::Over => {}
         }
@@ -640,6 +649,11 @@ impl Builder {
             }
             Trace::FirstSent { at_us } => {
                 self.add(Bar::moment(Actor::Media, "first packet out", at_us));
+            }
+            Trace::StreamSounds { at_us } => {
+                let from = self.stream_begun.take().unwrap_or(at_us);
+                let bar = Bar::new(Actor::Media, FIRST_SOUND, from, Some(at_us.max(from)));
+                self.add(bar.noted("of the stream's server", false));
             }
             Trace::Spoken { play, voices } => {
                 if let Some(bar) =

@@ -69,6 +69,8 @@ pub struct Parts {
     /// Decides which customer URLs are allowed.
     pub guard: Guard,
     pub fetcher: Fetcher,
+    /// The host of the SIP addresses of the node's endpoints.
+    pub sip_host: String,
     pub tasks: TaskTracker,
 }
 
@@ -97,7 +99,7 @@ impl Numbers {
     /// Starts the management, with a task that handles queued events for as long as the process
     /// lives.
     pub fn new(parts: Parts) -> Self {
-        let Parts { keeper, graph, clock, feed, notices, guard, fetcher, tasks } = parts;
+        let Parts { keeper, graph, clock, feed, notices, guard, fetcher, sip_host, tasks } = parts;
         let entries = Arc::new(Entries { keeper, clock: clock.clone(), feed, notices });
         let locks = Arc::new(NumberLocks::default());
         let routing = Arc::new(RoutingLookup::default());
@@ -141,7 +143,7 @@ impl Numbers {
                 routing: routing.clone(),
             },
             sync,
-            url_checks: UrlChecks { entries: entries.clone(), fetcher, clock },
+            url_checks: UrlChecks { entries: entries.clone(), fetcher, clock, sip_host },
             events: MetaEvents { sender, entries: entries.clone() },
             routing,
             entries,

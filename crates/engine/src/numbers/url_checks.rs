@@ -69,6 +69,8 @@ pub struct UrlChecks {
     pub(super) entries: Arc<Entries>,
     pub(super) fetcher: Fetcher,
     pub(super) clock: Clock,
+    /// The host of the SIP addresses of the node's endpoints.
+    pub(super) sip_host: String,
 }
 
 impl UrlChecks {
@@ -83,15 +85,16 @@ impl UrlChecks {
             urls_of(&book, book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?)
         };
         let asked = urls.into_iter().map(|(field, url)| {
-            check_url(&self.fetcher, &self.clock, number, field, url, keys.clone())
+            let fetcher = (&self.fetcher, self.sip_host.as_str());
+            check_url(fetcher, &self.clock, number, field, url, keys.clone())
         });
         Ok(futures_util::future::join_all(asked).await)
     }
 }
 
-/// Requests one URL.
+/// Requests one URL. `sip_host` is the host of the SIP addresses of the node's endpoints.
 pub async fn check_url(
-    fetcher: &Fetcher,
+    (fetcher, sip_host): (&Fetcher, &str),
     clock: &Clock,
     number: &E164,
     field: &'static str,
@@ -115,7 +118,8 @@ pub async fn check_url(
     let begun = clock.now();
     let is_document = matches!(field, "answerUrl" | "fallbackUrl");
     let read = async |body: DocumentBody| {
-        let parsed = is_document.then(|| xml::parse(&body.bytes, body.charset.as_deref()));
+        let parse = || xml::parse(&body.bytes, body.charset.as_deref()).allow_sip_host(sip_host);
+        let parsed = is_document.then(parse);
         let valid = parsed.as_ref().is_none_or(xml::ParseOutcome::is_ok);
         let mut findings = parsed.map(|parsed| parsed.findings).unwrap_or_default();
         if fetcher.allows_http() {

@@ -53,6 +53,8 @@ pub const LEAD: usize = 1;
 /// Time for a message that is being sent when a stream is detached, and for the last ones of another
 /// process.
 const DETACH: Duration = Duration::from_secs(3);
+/// Amplitude from which on a sample can be heard, of 32,768.
+const AUDIBLE: u16 = 256;
 const NO_ROOM: &str = "this node has no capacity for its audio";
 
 /// Receives the events of a stream. Called from the stream's task and from a worker, so it must not
@@ -69,6 +71,9 @@ pub struct StreamJob {
     /// Signing keys for the WebSocket upgrade.
     pub keys: SigningKeys,
     pub sink: StreamSink,
+    /// Called once, when the caller gets the first audible frame of the server. Like the sink, it
+    /// must not block.
+    pub on_first_sound: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Opens streams. Cheap to clone.
@@ -115,6 +120,8 @@ impl Streams {
         let play = Play { queue: Queue::resume(job.order.format.hz(), queue, waiting), cleared };
         let shared = self.share(job, Outbox::resume(outbox), play);
         shared.opened.store(true, Ordering::Release);
+        // The other process has reported it.
+        shared.has_sounded.store(true, Ordering::Relaxed);
         let task = self.tasks.spawn(socket::resume(shared.clone(), relay).in_current_span());
         let mut handle = StreamHandle { stream, shared, sound: None, task };
         if let (Some(position), Some(line)) = (position, audio.line) {
@@ -126,7 +133,7 @@ impl Streams {
     }
 
     fn share(&self, job: StreamJob, outbox: Outbox, play: Play) -> Arc<Shared> {
-        let StreamJob { call, stream, account, order, keys: _, sink } = job;
+        let StreamJob { call, stream, account, order, keys: _, sink, on_first_sound } = job;
         Arc::new(Shared {
             ids: StreamIds {
                 call: call.to_string(),
@@ -138,6 +145,8 @@ impl Streams {
             play: Mutex::new(play),
             order,
             sink,
+            on_first_sound,
+            has_sounded: AtomicBool::new(false),
             clock: self.clock.clone(),
             opened: AtomicBool::new(false),
             stopped: CancellationToken::new(),
@@ -357,6 +366,9 @@ struct Shared {
     outbox: Outbox,
     play: Mutex<Play>,
     sink: StreamSink,
+    on_first_sound: Arc<dyn Fn() + Send + Sync>,
+    /// Whether `on_first_sound` was called.
+    has_sounded: AtomicBool,
     clock: Clock,
     /// Whether the `start` message was sent.
     opened: AtomicBool,
@@ -383,6 +395,16 @@ impl Shared {
     fn tell(&self, fact: StreamEvent) {
         if !self.stopped.is_cancelled() {
             (self.sink)(fact);
+        }
+    }
+
+    /// Reports the first audible frame that is played to the caller.
+    fn note_frame(&self, pcm: &[i16]) {
+        if !self.has_sounded.load(Ordering::Relaxed)
+            && pcm.iter().any(|sample| sample.unsigned_abs() >= AUDIBLE)
+            && !self.has_sounded.swap(true, Ordering::Relaxed)
+        {
+            (self.on_first_sound)();
         }
     }
 

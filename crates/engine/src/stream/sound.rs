@@ -261,6 +261,7 @@ impl Playback {
                 play.queue.take(&mut self.pcm);
             }
             self.dry = 0;
+            shared.note_frame(&self.pcm);
             let frame = self.encoder.encode(&self.pcm);
             // The feed is not full here, and a closed leg ignores the frame.
             self.feed.push(frame);

@@ -62,6 +62,7 @@ fn open(
         order: order(url),
         keys: SigningKeys::of_main(&[Secret::new("token")]),
         sink: Arc::new(move |fact| drop(sink.send(fact))),
+        on_first_sound: Arc::new(|| {}),
     };
     (streams.open(job), facts)
 }

@@ -60,4 +60,12 @@ pub(crate) enum EndpointWrite {
     Create(Endpoint),
     Change(Scope, EndpointId, EndpointChange),
     Delete(Scope, EndpointId),
+    /// Gives the endpoints of an application another one, or none.
+    Move {
+        scope: Scope,
+        from: AppId,
+        to: Option<AppId>,
+    },
+    /// Deletes the endpoints of an application.
+    DeleteOf(Scope, AppId),
 }

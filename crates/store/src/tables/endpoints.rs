@@ -55,6 +55,22 @@ impl Endpoints<'_> {
         list(&self.0.read, scope, limit, offset).await
     }
 
+    /// Returns the endpoints of the scope that have this application.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn of_application(
+        self,
+        scope: &Scope,
+        id: &AppId,
+    ) -> Result<Vec<Endpoint>, StoreError> {
+        let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints"));
+        with_application(&mut select, scope, id);
+        let rows = select.build().fetch_all(&self.0.read).await;
+        let rows = rows.map_err(failed("read the endpoints of an application"))?;
+        rows.iter().map(endpoint).collect()
+    }
+
     /// Creates an endpoint. Returns `false` if its name or id is taken. It is on disk when this
     /// returns.
     ///
@@ -86,6 +102,30 @@ impl Endpoints<'_> {
     /// then.
     pub async fn delete(self, scope: &Scope, id: &EndpointId) -> Result<bool, StoreError> {
         self.write(EndpointWrite::Delete(scope.clone(), id.clone())).await
+    }
+
+    /// Gives the endpoints of the scope with the application `from` the application `to`, or none.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
+    pub async fn move_all(
+        self,
+        scope: &Scope,
+        from: &AppId,
+        to: Option<AppId>,
+    ) -> Result<(), StoreError> {
+        let (scope, from) = (scope.clone(), from.clone());
+        self.write(EndpointWrite::Move { scope, from, to }).await.map(drop)
+    }
+
+    /// Deletes the endpoints of the scope with this application.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
+    pub async fn delete_all(self, scope: &Scope, of: &AppId) -> Result<(), StoreError> {
+        self.write(EndpointWrite::DeleteOf(scope.clone(), of.clone())).await.map(drop)
     }
 }
 
@@ -132,6 +172,17 @@ pub(crate) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, 
             of(&mut delete, scope, id);
             delete.build().execute(to).await?
         }
+        EndpointWrite::Move { scope, from, to: other } => {
+            let mut update = QueryBuilder::new("UPDATE endpoints SET app_id = ");
+            update.push_bind(other.as_ref().map(AppId::as_str));
+            with_application(&mut update, scope, from);
+            update.build().execute(to).await?
+        }
+        EndpointWrite::DeleteOf(scope, id) => {
+            let mut delete = QueryBuilder::new("DELETE FROM endpoints");
+            with_application(&mut delete, scope, id);
+            delete.build().execute(to).await?
+        }
     };
     Ok(done.rows_affected() > 0)
 }
@@ -140,6 +191,12 @@ fn of(query: &mut QueryBuilder, scope: &Scope, id: &EndpointId) {
     query.push(" WHERE ");
     push_scope(query, scope);
     query.push(" AND endpoint_id = ").push_bind(id.as_str().to_owned());
+}
+
+fn with_application(query: &mut QueryBuilder, scope: &Scope, id: &AppId) {
+    query.push(" WHERE ");
+    push_scope(query, scope);
+    query.push(" AND app_id = ").push_bind(id.as_str().to_owned());
 }
 
 /// Returns an endpoint of the scope.
@@ -304,6 +361,25 @@ mod tests {
             ("B", None, "other")
         );
         assert!(!format!("{changed:?}").contains("other"), "Debug omits the hash");
+        let of = async |scope: &Scope, app: &str| {
+            let found = store.endpoints().of_application(scope, &app.into()).await.unwrap();
+            found.iter().map(|endpoint| endpoint.id.to_string()).collect::<Vec<_>>()
+        };
+        for id in ["1", "2"] {
+            let change =
+                EndpointChange { app_id: Some(Some("8".into())), ..EndpointChange::default() };
+            assert!(store.endpoints().change(&main, &id.into(), change).await.unwrap());
+        }
+        assert_eq!((of(&sub, "8").await, of(&other, "8").await), (vec!["2".to_owned()], vec![]));
+        store.endpoints().move_all(&sub, &"8".into(), Some("9".into())).await.unwrap();
+        store.endpoints().move_all(&other, &"8".into(), None).await.unwrap();
+        assert_eq!(
+            (of(&main, "8").await, of(&main, "9").await),
+            (vec!["1".to_owned()], vec!["2".to_owned()])
+        );
+        store.endpoints().delete_all(&other, &"9".into()).await.unwrap();
+        store.endpoints().delete_all(&main, &"9".into()).await.unwrap();
+        assert_eq!(names(&main, 20, 0).await, (vec!["asha".to_owned()], 1));
         assert!(store.endpoints().delete(&main, &first).await.unwrap());
         assert_eq!(store.endpoints().by_name(&changed.name).await.unwrap(), None);
         store.close().await;

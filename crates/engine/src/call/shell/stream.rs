@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::context::Context;
 use crate::call::handover::AdoptedLeg;
+use crate::call::mailbox::Message;
 use crate::stream::{
     DetachedSocket, MovedAudio, MovedStream, StreamFrames, StreamHandle, StreamJob, line_rate,
     sides,
@@ -106,7 +107,7 @@ impl CallStream {
 }
 
 fn job(call: &Context, id: StreamId, order: StreamOrder) -> StreamJob {
-    let mailbox = call.mailbox.clone();
+    let (mailbox, of_sound) = (call.mailbox.clone(), call.mailbox.clone());
     StreamJob {
         call: call.id,
         stream: id,
@@ -115,6 +116,9 @@ fn job(call: &Context, id: StreamId, order: StreamOrder) -> StreamJob {
         keys: call.keys.clone(),
         sink: Arc::new(move |what| {
             mailbox.tell(Input::Stream { stream: id, event: what });
+        }),
+        on_first_sound: Arc::new(move || {
+            of_sound.put(Message::StreamSounds);
         }),
     }
 }

@@ -71,7 +71,11 @@ impl Builder {
             // The machine's version also contains the names of secret parameters.
             bar.bodies
                 .push(only.or(row).unwrap_or_else(|| Body::none(Flow::Out, "POST", Fidelity::Not)));
-            let status = bar.note.split(' ').next().unwrap_or_default().to_owned();
+            let end = match bar.note.split_once(": ") {
+                Some((attempt, end)) if attempt.starts_with("attempt ") => end,
+                _ => &bar.note,
+            };
+            let status = end.split(' ').next().unwrap_or_default().to_owned();
             bar.bodies.push(Body::none(Flow::In, status, Fidelity::Not));
         }
     }
