@@ -378,7 +378,10 @@ fn columns(what: &CallEventKind) -> Option<(&'static str, String)> {
         }
         CallEventKind::Finding { rule, line, message } => {
             let message = print::plain(message);
-            ("document", format!("{rule} (line {line}): {message}; offhook xml explain {rule}"))
+            (
+                "document",
+                format!("{rule} (line {line}): {message}; offhook xml check --explain {rule}"),
+            )
         }
         CallEventKind::DigitSent { digit } => ("digit", digit.to_string()),
         CallEventKind::DigitHeard { digit } => ("digit heard", digit.to_string()),
@@ -452,7 +455,7 @@ mod tests {
             line: 2,
             message: "Spek is no element".into(),
         };
-        let text = "E202 (line 2): Spek is no element; offhook xml explain E202";
+        let text = "E202 (line 2): Spek is no element; offhook xml check --explain E202";
         assert_eq!(columns(&finding), Some(("document", text.to_owned())));
         assert!(!is_documented(&finding));
     }

@@ -122,7 +122,10 @@ struct Permission {
     /// When Meta was asked. `None` if it never was.
     checked_at: Option<String>,
     calls_left: u32,
+    /// When a call is possible again, if a limit is reached.
+    next_call_at: Option<String>,
     requests_left: u32,
+    next_request_at: Option<String>,
     /// Number of unanswered calls in a row, and whether Meta asks the user because of them.
     missed: u32,
     warned: bool,
@@ -508,6 +511,8 @@ struct Chat {
     summary: String,
     permission: Permission,
     granted_until: Option<When>,
+    next_call: Option<When>,
+    next_request: Option<When>,
     /// Whether the node checks the call permission, in addition to Meta.
     checks_permission: bool,
     may_delete: bool,
@@ -650,6 +655,8 @@ async fn render_chat(
             sentiment: conversation.sentiment.unwrap_or_default(),
             summary: conversation.summary.unwrap_or_default(),
             granted_until: permission.expires_at.as_deref().map(When::read),
+            next_call: permission.next_call_at.as_deref().map(When::read),
+            next_request: permission.next_request_at.as_deref().map(When::read),
             permission,
             checks_permission,
             may_delete: visitor.is_admin(),

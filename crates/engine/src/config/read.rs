@@ -599,7 +599,7 @@ fn retention(mut s: Section<'_>) -> Retention {
     let retention = Retention {
         event_log_days: days(
             "event_log_days",
-            "Days that event logs of calls and notifications are kept.",
+            "Days that event logs of calls, failed requests and notifications are kept.",
             d.event_log_days,
         ),
         recording_days: days("recording_days", "Days that recordings are kept.", d.recording_days),

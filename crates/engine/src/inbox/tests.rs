@@ -962,7 +962,16 @@ async fn webhook_names_are_unique_within_an_account() {
         WebhookRow { id: Uuid::new_v4(), account: main, name: "two".into(), version: 0, ..row };
     assert!(world.store.webhooks().write(WebhookWrite::Put(old)).await.unwrap());
     webhooks.change(&scope, two.id, order("two")).await.unwrap();
-    webhooks.rotate_secret(&scope, two.id).await.unwrap();
+    let [first] = &webhooks.get(&scope, two.id).unwrap().secrets[..] else { panic!("one secret") };
+    let first = first.reveal().to_owned();
+    let secrets = async || -> Vec<String> {
+        let rotated = webhooks.rotate_secret(&scope, two.id).await.unwrap();
+        rotated.secrets.iter().map(|secret| secret.reveal().to_owned()).collect()
+    };
+    // A receiver may still have the first secret, and the second one was perhaps lost.
+    let (one, another) = (secrets().await, secrets().await);
+    assert_eq!((one.len(), &one[1], another.len(), &another[1]), (2, &first, 2, &first));
+    assert_ne!(one[0], another[0]);
     webhooks.change(&scope, two.id, order("three")).await.unwrap();
 }
 

@@ -245,8 +245,8 @@ impl CustomerWebhooks {
         id: Uuid,
     ) -> Result<Arc<Webhook>, RoutingError> {
         let edit = |row: &mut WebhookRow| {
-            row.secrets.insert(0, fresh_secret());
-            row.secrets.truncate(2);
+            let earlier = row.secrets.pop();
+            row.secrets = std::iter::once(fresh_secret()).chain(earlier).collect();
         };
         self.edit(scope, id, edit).await
     }

@@ -58,6 +58,9 @@ pub(super) struct Connector {
     pub(super) stream: StreamId,
 }
 
+/// Time to send our close frame after the server's.
+const GOODBYE: Duration = Duration::from_millis(100);
+
 /// How a socket ended.
 enum End {
     /// The stream has ended at the node, and the server was notified.
@@ -308,8 +311,9 @@ async fn read(
             // The other process completes the closing handshake.
             Some(Ok(Message::Close(_))) if relayed => return End::Remote,
             Some(Ok(Message::Close(_))) => {
-                // Reading on sends our close frame.
-                let _ = timeout(CLOSING, from.next()).await;
+                // Reading on sends our close frame. The document does not wait for a server that
+                // leaves the connection open after its own.
+                let _ = timeout(GOODBYE, from.next()).await;
                 return End::Remote;
             }
             // The other process passes on the server's close frame.

@@ -375,7 +375,14 @@ impl Pair {
         self.changed = Some(at);
         self.replied_at = Some(now);
         match reply {
-            Reply::Reject => self.set(State::None, Some(RefusalReason::Rejected), true),
+            Reply::Reject => {
+                // With such a reply, Meta also revokes a permission after missed calls.
+                let is_revoked = self.lost == Some(RefusalReason::Revoked)
+                    && self.state(rules, now) == State::None;
+                let lost =
+                    if is_revoked { RefusalReason::Revoked } else { RefusalReason::Rejected };
+                self.set(State::None, Some(lost), true);
+            }
             Reply::Accept { permanent: true, .. } => self.grant(State::Permanent),
             Reply::Accept { expiration, .. } => {
                 let usual = at.plus(Duration::from_secs(rules.temporary_seconds));

@@ -231,6 +231,9 @@ fn l17_two_misses_warn_and_four_revoke() {
     );
     assert_eq!(fixture.view().missed, 4);
     fixture.step(200);
+    fixture.reply(Reply::Reject);
+    assert_eq!(fixture.call(), Some((RefusalReason::Revoked, None)), "Meta's automatic reply");
+    fixture.step(200);
     fixture.reply(accept(None));
     assert_eq!((fixture.call(), fixture.view().missed), (None, 0), "the user may grant again");
 }
