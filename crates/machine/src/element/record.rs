@@ -102,8 +102,8 @@ pub(crate) fn transcript_if_able(
     Some(order)
 }
 
-const NO_TRANSCRIPTION: &str = "transcription: this node has no recogniser: configure [speech.transcribe] or [speech.websocket], or \
-     install the model whisper; the recording is made without";
+const NO_TRANSCRIPTION: &str = "transcription: no recogniser is configured ([speech.transcribe], [speech.websocket] or the model \
+     whisper); the recording is made without";
 
 fn is_background(record: &Record) -> bool {
     record.record_session || record.start_on_dial_answer
