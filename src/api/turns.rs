@@ -1,5 +1,5 @@
-//! The order of work that takes milliseconds: to read exports and lists with long texts, to check a
-//! document, to evaluate an event log.
+//! The order of work that takes milliseconds: to read exports, lists with long texts and counts over
+//! many records, to check a document, to evaluate an event log.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 

@@ -17,7 +17,7 @@ use super::form::{Form, Unreadable};
 use super::page::{Page, bad_query, failed, html};
 use super::view::When;
 use super::{App, Console};
-use crate::api::{event_log, waterfall_of};
+use crate::api::{event_log, turns, waterfall_of};
 use engine::call::waterfall::{Actor, Body, Flow, Waterfall};
 use model::{CallUuid, Timestamp};
 use store::{FailedRequest, FailedRequestFilter, FailedRequestGroup, StoreError};
@@ -124,6 +124,7 @@ async fn load_page(
     // The latest request may still be on its way to the store.
     api.store.flush().await;
     let requests = api.store.failed_requests();
+    let turn = turns::next().await;
     let Some(url) = query.some("url") else {
         let groups = requests.groups(&scope, since).await?.into_iter();
         page.groups = groups
@@ -149,6 +150,7 @@ async fn load_page(
         before: query.some("cursor").and_then(position),
     };
     let mut found = requests.list(&scope, &filter, PAGE + 1).await?;
+    drop(turn);
     if found.len() > usize::try_from(PAGE).unwrap_or(usize::MAX) {
         found.pop();
         if let Some(last) = found.last() {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::super::error::ApiError;
 use super::super::routes::{Operation, QueryParameter, ResponseSpec};
+use super::super::turns;
 use super::request::{ApiRequest, parse_position, position};
 use super::response::{Page, Timestamp3339, ok};
 use super::route::{CURSOR, LIMIT, Route, handler};
@@ -152,7 +153,13 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let store = &request.api().store;
     // The latest request may still be on its way to the store.
     store.flush().await;
+    // Such a list reads the requests that the filter leaves out, too.
+    let turn = match filter.url.is_some() || filter.kind.is_some() {
+        true => turns::next().await,
+        false => None,
+    };
     let found = store.failed_requests().list(request.scope(), &filter, limit + 1).await;
+    drop(turn);
     let found = found.map_err(ApiError::store("list failed requests"))?;
     let page = Page::new(found, limit, |last| position(last.at, last.id));
     let next = request.next_cursor(page.next);
@@ -162,7 +169,10 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
 async fn groups(request: ApiRequest) -> Result<Response, ApiError> {
     let since = since(&request)?.unwrap_or_default();
     request.api().store.flush().await;
+    // All failed requests of the account are read.
+    let turn = turns::next().await;
     let found = request.api().store.failed_requests().groups(request.scope(), since).await;
+    drop(turn);
     let found = found.map_err(ApiError::store("count failed requests"))?;
     let view = |group: FailedRequestGroup| {
         let FailedRequestGroup { kind, url, requests, calls, last } = group;
