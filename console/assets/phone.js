@@ -214,15 +214,14 @@ class Phone extends HTMLElement {
     const until = known?.expiresAt ? new Date(known.expiresAt).toLocaleString(document.documentElement.lang) : "";
     place.hidden = !known;
     const from = /** @type {HTMLSelectElement} */ (this.at("from")).selectedOptions[0];
-    const isChecked = !from?.hasAttribute("data-unchecked");
-    const isUnknown = isChecked && known?.status === "none" && !known.checkedAt;
-    const key = isUnknown ? "unknown" : known?.status === "none" && !isChecked ? "unchecked" : known?.status;
+    const none = from?.hasAttribute("data-unchecked") ? "unchecked" : known?.checkedAt ? "none" : "unknown";
+    const key = known?.status === "none" ? none : known?.status;
     place.textContent = known ? this.t(`may_${key}`).replace("{0}", until) : "";
     ask.hidden = !known || ["temporary", "permanent"].includes(known.status);
     ask.disabled = known?.requestsLeft === 0;
     clearTimeout(this.asking);
     // Only for numbers that are typed to the end.
-    if (isUnknown && !refresh) this.asking = setTimeout(() => void this.showPermission(true), 700);
+    if (key === "unknown" && !refresh) this.asking = setTimeout(() => void this.showPermission(true), 700);
     if (known?.status === "requested") this.asking = setTimeout(() => void this.showPermission(), 2000);
   }
 

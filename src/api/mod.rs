@@ -122,6 +122,15 @@ pub struct Api {
     pub offenders: Option<Offenders>,
 }
 
+impl Api {
+    /// Removes findings that do not apply at this node: W311 if it requests URLs without encryption,
+    /// and W403 for addresses of its own endpoints.
+    pub(crate) fn without_own_findings(&self, parsed: xml::ParseOutcome) -> xml::ParseOutcome {
+        let parsed = parsed.allow_sip_host(&self.host);
+        if self.placer.allows_http() { parsed.allow_plain_urls() } else { parsed }
+    }
+}
+
 /// State shared by all handlers.
 struct ApiState {
     api: Api,

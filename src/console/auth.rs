@@ -121,8 +121,8 @@ impl Visitor {
         self.page_of(console, path).await.0
     }
 
-    /// Lists `path` page after page, until there are `limit` items. For lists whose pages may have
-    /// fewer items than requested. `shorten` clears the large fields of an item that the caller does
+    /// Requests the pages of the list at `path` until there are `limit` items. A page may have fewer
+    /// items than requested. `shorten` clears the large fields of an item that the caller does
     /// not need, so that they are not in memory all at once.
     pub(super) async fn items_of_pages<T: serde::de::DeserializeOwned>(
         &self,

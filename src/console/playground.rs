@@ -177,11 +177,8 @@ async fn render_page(
     done: Outcome,
 ) -> Response {
     let lang = visitor.lang();
-    let (api, mut parsed) = (console.apis.api(), xml::parse(source.as_bytes(), None));
-    if api.placer.allows_http() {
-        parsed = parsed.allow_plain_urls();
-    }
-    parsed = parsed.allow_sip_host(&api.host);
+    let parsed = xml::parse(source.as_bytes(), None);
+    let parsed = console.apis.api().without_own_findings(parsed);
     let findings = parsed.findings.iter().map(|finding| FindingRow {
         rule: finding.rule.clone(),
         line: finding.at.line,

@@ -261,8 +261,8 @@ pub(super) struct Forwarder {
     pub(super) announced: AtomicI64,
 }
 
-/// Adds the forwarding of requests to the paths of the APIs and the console. It also applies to the
-/// pages whose changes the console sends to browsers.
+/// Forwards requests to the APIs and the console to the responsible node. The event streams of the
+/// console render their pages by such requests.
 pub(super) fn with_forwarding(router: Router, forwarder: Forwarder) -> Router {
     let forwarding = router.layer(from_fn_with_state(Arc::new(forwarder), forward));
     forwarding.clone().layer(Extension(FleetPages(forwarding)))

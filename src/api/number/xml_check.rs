@@ -36,13 +36,9 @@ async fn check(mut request: ApiRequest) -> Result<Response, ApiError> {
     }
     let charset = charset(&request.head.headers);
     let turn = turns::next().await;
-    let mut parsed = xml::parse(&bytes, charset.as_deref());
+    let parsed = xml::parse(&bytes, charset.as_deref());
     drop(turn);
-    let api = request.api();
-    if api.placer.allows_http() {
-        parsed = parsed.allow_plain_urls();
-    }
-    parsed = parsed.allow_sip_host(&api.host);
+    let parsed = request.api().without_own_findings(parsed);
     Ok(ok(&xml::report("-", &parsed)))
 }
 

@@ -6,8 +6,8 @@
 //! as a number's thousand calls at one instant, is admitted whole. A backlog keeps the queue short
 //! until no call has been refused for a while.
 //!
-//! During a backlog, calls of an account that had few of the last calls are preferred, so that one
-//! account's overload does not refuse the calls of others.
+//! During a backlog, an account that had few of the recent calls has more places in the queue, so that
+//! one account's load does not make the node refuse the calls of others.
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -28,9 +28,9 @@ const FEW: usize = 16;
 /// length, and each place delays every call by one set-up. The places between this and [`FEW`] are
 /// for accounts with a small share of the calls.
 const FEWER: usize = 4;
-/// Share of the last calls from which on an account has only the places of [`FEWER`].
+/// An account with at least this share of the recent calls has only the places of [`FEWER`].
 const LARGE_SHARE: f64 = 1.0 / 8.0;
-/// Number of last calls of which shares are taken.
+/// Number of recent calls among which an account's share is counted.
 const LAST: usize = 64;
 /// A queue that was late for this long is a backlog, even if it is short. The webhooks of a burst
 /// are read faster than that.
@@ -97,7 +97,7 @@ struct QueueState {
     refused: Option<Duration>,
     /// Whether tasks on this node start late for any reason.
     work_is_late: bool,
-    /// The share of the call's account in the last calls. Known only after a recent refusal.
+    /// The share of the call's account in the recent calls. Counted only after a recent refusal.
     share: f64,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! `rules` decides from the node's own metrics which alerts fire and which are resolved. `webhook`
 //! and `mail` send the reports. A channel that does not answer delays no other one. The alerts that
-//! have fired are kept in a file (`fired`): after a restart, an alert whose condition holds again is
-//! sent again, and the end of any other one is.
+//! have fired are kept in a file (`fired`). After a restart, such an alert is sent again if its
+//! condition holds again; otherwise its end is sent.
 
 mod fired;
 mod mail;

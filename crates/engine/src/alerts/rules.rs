@@ -374,7 +374,7 @@ pub(super) struct Rules {
     before: Readings,
     history: History,
     states: BTreeMap<Alert, State>,
-    /// Alerts that fired before the start, and whose condition has not held long enough since.
+    /// Alerts that had fired before the start, and have neither fired again nor ended since.
     earlier: BTreeMap<Alert, Fired>,
 }
 
@@ -402,7 +402,8 @@ impl Rules {
 
     /// Evaluates the readings of this time. `at` is the time since the start, by a monotonic clock.
     /// An alert is reported when its condition has held long enough, and when it has not held for
-    /// [`QUIET`]. An alert of before the start is reported once more if its condition holds again.
+    /// [`QUIET`]. An alert that had fired before the start is reported again if its condition holds
+    /// again.
     pub(super) fn evaluate(
         &mut self,
         readings: Readings,

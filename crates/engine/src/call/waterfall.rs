@@ -521,11 +521,7 @@ impl Builder {
                     self.note(place, at, "stopped", false);
                 }
             }
-            Output::Stream { command, .. } => {
-                if matches!(command, StreamCommand::Begin) {
-                    self.stream_begun = Some(at);
-                }
-            }
+            Output::Stream { command: StreamCommand::Begin, .. } => self.stream_begun = Some(at),
             Output::Instruction { element, line, outcome: InstructionOutcome::Started, .. } => {
                 let name = format!("<{element}> line {line}");
                 self.instruction = self.add(Bar::new(Actor::Instruction, name, at, None));
@@ -579,6 +575,7 @@ impl Builder {
             | Output::ALeg { .. }
             | Output::Speech { .. }
             | Output::Room { .. }
+            | Output::Stream { .. }
             | Output::FreeSlot
             | Output::Over => {}
         }

@@ -118,13 +118,13 @@ pub async fn check_url(
     let begun = clock.now();
     let is_document = matches!(field, "answerUrl" | "fallbackUrl");
     let read = async |body: DocumentBody| {
-        let parse = || xml::parse(&body.bytes, body.charset.as_deref()).allow_sip_host(sip_host);
+        let parse = || {
+            let parsed = xml::parse(&body.bytes, body.charset.as_deref()).allow_sip_host(sip_host);
+            if fetcher.allows_http() { parsed.allow_plain_urls() } else { parsed }
+        };
         let parsed = is_document.then(parse);
         let valid = parsed.as_ref().is_none_or(xml::ParseOutcome::is_ok);
-        let mut findings = parsed.map(|parsed| parsed.findings).unwrap_or_default();
-        if fetcher.allows_http() {
-            findings.retain(|finding| !finding.is_plain_url());
-        }
+        let findings = parsed.map(|parsed| parsed.findings).unwrap_or_default();
         let validity = if valid { Validity::Valid } else { Validity::Invalid };
         (Checked::Answered { status: body.status, findings, valid }, validity)
     };
