@@ -214,6 +214,44 @@ async fn calls_that_ring_and_calls_that_wait_are_placed_once() {
     assert_eq!(sim.log().iter().filter(|line| is_connect(line)).count(), uuids.len());
 }
 
+/// Each call that rings has a UDP port of its own. One message carries the sockets of 198.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_calls_ring_than_a_message_has_places_for_sockets() {
+    const CALLS: usize = 210;
+    let outbound::World { node, sim, app } = outbound::world(|node_config, sim| {
+        node_config.media_ports = 300;
+        node_config.cps = 1_000;
+        let mut script = user(CalleeAction::Accept, EventOrder::RingFirst);
+        script.callee.acts_after = Duration::from_secs(600);
+        sim.callee = script;
+    })
+    .await;
+    let Some(mut world) = World::of(node, sim, app).await else { return };
+    let mut uuids = Vec::new();
+    for n in 0..CALLS {
+        let order = serde_json::json!({
+            "from": NUMBER, "to": format!("919412341{n:03}"), "answer_url": world.app.url("/answer"),
+            "ring_url": world.app.url("/ring"), "hangup_url": world.app.url("/hangup"),
+        });
+        let placed = world.post("Call/", &order).await;
+        uuids.push(placed["request_uuid"].as_str().expect("a call").to_owned());
+    }
+    for uuid in &uuids {
+        world.app.wait_where("/ring", |seen| seen.param("CallUUID") == uuid).await;
+    }
+    let output = world.upgrade(&["--wait", "20"]).await;
+    assert!(output.status.success(), "{output:?}");
+    world.node.until_metric("offhook_calls_active", &[], CALLS as f64).await;
+    for uuid in &uuids {
+        world.delete(&format!("Call/{uuid}/")).await;
+    }
+    for uuid in &uuids {
+        world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == uuid).await;
+    }
+    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
+    assert_eq!((world.app.count("/ring"), world.app.count("/hangup")), (CALLS, CALLS));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conference_goes_on_in_the_new_process() {
     const SILENT_HZ: f64 = 1_700.0;

@@ -22,7 +22,8 @@ pub(super) const VERSION: u32 = 2;
 /// Maximum size of a message, in bytes.
 const MESSAGE_MAX: usize = 128 * 1024;
 
-/// Maximum number of file descriptors in a message. Linux allows 253.
+/// Maximum number of file descriptors in a message. Linux allows 253. More of them cross in several
+/// messages.
 pub(super) const SOCKETS_MAX: usize = 200;
 
 /// A message of the running process.
@@ -36,6 +37,8 @@ pub(super) enum FromOld {
         #[serde(default)]
         member: Option<String>,
     },
+    /// With media sockets that have no place in the next message, [`FromOld::Calls`].
+    Sockets,
     /// The calls are suspended, and their media goes on. With a file of their snapshots, a file of
     /// prompts, and the media sockets. A later message of this kind replaces it.
     Calls { version: u32 },

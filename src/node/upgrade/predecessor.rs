@@ -110,15 +110,18 @@ impl Predecessor {
         store::check_schema(database).await?;
         self.reply(&FromNew::Ready { offhook: env!("CARGO_PKG_VERSION").to_owned() }).await?;
         let mut offered = None;
+        let mut further_sockets = Vec::new();
         loop {
-            let (message, files) = self.channel.receive().await.map_err(TakeOverError::from)?;
+            let (message, mut files) = self.channel.receive().await.map_err(TakeOverError::from)?;
             match (message, &mut offered) {
+                (FromOld::Sockets, _) => further_sockets.extend(files),
                 (FromOld::Calls { version }, _) => {
                     if version != own {
                         return Err(TakeOverError::CallsVersion { version, own }.into());
                     }
                     // Ends the threads of an earlier offer.
                     drop(offered.take());
+                    files.append(&mut further_sockets);
                     let (calls, refused) = Offered::read(files, clock, &start_media)?;
                     offered = Some(calls);
                     self.reply(&FromNew::Checked { refused }).await?;
