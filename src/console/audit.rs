@@ -69,6 +69,8 @@ struct Records {
 struct AuditPage {
     page: Page,
     records: Vec<Record>,
+    /// What is wrong with a filter. Empty if nothing is.
+    wrong: String,
     actor: String,
     action: String,
     /// The query of the next page. Empty if this is the last one.
@@ -89,12 +91,19 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let known = [FILTERS, &["cursor"]].concat();
     let path = format!("/api/v1/audit/{}", visitor.query.only(&known));
     let answer = visitor.ask(&console, Method::GET, &path, None).await;
-    let Ok(records) = serde_json::from_value::<Records>(answer.body.clone()) else {
-        return failed(&console, &visitor, answer.status, answer.message());
+    let (records, wrong) = match serde_json::from_value::<Records>(answer.body.clone()) {
+        Ok(records) => (records, String::new()),
+        // The form stays, so that the filter can be corrected.
+        Err(_) if answer.status == StatusCode::BAD_REQUEST => {
+            (Records { items: Vec::new(), next: None }, answer.message().to_owned())
+        }
+        Err(_) => return failed(&console, &visitor, answer.status, answer.message()),
     };
+    let status = if wrong.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
     let page = AuditPage {
         page: visitor.page(&console, visitor.lang().t("audit.title"), "people"),
         records: records.items,
+        wrong,
         actor: visitor.query.get("actor").to_owned(),
         action: visitor.query.get("action").to_owned(),
         next: records
@@ -103,5 +112,5 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
             .unwrap_or_default(),
         filters: visitor.query.only(FILTERS).trim_start_matches('?').to_owned(),
     };
-    respond(StatusCode::OK, &page)
+    respond(status, &page)
 }

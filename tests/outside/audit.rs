@@ -154,6 +154,10 @@ async fn changes_are_recorded_with_actor_address_and_fields() {
     assert_eq!(found[1]["after"]["invitation"], json!("(redacted)"));
     let page = asha.get("/console/people/audit/?actor=user:asha").await.text();
     assert!(page.contains("createWebhook") && !page.contains("changeAgent"), "{page}");
+    let misspelt = asha.get("/console/people/audit/?action=createWebhok").await;
+    let text = misspelt.text();
+    assert_eq!(misspelt.status, 400);
+    assert!(text.contains("createWebhook") && text.contains("value=\"createWebhok\""), "{text}");
 
     // A person of the console is deleted, and no WhatsApp user erased.
     let mira = created_user(&world, "mira").await;

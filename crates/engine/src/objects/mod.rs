@@ -62,6 +62,8 @@ pub enum BucketError {
     Late(Duration),
     #[error("could not complete the bucket request: it failed with status {status}{code}")]
     Refused { status: StatusCode, code: ErrorCode },
+    #[error("the bucket accepted {len} bytes but does not have them")]
+    NotStored { len: u64 },
 }
 
 /// The error code in a response, such as `NoSuchBucket`, if there is one. Limited in length and
@@ -157,6 +159,24 @@ impl Bucket {
             request = request.header(header::RANGE, range);
         }
         self.ask(request.body(empty_body()), RESPONSE_TIMEOUT).await
+    }
+
+    /// Checks that the bucket has an object of `len` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`BucketError::NotStored`] if it has not, and other errors if the request fails.
+    pub async fn check_stored(&self, object: &str, len: u64) -> Result<(), BucketError> {
+        let not_stored = BucketError::NotStored { len };
+        let answer = match self.get(object, true, None).await {
+            Err(BucketError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
+                return Err(not_stored);
+            }
+            answer => answer?,
+        };
+        let stored = answer.headers().get(header::CONTENT_LENGTH);
+        let stored = stored.and_then(|stored| stored.to_str().ok()?.parse().ok());
+        if stored == Some(len) { Ok(()) } else { Err(not_stored) }
     }
 
     /// Deletes an object. A missing object is no error.

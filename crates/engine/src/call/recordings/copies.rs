@@ -85,11 +85,15 @@ impl Inner {
         let path = self.recorder.folder().join(record::file_name(recording.id, format));
         let file = File::open(path).await.map_err(UploadError::NoFile)?;
         let len = file.metadata().await.map_err(UploadError::NoFile)?.len();
-        copies
-            .bucket
-            .put(object, file, len, format.content_type())
-            .await
-            .map_err(UploadError::Bucket)
+        let uploaded = async {
+            copies.bucket.put(object, file, len, format.content_type()).await?;
+            // A proxy in between may have accepted it. Without the local file, it would be lost.
+            if copies.keep_local {
+                return Ok(());
+            }
+            copies.bucket.check_stored(object, len).await
+        };
+        uploaded.await.map_err(UploadError::Bucket)
     }
 
     /// Deletes the copy of a deleted recording.
