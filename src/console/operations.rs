@@ -35,6 +35,16 @@ struct Number {
     enabled: bool,
 }
 
+/// Refused calls of a number.
+struct Refused {
+    number: String,
+    /// `inbound` or `outbound`.
+    direction: String,
+    /// The name of an `engine::admission::Reason`.
+    reason: String,
+    calls: u64,
+}
+
 struct Cause {
     text: String,
     advice: String,
@@ -82,6 +92,7 @@ struct OperationsPage {
     cps_limit: usize,
     calls: usize,
     answered: String,
+    refused: Vec<Refused>,
     messages: MessageFigures,
     median: String,
     slowest: String,
@@ -241,10 +252,32 @@ struct RequestSummary {
 }
 
 impl OperationsPage {
+    /// The number of refused calls.
+    fn refused_calls(&self) -> u64 {
+        self.refused.iter().fold(0, |sum, refused| sum.saturating_add(refused.calls))
+    }
+
     /// Whether documents or audio files could not be fetched, which the chart does not show.
     fn has_failed_fetches(&self) -> bool {
         self.fetches.as_ref().is_some_and(|summary| summary.failed > 0)
     }
+}
+
+/// Returns the refused calls of some numbers, most first.
+fn refused(counts: &[RequestCount], is_own: impl Fn(&str) -> bool) -> Vec<Refused> {
+    let of = |count: &RequestCount| {
+        let (direction, number) = count.kind.split_once(' ')?;
+        is_own(number).then(|| Refused {
+            number: view::party(number),
+            direction: direction.to_owned(),
+            reason: count.outcome.clone(),
+            calls: count.requests,
+        })
+    };
+    let refused = counts.iter().filter(|count| count.target == RequestTarget::Admission);
+    let mut refused: Vec<Refused> = refused.filter_map(of).collect();
+    refused.sort_by(|a, b| b.calls.cmp(&a.calls).then_with(|| a.number.cmp(&b.number)));
+    refused
 }
 
 impl RequestSummary {
@@ -347,6 +380,8 @@ async fn render_page(
     let answered = records.iter().filter(|record| record.answered.is_some()).count();
     let tones = TONES.map(|(class, key)| (class, lang.t(key)));
     let is_own = !own_nodes.is_empty();
+    let own_numbers: BTreeSet<&str> = own().map(|number| number.spec.number.as_str()).collect();
+    let refused = refused(&requests, |number| own_numbers.contains(number));
     let summary = |target| is_own.then(|| RequestSummary::of(&requests, target));
     let page = OperationsPage {
         live: up.len() - queued,
@@ -355,6 +390,7 @@ async fn render_page(
         cps_limit,
         calls: records.len(),
         answered: percent(answered, records.len()),
+        refused,
         median: lang.decimals(at(&waits, 50)),
         slowest: lang.decimals(at(&waits, 95)),
         messages: MessageFigures::of(&messages),
@@ -424,7 +460,7 @@ struct StoredFigures {
     messages: Vec<MessageCount>,
     /// Times of failed requests to the account's URLs.
     failures: Vec<Timestamp>,
-    /// Outbound requests of all accounts.
+    /// Outbound requests and refused calls of all accounts.
     requests: Vec<RequestCount>,
     /// Minutes with failed requests to Graph, with the number of failures in each.
     graph_failures: Vec<(Timestamp, u64)>,

@@ -1,5 +1,5 @@
-//! Stores the counts of outbound requests, so that the metrics on the operations page survive a
-//! restart.
+//! Stores the counts of outbound requests and of refused calls, so that the figures on the operations
+//! page survive a restart.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use store::{RequestCount, RequestTarget, Store};
 /// work of an idle node.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Returns the request counts since the process started.
+/// Returns the counts since the process started.
 type ReadTallies = Box<dyn Fn() -> Tallies + Send + Sync>;
 
 /// Stores new requests periodically, and before the page shows them. Cheap to clone.
@@ -67,7 +67,11 @@ impl RequestLog {
 /// Returns all requests, and those that are not stored yet.
 fn new_requests(tallies: Tallies, stored: &Counted) -> (Counted, Vec<RequestCount>) {
     let (mut counted, mut new) = (Counted::new(), Vec::new());
-    let kinds = [(RequestTarget::Customer, tallies.fetches), (RequestTarget::Graph, tallies.graph)];
+    let kinds = [
+        (RequestTarget::Customer, tallies.fetches),
+        (RequestTarget::Graph, tallies.graph),
+        (RequestTarget::Admission, tallies.refused),
+    ];
     for (target, tallies) in kinds {
         for Tally { kind, outcome, count } in tallies {
             let key = (target, kind.clone(), outcome.clone());
@@ -78,6 +82,7 @@ fn new_requests(tallies: Tallies, stored: &Counted) -> (Counted, Vec<RequestCoun
                     RequestTarget::Customer => !is_fetched(&outcome),
                     RequestTarget::Graph => !metric::graph::is_granted(&outcome),
                     RequestTarget::Model => false,
+                    RequestTarget::Admission => true,
                 };
                 new.push(RequestCount { target, kind, outcome, failed, requests });
             }

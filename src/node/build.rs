@@ -704,9 +704,9 @@ impl Node {
             apis: apis.clone(),
             clock: clock.clone(),
         };
-        let counted = metrics.clone();
-        let request_log =
-            RequestLog::new(Box::new(move || counted.tallies()), store.clone(), clock.clone());
+        let (counted, refusing) = (metrics.clone(), gate.clone());
+        let tallies = move || counted.tallies().with_refused(&refusing);
+        let request_log = RequestLog::new(Box::new(tallies), store.clone(), clock.clone());
         tasks.spawn(request_log.clone().run(stop_public.clone()));
         let provider = config
             .oidc

@@ -1,15 +1,17 @@
-//! Counts of fetches and Graph requests for display. They are read from the Prometheus text, so
-//! that each request is counted only once.
+//! Counts of fetches, Graph requests and refused calls for display. Those of requests are read from
+//! the Prometheus text, so that each request is counted only once.
 
+use engine::admission::{Gate, Refusals};
 use model::Sample;
 use model::metric;
 
-/// The number of requests of one kind with one outcome.
+/// The number of requests or refused calls of one kind with one outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
-    /// The `kind` of a fetch, or the `action` of a Graph request.
+    /// The `kind` of a fetch, the `action` of a Graph request, or the direction and the business
+    /// number of refused calls, such as `inbound 918035737458`.
     pub kind: String,
-    /// The `outcome` of a fetch, or the `status` of a Graph request.
+    /// The `outcome` of a fetch, the `status` of a Graph request, or the reason of refusals.
     pub outcome: String,
     pub count: u64,
 }
@@ -21,6 +23,8 @@ pub struct Tallies {
     pub fetches: Vec<Tally>,
     /// Requests to Meta's Graph API.
     pub graph: Vec<Tally>,
+    /// Refused calls.
+    pub refused: Vec<Tally>,
 }
 
 impl Tallies {
@@ -35,7 +39,18 @@ impl Tallies {
         Self {
             fetches: of(metric::ANSWER_FETCH_SECONDS, "kind", "outcome"),
             graph: of(metric::GRAPH_REQUEST_SECONDS, "action", "status"),
+            refused: Vec::new(),
         }
+    }
+
+    /// Adds the calls that a gate has refused.
+    pub fn with_refused(self, gate: &Gate) -> Self {
+        let tally = |(refused, count): (Refusals, u64)| Tally {
+            kind: format!("{} {}", refused.direction.as_str(), refused.number.as_str()),
+            outcome: refused.reason.as_str().to_owned(),
+            count,
+        };
+        Self { refused: gate.refusals().into_iter().map(tally).collect(), ..self }
     }
 }
 

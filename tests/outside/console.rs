@@ -12,6 +12,7 @@ use crate::outbound::{World, world};
 use crate::support::app::ReceivedRequest;
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::http::{self, Answer};
+use crate::support::meta::{connect, silent_offer};
 use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN};
 
 pub const OTHER: &str = "MATESTOFFHOOK0000002";
@@ -265,6 +266,30 @@ async fn operations_show_the_limits_and_the_permission_rules_in_force() {
     ] {
         assert!(rules.contains(said), "{said}: {rules}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_show_refused_calls_with_number_and_reason() {
+    let mut world = world(|expected, _| {
+        expected.extra.push_str(&people());
+        expected.limits = "calls_per_number = 1".to_owned();
+        expected.accept_wait_ms = 0;
+    })
+    .await;
+    let asha = Session::of(&world, "asha").await;
+    assert!(!asha.get("/console/operations/").await.text().contains("id=\"refused\""));
+    for _ in 0..3 {
+        connect(&world.node, &silent_offer()).await;
+    }
+    let row = "<td>The number had its maximum of simultaneous calls</td><td class=\"num\">2</td>";
+    let page = asha.get("/console/operations/").await.text();
+    assert!(page.contains("<a href=\"#refused\">2 refused</a>") && page.contains(row), "{page}");
+    let eve = Session::of(&world, "eve").await;
+    assert!(!eve.get("/console/operations/").await.text().contains("id=\"refused\""));
+    world.node.kill();
+    world.node.start_again().await;
+    let page = Session::of(&world, "asha").await.get("/console/operations/").await.text();
+    assert!(page.contains(row), "outlasts a restart: {page}");
 }
 
 /// Checks the security headers that every response has, for any path and status.

@@ -13,8 +13,8 @@ use super::rules::{self, Rule};
 pub struct EngineCapabilities<'a> {
     /// Whether the engine that speaks this voice and language supports the effect of the tag.
     pub supports_tag: &'a dyn Fn(&Voice, Option<&str>, SsmlTag) -> bool,
-    /// Whether a recogniser understands this language.
-    pub recognises: &'a dyn Fn(&str) -> bool,
+    /// Whether a recogniser understands this language, with these hints.
+    pub recognises: &'a dyn Fn(&str, &[String]) -> bool,
 }
 
 /// Adds W406 for each SSML tag that the engine of its `Speak` does not support, and W407 for each
@@ -73,8 +73,8 @@ fn check(element: &Element, capabilities: &EngineCapabilities<'_>, found: &mut V
         ElementKind::GetDigits(get) => check_prompts(&get.prompts),
         ElementKind::GetInput(get) => {
             check_prompts(&get.prompts);
-            let GetInput { input_type, language, .. } = &**get;
-            if *input_type != InputType::Dtmf && !(capabilities.recognises)(language) {
+            let GetInput { input_type, language, hints, .. } = &**get;
+            if *input_type != InputType::Dtmf && !(capabilities.recognises)(language, hints) {
                 found.push(unrecognised_language(element.at, language));
             }
         }
@@ -114,7 +114,7 @@ mod tests {
             supports_tag: &|_, language, tag| {
                 language == Some("de-DE") || !matches!(tag, SsmlTag::Phoneme | SsmlTag::W)
             },
-            recognises: &|language| language.starts_with("en"),
+            recognises: &|language, _| language.starts_with("en"),
         };
         check_capabilities(&mut outcome, &capabilities);
         outcome.findings.into_iter().map(|f| (f.rule, f.at.line)).collect()

@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args) -> Exit {
                     supports_tag: &|voice, language, tag| {
                         catalogue::supports_tag(speech, voice, language, tag)
                     },
-                    recognises: &|language| recognisers.can_recognise(language),
+                    recognises: &|language, hints| recognisers.can_recognise_with(language, hints),
                 };
                 xml::check_capabilities(&mut parsed, &capabilities);
             }

@@ -13,6 +13,7 @@ use super::directory::{Directory, UnitCounts};
 use super::entry::{AccountEntry, NumberEntry, Permits};
 use super::geo::{self, Barred};
 use super::permission::{Consents, Engaged, PairKey, Refusal};
+use super::refusals::{RefusalCounts, Refusals};
 use super::slots::Slot;
 use model::{AuthId, Clock, Direction, PhoneNumberId, Timestamp, metric};
 
@@ -234,6 +235,7 @@ pub struct Gate {
     resumed: AtomicU64,
     /// The access to the units of a fleet. Set if the node is part of one.
     lease: OnceLock<Arc<dyn Lease>>,
+    refusals: RefusalCounts,
 }
 
 impl Gate {
@@ -246,6 +248,7 @@ impl Gate {
             paused: AtomicBool::new(false),
             resumed: AtomicU64::new(0),
             lease: OnceLock::new(),
+            refusals: RefusalCounts::default(),
         }
     }
 
@@ -381,7 +384,7 @@ impl Gate {
         offer: impl FnOnce(&NumberEntry) -> Result<O, Reason>,
     ) -> Result<(Admitted, O), Refused> {
         self.attempt(now, id, direction, offer).inspect_err(|refused| {
-            self.count(direction, refused.reason.as_str());
+            self.count_refusal(direction, refused.number.as_deref(), refused.reason);
             self.request(self.lack(refused.number.as_deref(), refused.reason));
         })
     }
@@ -407,7 +410,9 @@ impl Gate {
             let waited = clock.now().saturating_duration_since(since);
             metrics::histogram!(metric::UNIT_WAITS_SECONDS).record(waited);
         }
-        admitted.inspect_err(|refused| self.count(direction, refused.reason.as_str()))
+        admitted.inspect_err(|refused| {
+            self.count_refusal(direction, refused.number.as_deref(), refused.reason);
+        })
     }
 
     #[inline]
@@ -508,7 +513,7 @@ impl Gate {
         consents: &Consents,
     ) -> Result<Outgoing, Denied> {
         self.attempt_business(now, wall, id, user, consents).inspect_err(|denied| {
-            self.count(Direction::Outbound, denied.reason.as_str());
+            self.count_refusal(Direction::Outbound, denied.number.as_deref(), denied.reason);
             self.request(self.lack(denied.number.as_deref(), denied.reason));
         })
     }
@@ -529,7 +534,9 @@ impl Gate {
         let attempt = || self.attempt_business(clock.now(), clock.wall(), id, user, consents);
         let lack = |denied: &Denied| self.lack(denied.number.as_deref(), denied.reason);
         let (outgoing, _) = self.attempt_in_fleet(clock, attempt, lack).await;
-        outgoing.inspect_err(|denied| self.count(Direction::Outbound, denied.reason.as_str()))
+        outgoing.inspect_err(|denied| {
+            self.count_refusal(Direction::Outbound, denied.number.as_deref(), denied.reason);
+        })
     }
 
     fn attempt_business(
@@ -573,7 +580,7 @@ impl Gate {
         };
         self.forbidden(wall, number, user, consents).and_then(|_| room()).map_err(
             |(reason, because)| {
-                self.count(Direction::Outbound, reason.as_str());
+                self.count_refusal(Direction::Outbound, Some(number), reason);
                 Denied { reason, because, number: Some(number.clone()) }
             },
         )
@@ -582,7 +589,7 @@ impl Gate {
     /// The refusal of a call to a user for whom a call is already queued. The queued call counts as
     /// live.
     pub fn user_busy(&self, number: &Arc<NumberEntry>) -> Denied {
-        self.count(Direction::Outbound, Reason::UserBusy.as_str());
+        self.count_refusal(Direction::Outbound, Some(number), Reason::UserBusy);
         Denied {
             reason: Reason::UserBusy,
             because: RefusalDetail::Reason,
@@ -592,7 +599,7 @@ impl Gate {
 
     /// The refusal of a call that the user's permission in the database forbids.
     pub fn not_permitted(&self, number: &Arc<NumberEntry>, refusal: Refusal) -> Denied {
-        self.count(Direction::Outbound, Reason::NoPermission.as_str());
+        self.count_refusal(Direction::Outbound, Some(number), Reason::NoPermission);
         Denied {
             reason: Reason::NoPermission,
             because: RefusalDetail::Permission(refusal),
@@ -745,6 +752,25 @@ impl Gate {
     /// `model::metric::admission`.
     pub fn count(&self, direction: Direction, result: &'static str) {
         metrics::counter!(metric::ADMISSION_TOTAL, "direction" => direction.as_str(), "result" => result).increment(1);
+    }
+
+    /// Counts a refused call, also for its number if that is known.
+    pub fn count_refusal(
+        &self,
+        direction: Direction,
+        number: Option<&NumberEntry>,
+        reason: Reason,
+    ) {
+        self.count(direction, reason.as_str());
+        if let Some(number) = number {
+            let number = number.spec.number.clone();
+            self.refusals.add(Refusals { number, direction, reason });
+        }
+    }
+
+    /// Returns the number of refused calls of each number since the process started.
+    pub fn refusals(&self) -> Vec<(Refusals, u64)> {
+        self.refusals.all()
     }
 
     /// Writes [`Directory::slots_in_use`] to `offhook_number_slots_in_use`. Called before metrics

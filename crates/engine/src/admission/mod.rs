@@ -18,6 +18,7 @@ mod lag;
 mod mail;
 pub mod permission;
 mod pressure;
+mod refusals;
 pub mod settings;
 mod slots;
 mod strain;
@@ -43,6 +44,7 @@ pub use gate::{
 pub use lag::Lag;
 pub use mail::{MailRoutes, Routings, Webhook, Webhooks};
 pub use pressure::{Pressure, SetUpTicket};
+pub use refusals::Refusals;
 pub use settings::AdmissionSettings;
 pub use slots::{Slot, Slots};
 pub use strain::Strain;

@@ -320,7 +320,8 @@ fn try_one(
                 Ok(()) => gate.count(Direction::Outbound, metric::admission::ADMITTED),
                 Err(admitted) => {
                     admitted.withdraw();
-                    gate.count(Direction::Outbound, Reason::Overloaded.as_str());
+                    let number = Some(&*waiting.number);
+                    gate.count_refusal(Direction::Outbound, number, Reason::Overloaded);
                     let why = "the node is overloaded".to_owned();
                     exit.give_up(waiting, HangupCause::CpsExceeded, Some(why));
                 }

@@ -574,8 +574,9 @@ impl<C: Calls> WebhookHandler<C> {
                 match self.calls.birth(&number, &mut incoming) {
                     None => {
                         admitted.withdraw();
-                        self.gate.count(Direction::Inbound, Reason::CallingDisabled.as_str());
-                        (number, Reason::CallingDisabled)
+                        let reason = Reason::CallingDisabled;
+                        self.gate.count_refusal(Direction::Inbound, Some(&number), reason);
+                        (number, reason)
                     }
                     Some(birth) => {
                         let purpose = ClaimPurpose::Begin(Box::new(birth));
@@ -986,7 +987,7 @@ impl<C: Calls> WebhookHandler<C> {
         let (key, now) = (incoming.key.clone(), incoming.arrived);
         if let Err((admitted, reason)) = self.calls.start(room, admitted, incoming) {
             admitted.withdraw();
-            self.gate.count(Direction::Inbound, reason.as_str());
+            self.gate.count_refusal(Direction::Inbound, Some(number), reason);
             return self.reject(number, key.wacid, reason, None);
         }
         self.gate.count(Direction::Inbound, metric::admission::ADMITTED);

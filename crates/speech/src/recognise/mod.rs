@@ -248,11 +248,14 @@ impl Engines {
             return Err(EndpointError::Whisper);
         }
         let path = std::env::var_os("PATH");
-        if let Some(sphinx) =
-            pocketsphinx::Pocketsphinx::find(config.pocketsphinx.as_deref(), path.as_deref())
-        {
+        let is_chosen = config.recogniser == Some(RecogniserName::Pocketsphinx);
+        if let Some(sphinx) = pocketsphinx::Pocketsphinx::find(
+            config.pocketsphinx.as_deref(),
+            path.as_deref(),
+            is_chosen,
+        ) {
             named.push((RecogniserName::Pocketsphinx, Arc::new(sphinx)));
-        } else if config.recogniser == Some(RecogniserName::Pocketsphinx) {
+        } else if is_chosen {
             return Err(EndpointError::Pocketsphinx(
                 "the program pocketsphinx_continuous is not on PATH (Debian: pocketsphinx, pocketsphinx-en-us)"
                     .to_owned(),
@@ -324,14 +327,23 @@ impl Recognisers {
         estimator.filter(|estimator| estimator.supports(language))
     }
 
-    /// Returns `true` if a recogniser supports this language.
+    /// Returns `true` if a recogniser supports this language without hints.
     pub fn can_recognise(&self, language: &str) -> bool {
-        self.0.engines.load().all.iter().any(|recogniser| recogniser.can_recognise(language))
+        self.can_recognise_with(language, &[])
     }
 
-    /// Returns the recognisers that support this language, in their order.
-    fn recognisers_of(&self, language: &str) -> VecDeque<Arc<dyn Recogniser>> {
-        self.0.engines.load().all.iter().filter(|r| r.can_recognise(language)).cloned().collect()
+    /// Returns `true` if a recogniser supports this language with these hints.
+    pub fn can_recognise_with(&self, language: &str, hints: &[String]) -> bool {
+        !self.recognisers_of(language, hints).is_empty()
+    }
+
+    /// Returns the recognisers that support this language with these hints, in their order.
+    fn recognisers_of(&self, language: &str, hints: &[String]) -> VecDeque<Arc<dyn Recogniser>> {
+        let has_hints = !hints.is_empty();
+        let is_of_use = |recogniser: &&Arc<dyn Recogniser>| {
+            recogniser.can_recognise(language) && (has_hints || !recogniser.needs_hints())
+        };
+        self.0.engines.load().all.iter().filter(is_of_use).cloned().collect()
     }
 
     /// Returns the supported languages among those offered for selection, including the configured
@@ -380,7 +392,7 @@ impl Recognisers {
         utterance: &mut UtteranceAudio,
         mut on_interim: impl FnMut(InterimResult) + Send,
     ) -> Result<RecognisedSpeech, RecognitionError> {
-        let mut rest = self.recognisers_of(&options.language);
+        let mut rest = self.recognisers_of(&options.language, &options.hints);
         if rest.is_empty() {
             return Err(RecognitionError::Language(options.language.clone()));
         }
@@ -396,9 +408,6 @@ impl Recognisers {
         let mut name = "";
         while let Some(recogniser) = rest.pop_front() {
             name = recogniser.name();
-            let next =
-                rest.iter().position(|next| !next.needs_hints() || !options.hints.is_empty());
-            rest.drain(..next.unwrap_or(rest.len()));
             if !rest.is_empty() {
                 utterance.keep();
             }

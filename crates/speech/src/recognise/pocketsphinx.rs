@@ -46,6 +46,8 @@ pub(super) struct Pocketsphinx {
     /// The words of the dictionary. The program rejects a grammar that contains any other word.
     /// `None` if the dictionary cannot be read. Hints are then not filtered.
     words: OnceLock<Option<HashSet<String>>>,
+    /// Whether the configuration names it as the recogniser.
+    is_chosen: bool,
 }
 
 /// Phrases in the program's form, each with the document's form.
@@ -54,7 +56,11 @@ type Phrases = BTreeMap<String, String>;
 impl Pocketsphinx {
     /// Returns the program at `program`, or the first one in the folders of `path` (the value of
     /// `PATH`). Returns `None` if there is no such program.
-    pub(super) fn find(program: Option<&Path>, path: Option<&OsStr>) -> Option<Self> {
+    pub(super) fn find(
+        program: Option<&Path>,
+        path: Option<&OsStr>,
+        is_chosen: bool,
+    ) -> Option<Self> {
         let on_path = || {
             std::env::split_paths(path?)
                 .map(|folder| folder.join(PROGRAM))
@@ -62,7 +68,7 @@ impl Pocketsphinx {
         };
         let program = program.map(Path::to_owned).or_else(on_path)?;
         let (dictionary, permits) = (PathBuf::from(DICTIONARY), Semaphore::new(PROCESSES_MAX));
-        Some(Self { program, dictionary, permits, words: OnceLock::new() })
+        Some(Self { program, dictionary, permits, words: OnceLock::new(), is_chosen })
     }
 
     async fn recognise_utterance(
@@ -212,8 +218,9 @@ impl Recogniser for Pocketsphinx {
         primary(language) == "en"
     }
 
+    /// Free speech is mostly misheard, so it is recognised only if the operator asks for it.
     fn needs_hints(&self) -> bool {
-        true
+        !self.is_chosen
     }
 
     fn recognise<'a>(
@@ -250,7 +257,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dictionary = dir.path().join("dict");
         std::fs::write(&dictionary, "book B UH K\na AH\ntable T EY B AH L\none W AH N\n").unwrap();
-        let mut sphinx = Pocketsphinx::find(Some(Path::new("/nowhere/sphinx")), None).unwrap();
+        let mut sphinx =
+            Pocketsphinx::find(Some(Path::new("/nowhere/sphinx")), None, false).unwrap();
         sphinx.dictionary = dictionary;
         let hints = ["Book a table", "Offhook", "1", ""].map(str::to_owned);
         let phrases: Vec<_> = sphinx.phrases(&hints).into_iter().collect();
@@ -259,6 +267,6 @@ mod tests {
             [("book a table", "Book a table"), ("one", "1")]
                 .map(|(a, b)| (a.to_owned(), b.to_owned()))
         );
-        assert!(Pocketsphinx::find(None, None).is_none());
+        assert!(Pocketsphinx::find(None, None, true).is_none());
     }
 }

@@ -314,3 +314,16 @@ async fn pocketsphinx_does_not_replace_a_failed_service_without_hints() {
     let error = all.recognise(&hinted, &mut utterance(1).await, drop).await.unwrap_err();
     assert!(matches!(error, RecognitionError::Program(_)), "{error}");
 }
+
+#[tokio::test]
+async fn pocketsphinx_is_asked_without_hints_only_if_it_is_chosen() {
+    let recognisers = |more: &str| {
+        Recognisers::new(&config(&format!("pocketsphinx = \"/nowhere/sphinx\"\n{more}"))).unwrap()
+    };
+    let found = recognisers("");
+    assert!(!found.can_recognise("en-US"));
+    assert!(found.can_recognise_with("en-US", &["yes".to_owned()]));
+    let error = found.recognise(&options("en-US"), &mut utterance(1).await, drop).await;
+    assert!(matches!(error, Err(RecognitionError::Language(_))), "{error:?}");
+    assert!(recognisers("recogniser = \"pocketsphinx\"").can_recognise("en-US"));
+}

@@ -1,5 +1,5 @@
-//! Counts of outbound requests from all nodes by minute, for metrics that survive a restart. Counts
-//! are added to existing rows, and rows expire.
+//! Counts of outbound requests and of refused calls from all nodes by minute, for metrics that
+//! survive a restart. Counts are added to existing rows, and rows expire.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -101,6 +101,9 @@ pub enum RequestTarget {
     Graph,
     /// The operator's language model. The kind is the main account that used it.
     Model,
+    /// The node itself: calls that it refused. The kind is the direction and the business number,
+    /// with a space between them, and the outcome is the reason.
+    Admission,
 }
 
 impl RequestTarget {
@@ -109,6 +112,7 @@ impl RequestTarget {
             Self::Customer => "customer",
             Self::Graph => "graph",
             Self::Model => "model",
+            Self::Admission => "admission",
         }
     }
 }
@@ -178,6 +182,7 @@ fn count(row: &Row) -> Result<RequestCount, sqlx::Error> {
         target: match target.as_str() {
             "graph" => RequestTarget::Graph,
             "model" => RequestTarget::Model,
+            "admission" => RequestTarget::Admission,
             _ => RequestTarget::Customer,
         },
         kind: row.try_get("kind")?,

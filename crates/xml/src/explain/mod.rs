@@ -74,7 +74,7 @@ mod tests {
         check_caller_ids(&mut outcome, &BTreeSet::from(["918035737458".to_owned()]));
         let capabilities = EngineCapabilities {
             supports_tag: &|_, _, tag| !matches!(tag, SsmlTag::Phoneme | SsmlTag::W),
-            recognises: &|language| language == "en-US",
+            recognises: &|language, _| language == "en-US",
         };
         check_capabilities(&mut outcome, &capabilities);
         outcome.findings

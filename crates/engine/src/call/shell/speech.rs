@@ -52,7 +52,7 @@ impl Recognition {
                 // Dropping the previous recognition stops it.
                 self.hearing = None;
                 let recognisers = &call.services.recognisers;
-                if !recognisers.can_recognise(&how.language) {
+                if !recognisers.can_recognise_with(&how.language, &how.hints) {
                     call.tell(Input::Speech { recognition, event: SpeechEvent::Unavailable });
                 } else if let Some(leg) = leg {
                     let tap = leg.movable_tap(TapSides::Received);
@@ -104,7 +104,9 @@ impl Recognition {
     /// Continues a recognition of another process.
     pub(super) fn resume(&mut self, call: &Context, leg: &mut AdoptedLeg, moved: MovedHearing) {
         let recognition = moved.recognition;
-        if !call.services.recognisers.can_recognise(&moved.settings.language) {
+        let settings = &moved.settings;
+        let recognisers = &call.services.recognisers;
+        if !recognisers.can_recognise_with(&settings.language, &settings.hints) {
             call.tell(Input::Speech { recognition, event: SpeechEvent::Unavailable });
         } else if let Some(line) =
             leg.take_tap(TapSides::Received, Rate::Hz16000, Buffering::Jitter)
