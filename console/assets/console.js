@@ -119,6 +119,18 @@ document.addEventListener("click", (event) => {
   window.open(link.href, link.target, "popup,width=620,height=760");
 });
 
+// Errors of players do not bubble.
+document.addEventListener("error", (event) => {
+  const player = event.target instanceof HTMLAudioElement ? event.target : null;
+  const text = player?.dataset.fileMissing;
+  if (!player || !text || player.nextElementSibling?.matches(".player-error")) return;
+  const note = document.createElement("small");
+  note.className = "error player-error";
+  note.setAttribute("role", "alert");
+  note.textContent = text;
+  player.after(note);
+}, true);
+
 rememberPage();
 localise(document);
 watch(document);

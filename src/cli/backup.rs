@@ -7,6 +7,9 @@ use super::{Exit, print};
 use store::Database;
 use store::{self, BackupError};
 
+/// The folders of `store.data_dir` with files that belong to rows of the store.
+const FILES: [&str; 2] = ["recordings", "messages"];
+
 /// Options of `offhook backup`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
@@ -50,6 +53,16 @@ pub fn run(args: Args) -> Exit {
                     args.out.display(),
                     print::counted(ended, "call")
                 ));
+                let has_files = |name: &&&str| {
+                    let entries = std::fs::read_dir(data_dir.join(name));
+                    entries.is_ok_and(|mut entries| entries.next().is_some())
+                };
+                for name in FILES.iter().filter(has_files) {
+                    print::line(format_args!(
+                        "not in it: the files in {}; copy them, too",
+                        data_dir.join(name).display()
+                    ));
+                }
                 if missing == 0 {
                     return Exit::Done;
                 }

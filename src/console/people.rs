@@ -41,6 +41,16 @@ struct PeoplePage {
     users: Vec<User>,
     keys: Vec<Key>,
     result: FormResult,
+    /// The fields of a refused invitation.
+    invited: Invitation,
+}
+
+/// The fields of the form that invites a person.
+#[derive(Default)]
+struct Invitation {
+    full_name: String,
+    name: String,
+    role: String,
 }
 
 /// Results of a form that are shown above the lists.
@@ -61,6 +71,7 @@ async fn render_page(
     visitor: &Visitor,
     status: StatusCode,
     result: FormResult,
+    invited: Invitation,
 ) -> Response {
     if !visitor.is_owner() {
         return forbidden(console, visitor);
@@ -74,7 +85,7 @@ async fn render_page(
     // A live update would remove what is shown once.
     let once = !result.link.is_empty() || !result.secret.is_empty() || !result.wrong.is_empty();
     let page = if once { page.listening("") } else { page };
-    respond(status, &PeoplePage { page, users, keys, result })
+    respond(status, &PeoplePage { page, users, keys, result, invited })
 }
 
 pub(super) async fn page(State(console): App, headers: HeaderMap, visitor: Visitor) -> Response {
@@ -83,10 +94,15 @@ pub(super) async fn page(State(console): App, headers: HeaderMap, visitor: Visit
     }
     match once::take(&console, &visitor, &headers) {
         Some(result) => {
-            let page = render_page(&console, &visitor, StatusCode::OK, result).await;
+            let page =
+                render_page(&console, &visitor, StatusCode::OK, result, Invitation::default())
+                    .await;
             once::taken(&console, page)
         }
-        None => render_page(&console, &visitor, StatusCode::OK, FormResult::default()).await,
+        None => {
+            let (result, invited) = (FormResult::default(), Invitation::default());
+            render_page(&console, &visitor, StatusCode::OK, result, invited).await
+        }
     }
 }
 
@@ -94,6 +110,13 @@ pub(super) async fn create_user(State(console): App, submitted: SubmittedForm) -
     let SubmittedForm { visitor, form } = submitted;
     let body = json!({"name": form.get("name"), "fullName": form.get("full_name"), "role": form.get("role")});
     let answer = visitor.ask(&console, Method::POST, "/api/v1/users/", Some(&body)).await;
+    if !answer.is_ok() {
+        let field = |name: &str| form.get(name).to_owned();
+        let invited =
+            Invitation { full_name: field("full_name"), name: field("name"), role: field("role") };
+        let result = refused(&visitor, &answer);
+        return render_page(&console, &visitor, answer.status, result, invited).await;
+    }
     redirect_or_render(&console, &visitor, &answer, |body| FormResult {
         link: text(body, "invitation"),
         link_for: text(body, "fullName"),
@@ -164,14 +187,18 @@ async fn redirect_or_render(
     result: impl FnOnce(&Value) -> FormResult,
 ) -> Response {
     if !answer.is_ok() {
-        let wrong = FormResult { wrong: visitor.lang().refusal(answer), ..FormResult::default() };
-        return render_page(console, visitor, answer.status, wrong).await;
+        let result = refused(visitor, answer);
+        return render_page(console, visitor, answer.status, result, Invitation::default()).await;
     }
     let result = result(&answer.body);
     match result.link.is_empty() && result.secret.is_empty() {
         true => Redirect::to("/console/people/").into_response(),
         false => once::redirect(console, visitor, "/console/people/", &result),
     }
+}
+
+fn refused(visitor: &Visitor, answer: &crate::api::ApiResponse) -> FormResult {
+    FormResult { wrong: visitor.lang().refusal(answer), ..FormResult::default() }
 }
 
 fn text(body: &Value, name: &str) -> String {

@@ -541,6 +541,11 @@ async fn r20_roles_limit_pages_and_a_session_uses_the_api_with_its_token() {
     let page = made.text();
     assert!(made.status == 200 && page.contains("Mira &#60;b&#62;"), "{page}");
     assert!(!page.contains("Earlier links"), "{page}");
+    let again = [("name", "mira"), ("full_name", "Mira Rao"), ("role", "admin")];
+    let refused = asha.post("/console/people/users", &again).await;
+    let text = refused.text();
+    let kept = ["value=\"Mira Rao\"", "value=\"mira\"", "<option value=\"admin\" selected>"];
+    assert!(refused.status == 409 && kept.iter().all(|field| text.contains(field)), "{text}");
     let link = page
         .split("/console/invitation/")
         .nth(1)

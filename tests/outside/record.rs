@@ -12,6 +12,7 @@ use super::outbound::{World, world};
 use crate::support::app::ReceivedRequest;
 use crate::support::database;
 use crate::support::http;
+use crate::support::node::program;
 
 const SAID_HZ: f64 = 700.0;
 
@@ -614,4 +615,18 @@ async fn a_recording_that_a_restored_backup_lacks_has_no_link_and_is_set_aside()
     assert!(folder.join("unlisted").join(&name).exists());
     assert_eq!(http::get(lost).await.status, 404);
     assert_eq!(http::get(kept).await.status, 200, "listed ones stay");
+
+    // The backup says which files it lacks, and a start without them counts them.
+    let mut backup = std::process::Command::new(program());
+    backup.arg("backup").arg(data.join("copy.db")).arg("--data-dir").arg(&data);
+    let made = tokio::task::block_in_place(|| backup.output()).expect("it runs");
+    let out = String::from_utf8_lossy(&made.stdout);
+    assert!(made.status.success(), "{made:?}");
+    let line = format!("not in it: the files in {}; copy them, too", folder.display());
+    assert!(out.contains(&line) && !out.contains("messages"), "{out}");
+    world.node.kill();
+    std::fs::remove_dir_all(&folder).unwrap();
+    world.node.start_again().await;
+    world.node.until_log("recordings have no file").await;
+    assert_eq!(http::get(kept).await.status, 404);
 }

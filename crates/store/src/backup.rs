@@ -5,6 +5,7 @@
 //! before that. Calls in the pending log, which may have been reported already, are added to it.
 //! Writes in the journal are only counted.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::migrate;
@@ -62,8 +63,12 @@ pub enum BackupError {
 /// Fails if the store does not exist, if `out` exists, if the disk is full, or if the copy fails
 /// its integrity check. No file is left behind then.
 pub async fn backup(file: &Path, data_dir: &Path, out: &Path) -> Result<Backup, BackupError> {
-    if !file.is_file() {
-        return Err(BackupError::NoStore(file.to_owned()));
+    match file.metadata() {
+        Ok(about) if about.is_file() => {}
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            return Err(BackupError::File { what: "read", file: file.to_owned(), source });
+        }
+        Ok(_) | Err(_) => return Err(BackupError::NoStore(file.to_owned())),
     }
     if out.exists() {
         return Err(BackupError::Exists(out.to_owned()));

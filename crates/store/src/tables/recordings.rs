@@ -127,6 +127,36 @@ impl Recordings<'_> {
         rows.iter().map(|row| id(WHAT, row)).collect()
     }
 
+    /// Returns complete recordings of a node that were not copied to the bucket, with their formats.
+    /// They are in the order of their ids, from the first one after `after`. The recordings of all
+    /// processes of the node count.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn not_copied(
+        self,
+        node_id: &str,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Result<Vec<(Uuid, String)>, StoreError> {
+        const WHAT: &str = "read recordings without a copy";
+        let (node, process, length) = processes(node_id);
+        let select = format!(
+            "SELECT recording_id, format FROM recordings WHERE recording_id > $1 AND ended_us IS NOT NULL \
+             AND object IS NULL AND (node_id = $2 OR substr(node_id, 1, {length}) = $3) \
+             ORDER BY recording_id LIMIT $4"
+        );
+        let rows: Vec<(String, String)> = sql::query_as(select)
+            .bind(after.map(|id| id.to_string()).unwrap_or_default())
+            .bind(node)
+            .bind(process)
+            .bind(limit)
+            .fetch_all(&self.0.read)
+            .await
+            .map_err(failed(WHAT))?;
+        rows.into_iter().map(|(row, format)| Ok((id(WHAT, &row)?, format))).collect()
+    }
+
     /// Returns the bytes of audio in the complete recordings on a node's disk, by main account.
     /// `with_copied` is whether copied recordings are still on the disk. The recordings of all
     /// processes of the node count.
@@ -139,9 +169,7 @@ impl Recordings<'_> {
         with_copied: bool,
     ) -> Result<Vec<(AuthId, u64)>, StoreError> {
         const WHAT: &str = "read the space of recordings";
-        let node = node_id.split('/').next().unwrap_or(node_id);
-        let process = format!("{node}/");
-        let length = process.chars().count();
+        let (node, process, length) = processes(node_id);
         let copied = if with_copied { "" } else { " AND object IS NULL" };
         // Samples have 16 bits at 16 kHz, an MP3 has 32 kbit/s per channel.
         let select = format!(
@@ -212,6 +240,15 @@ const COLUMNS: &str = "recording_id, call_uuid, conference_name, format, started
     upload_tries, room_uuid, multi_party";
 
 /// Inserts the row of a recording unless it exists.
+/// Returns the id of a node, and the beginning of the ids of its processes in a fleet with its
+/// length in characters.
+fn processes(node_id: &str) -> (&str, String, usize) {
+    let node = node_id.split('/').next().unwrap_or(node_id);
+    let process = format!("{node}/");
+    let length = process.chars().count();
+    (node, process, length)
+}
+
 pub(crate) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO recordings (recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, \
         node_id, started_us, notices, transcription, room_uuid, multi_party) \

@@ -1,6 +1,9 @@
 //! Files of recordings without a row, as they are left after an older backup of the store was
-//! restored. No list shows them, no erasure finds them and no retention deletes them, but their
-//! links would still work. So they are moved to a folder of their own, and deleted with their age.
+//! restored, and rows without a file, as after a restore of the store alone.
+//!
+//! No list shows a file without a row, no erasure finds it and no retention deletes it, but its
+//! link would still work. So such files are moved to a folder of their own, and deleted with their
+//! age. Rows without a file are reported.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -13,7 +16,7 @@ use uuid::Uuid;
 
 use super::work::LOOK_AGAIN;
 use super::{AT_ONCE, Recordings};
-use media::record::{UNLISTED, parse_file_name};
+use media::record::{Format, UNLISTED, file_name, parse_file_name};
 use model::Timestamp;
 use store::{Store, StoreError};
 
@@ -47,6 +50,18 @@ impl Recordings {
                 return;
             }
         }
+        let missing = missing_files(store, folder, &self.0.node_id);
+        match stop.run_until_cancelled(missing).await {
+            Some(Ok(0)) | None => {}
+            Some(Ok(missing)) => tracing::warn!(
+                recordings = missing,
+                folder = %folder.display(),
+                "recordings have no file, as after a restore of the store without the files; copy the files back"
+            ),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "looking for recordings without a file failed")
+            }
+        }
     }
 
     /// Deletes unlisted files that were written before `before`.
@@ -70,6 +85,25 @@ async fn sweep(store: &Store, folder: &Path, before: Timestamp) -> Result<(), Sw
         );
     }
     move_back(store, folder, before).await
+}
+
+/// Returns the number of this node's recordings that have neither a file nor a copy in the bucket.
+async fn missing_files(store: &Store, folder: &Path, node_id: &str) -> Result<usize, SweepError> {
+    let (mut after, mut missing) = (None, 0);
+    loop {
+        let rows = store.recordings().not_copied(node_id, after, AT_ONCE).await?;
+        let Some((last, _)) = rows.last() else { return Ok(missing) };
+        after = Some(*last);
+        let folder = folder.to_owned();
+        let count = move || {
+            let has_file = |(id, format): &(Uuid, String)| {
+                let format = Format::from_name(format).unwrap_or(Format::Wav);
+                folder.join(file_name(*id, format)).exists()
+            };
+            rows.iter().filter(|row| !has_file(row)).count()
+        };
+        missing += tokio::task::spawn_blocking(count).await.map_err(std::io::Error::from)?;
+    }
 }
 
 async fn move_back(store: &Store, folder: &Path, before: Timestamp) -> Result<(), SweepError> {
@@ -182,8 +216,9 @@ async fn was_written_before(file: &Path, time: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machine::RecordingEndReason;
     use model::{CallUuid, Health};
-    use store::RecordingStart;
+    use store::{CopyWrite, RecordingConclusion, RecordingEnd, RecordingStart};
 
     fn start(id: Uuid) -> RecordingStart {
         RecordingStart {
@@ -266,6 +301,36 @@ mod tests {
         store.flush().await;
         sweep(&store, data.path(), Timestamp::from_secs(99_999_999_999)).await.unwrap();
         assert_eq!(names(&data.path().join(UNLISTED)).len(), usize::try_from(count / 2).unwrap());
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn rows_without_a_file_or_a_copy_are_counted() {
+        let data = tempfile::tempdir().unwrap();
+        let store = Store::open(&data.path().join("o.db"), Health::new()).await.unwrap();
+        let end = RecordingEnd {
+            ended: Timestamp::from_secs(2),
+            duration_ms: 1_000,
+            end: RecordingEndReason::Silence,
+            upload: Some(Timestamp::from_secs(2)),
+            transcribe: None,
+        };
+        let count = u128::from(AT_ONCE) * 2 + 2;
+        for id in 0..count {
+            let (id, end) = (Uuid::from_u128(id), end.clone());
+            let start = RecordingStart { node_id: "here/run".to_owned(), ..start(id) };
+            let conclusion = RecordingConclusion { start, end, callbacks: Vec::new() };
+            drop(store.recordings().conclude(conclusion));
+        }
+        store.flush().await;
+        let missing = async |node: &str| missing_files(&store, data.path(), node).await.unwrap();
+        let all = usize::try_from(count).unwrap();
+        assert_eq!((missing("here").await, missing("elsewhere").await), (all, 0));
+        let [here, copied] = [Uuid::from_u128(AT_ONCE.into()), Uuid::from_u128(1)];
+        std::fs::write(data.path().join(file_name(here, Format::Mp3)), "").unwrap();
+        let copied = CopyWrite::Copied { id: copied, object: "o".to_owned() };
+        store.recordings().write_copy(copied).await.unwrap();
+        assert_eq!(missing("here").await, all - 2);
         store.close().await;
     }
 }
