@@ -308,7 +308,8 @@ impl Shard {
             if !self.resumed.is_empty() {
                 self.place_resumed(now, |at| ticker.slot_from(at));
             }
-            if is_prompt && !connecting {
+            // The first of the ticks starts the legs that wait for others.
+            if is_prompt && !self.shared_paths.has_waiting() {
                 ticker.skip(|slot| self.slots.get(slot).is_none_or(Vec::is_empty));
             }
             match ticker.time_until_due(now) {

@@ -73,6 +73,11 @@ impl SharedPaths {
         self.waiting.push(Waiting { leg, since, predecessors });
     }
 
+    /// Returns whether a leg waits until it may connect.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Removes and returns the legs that may connect now: no predecessor is queued or connecting
     /// (`is_busy`), or the leg has waited long enough.
     pub(super) fn take_ready(
