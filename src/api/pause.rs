@@ -1,6 +1,6 @@
 //! Pauses a listener while another process takes over. New connections wait in the kernel, accepted
 //! connections complete their requests, and later requests are held until the listener resumes or
-//! stops.
+//! stops. Requests that take too long are given up, so that no client can prevent the pause.
 
 use std::time::Duration;
 
@@ -12,6 +12,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 /// Maximum time that a pause waits for the first requests of connections that were accepted before
 /// it.
 const FIRST_REQUEST_TIME: Duration = Duration::from_millis(500);
+
+/// Maximum time for the handlers that still run when requests are held, bodies that arrive slowly
+/// included.
+const HANDLER_TIME: Duration = Duration::from_millis(1_500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PauseState {
@@ -33,13 +37,16 @@ pub struct Pause {
     fresh: TaskTracker,
     /// The requests whose handlers are running.
     requests: TaskTracker,
+    /// [`HANDLER_TIME`], except in tests.
+    handler_time: Duration,
 }
 
 impl Default for Pause {
     fn default() -> Self {
         let state = watch::Sender::new(PauseState::Running);
         let (unaware, fresh) = (TaskTracker::new(), TaskTracker::new());
-        Self { state, unaware, fresh, requests: TaskTracker::new() }
+        let requests = TaskTracker::new();
+        Self { state, unaware, fresh, requests, handler_time: HANDLER_TIME }
     }
 }
 
@@ -91,6 +98,19 @@ impl Pause {
         self.fresh.token()
     }
 
+    /// Waits until a request that runs should be given up.
+    pub(super) async fn overdue(&self) {
+        let mut state = self.follow();
+        loop {
+            // `self` holds the sender, so the waits cannot fail.
+            let _ = state.wait_for(|state| *state == PauseState::Paused).await;
+            let resumed = state.wait_for(|state| *state != PauseState::Paused);
+            if tokio::time::timeout(self.handler_time, resumed).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Registers a request until the returned value is dropped. `None` while requests are held.
     pub(crate) fn try_enter(&self) -> Option<TaskTrackerToken> {
         // Registered first: `begin` waits for all that were not held.
@@ -135,5 +155,19 @@ mod tests {
         assert!(pause.enter(&stop).now_or_never().is_none(), "held");
         drop(request);
         begin.await;
+    }
+
+    #[tokio::test]
+    async fn a_request_is_given_up_if_it_runs_too_long_after_the_pause() {
+        let pause = Pause { handler_time: Duration::from_secs(3_600), ..Pause::default() };
+        let mut overdue = Box::pin(pause.overdue());
+        assert!(overdue.as_mut().now_or_never().is_none());
+        pause.begin().await;
+        assert!(overdue.as_mut().now_or_never().is_none(), "it still has time");
+        pause.end();
+        assert!(overdue.as_mut().now_or_never().is_none(), "the listener has resumed");
+        let pause = Pause { handler_time: Duration::from_millis(1), ..Pause::default() };
+        pause.begin().await;
+        pause.overdue().await;
     }
 }

@@ -55,6 +55,9 @@ pub type WebhookHandler =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
+/// What clients are told whose requests are held or given up during an upgrade.
+const HANDING_OVER: &str = "the node hands over to another process; send the request again";
+
 /// Number of requests that an account may have in progress, however few connections there are.
 const IN_PROGRESS_MIN: usize = 16;
 
@@ -467,8 +470,11 @@ impl Server {
             let _ = self.cancel.run_until_cancelled(connection.wait_for_rate()).await;
         }
         let Some(_running) = self.config.pause.enter(&self.cancel).await else {
-            let message = "the node hands over to another process; send the request again";
-            return error::listener_error(StatusCode::SERVICE_UNAVAILABLE, "restarting", message);
+            return error::listener_error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "restarting",
+                HANDING_OVER,
+            );
         };
         connection.end_first_wait(&self.config.pause);
         let client = client(origin.from, request.headers(), &self.config.trusted_proxies);
@@ -487,7 +493,13 @@ impl Server {
                     is_https = false;
                     answer
                 }
-                None => self.dispatch(request, connection, client, share.clone()).await,
+                None => tokio::select! {
+                    biased;
+                    response = self.dispatch(request, connection, client, share.clone()) => response,
+                    () = self.config.pause.overdue() => {
+                        closing_error(StatusCode::SERVICE_UNAVAILABLE, "restarting", HANDING_OVER)
+                    }
+                },
             },
         };
         connection.answered(share.get().is_some());

@@ -84,9 +84,20 @@ fn write_stdout(what: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Prints `error: …` to standard error.
+/// Prints `error: …` to standard error. Its lines are made [safe](plain_lines), because errors quote
+/// files that may come from others.
 pub fn error(what: impl Display) {
-    error_text(&format!("error: {what}\n"));
+    error_text(&format!("error: {}\n", plain_lines(&what.to_string())));
+}
+
+/// Maximum length of a line of [`plain_lines`], in characters.
+const LINE_MAX: usize = 2_000;
+
+/// Like [`plain`] for each line of a text, but with tabs and longer lines.
+pub fn plain_lines(text: &str) -> String {
+    let safe = |c| if c != '\t' && is_harmful(c) { ' ' } else { c };
+    let lines = text.split('\n').map(|line| line.chars().map(safe).take(LINE_MAX).collect());
+    lines.collect::<Vec<String>>().join("\n")
 }
 
 /// Prints text to standard error unchanged. Failures are ignored.
@@ -113,7 +124,7 @@ pub(super) fn exit_with_output_errors(exit: super::Exit) -> super::Exit {
 
 #[cfg(test)]
 mod tests {
-    use super::{escaped, plain};
+    use super::{LINE_MAX, escaped, plain, plain_lines};
 
     #[test]
     fn json_and_tables_have_no_characters_that_change_a_terminal() {
@@ -123,5 +134,12 @@ mod tests {
         assert_eq!(escaped(&json), r#""a\u009b31m\u202eb""#);
         assert_eq!(serde_json::from_str::<String>(&escaped(&json)).expect("JSON"), text);
         assert_eq!(escaped(r#"{"a":"é"}"#), r#"{"a":"é"}"#);
+    }
+
+    #[test]
+    fn lines_of_errors_are_safe_and_of_limited_length() {
+        assert_eq!(plain_lines("a\u{1b}[31m\tb\r\n\u{202e}c"), "a [31m\tb \n c");
+        let long = "x".repeat(LINE_MAX * 2);
+        assert_eq!(plain_lines(&format!("{long}\ny")), format!("{}\ny", &long[..LINE_MAX]));
     }
 }

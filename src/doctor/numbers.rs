@@ -104,7 +104,7 @@ impl Doctor {
     }
 
     async fn urls(&self, number: &Number) -> Vec<Finding> {
-        let (urls, keys) = urls_of(&self.book, number);
+        let (urls, signer) = urls_of(&self.book, number);
         let sip_host = self.config.public.base_url.as_ref().and_then(|url| url.host_str());
         let asked = urls.into_iter().map(|(field, (url, method))| {
             check_url(
@@ -113,7 +113,7 @@ impl Doctor {
                 &number.number,
                 field,
                 (url, method),
-                keys.clone(),
+                signer.clone(),
             )
         });
         let checked = futures_util::future::join_all(asked).await;

@@ -12,7 +12,7 @@ use axum::routing::post;
 use egress::{FileResponse, FileSink};
 use machine::Sound;
 use media::prompt::{Frame, FrameState};
-use model::Clock;
+use model::{AuthId, Clock};
 use serde_json::json;
 use sim::{CallEventKind, CallScript, HangupRule, Sim};
 use speech::config::SpeechConfig;
@@ -29,6 +29,7 @@ struct NoFiles;
 impl FileFetch for NoFiles {
     fn fetch<'a>(
         &'a self,
+        _: Option<&'a AuthId>,
         _: &'a DocUrl,
         _: usize,
         _: Option<&'a str>,

@@ -9,7 +9,7 @@ use crate::support::has_peer;
 use egress::{FileResponse, FileSink};
 use machine::Sound;
 use media::prompt::{FrameState, Prompt};
-use model::Clock;
+use model::{AuthId, Clock};
 use speech::config::{RecogniserName, SpeechConfig};
 use speech::library::{FileFetch, Library};
 use speech::provider::BoxFuture;
@@ -21,6 +21,7 @@ struct NoFiles;
 impl FileFetch for NoFiles {
     fn fetch<'a>(
         &'a self,
+        _: Option<&'a AuthId>,
         _: &'a DocUrl,
         _: usize,
         _: Option<&'a str>,

@@ -11,6 +11,8 @@ use media::record::Format;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use sim::{CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule, Sim, caller};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::control::level;
@@ -261,6 +263,34 @@ async fn another_process_takes_over_and_no_request_fails() {
     assert!(sent.load(Ordering::Relaxed) > 10);
     assert_eq!(world.node.wait(), Some(0), "the first process ends in order");
     assert_eq!(world.successors.0.len(), 2);
+}
+
+/// A stranger's request whose body never ends is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_body_does_not_prevent_an_upgrade() {
+    let Some(mut world) = World::start().await else { return };
+    let at = world.node.public.trim_start_matches("http://").to_owned();
+    let mut slow = TcpStream::connect(&at).await.unwrap();
+    let head = format!(
+        "POST /webhooks/meta HTTP/1.1\r\nhost: {at}\r\ncontent-type: application/json\r\ncontent-length: 900000\r\n\r\n"
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let (mut reads, mut writes) = slow.into_split();
+    let trickle = tokio::spawn(async move {
+        let mut every = tokio::time::interval(Duration::from_millis(200));
+        while writes.write_all(&[b' '; 16_384]).await.is_ok() {
+            every.tick().await;
+        }
+    });
+    let output = world.upgrade(&[]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut answer = Vec::new();
+    // The connection may be reset after the response, because the rest of the body is not read.
+    let _ = reads.read_to_end(&mut answer).await;
+    let answer = text(&answer);
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("hands over"), "{answer}");
+    trickle.await.unwrap();
+    world.call().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,8 @@ use tokio::time::timeout;
 use super::EgressError;
 use super::body::Reader;
 use super::connect::{
-    ConnectionFacts, Connector, HTTP2_WINDOW, SilentConnections, UndeliveredBytes, WithTimeout,
+    ConnectionFacts, Connector, HTTP2_WINDOW, OWNER, SilentConnections, UndeliveredBytes,
+    WithTimeout,
 };
 use super::guard::{Guard, Refusal};
 use super::resolve::{Resolve, Resolver, SystemResolver};
@@ -162,6 +163,7 @@ impl Egress {
     /// Fails if the TLS library rejects its default configuration.
     pub fn new(config: EgressConfig) -> Result<Self, rustls::Error> {
         let connector = Connector {
+            owner: Arc::default(),
             guard: config.guard,
             resolver: Resolver::new(config.resolver),
             clock: config.clock.clone(),
@@ -186,6 +188,14 @@ impl Egress {
             .http2_max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
             .build(WithTimeout(https_connector));
         Ok(Self { connector, clock: config.clock, socket_tls, client })
+    }
+
+    /// Returns a client for the requests of one owner, such as a main account. Owners take turns
+    /// with lookups of host names; the client itself is an owner of its own. Connections and caches
+    /// are shared.
+    pub fn of(&self, owner: &str) -> Self {
+        let connector = Connector { owner: owner.into(), ..self.connector.clone() };
+        Self { connector, ..self.clone() }
     }
 
     /// Returns the rules that customer URLs are checked against.
@@ -298,7 +308,7 @@ impl Egress {
         let mut http_request =
             build_request(request.url, request.method, request.headers, request.body)?;
         let mut connection = capture_connection(&mut http_request);
-        let response = self.client.request(http_request);
+        let response = OWNER.scope(self.connector.owner.clone(), self.client.request(http_request));
         tokio::pin!(response);
         let early = timeout(request.connect, async {
             tokio::select! {

@@ -50,9 +50,17 @@ pub(super) const HTTP2_WINDOW: u32 = 512 * 1024;
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type ConnectFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
+tokio::task_local! {
+    /// The owner of the request that the task sends. The HTTP client calls its connector in this
+    /// task, and passes it nothing but the URL.
+    pub(super) static OWNER: Arc<str>;
+}
+
 /// Opens TCP connections to checked addresses.
 #[derive(Clone)]
 pub(super) struct Connector {
+    /// Whose requests these are, unless [`OWNER`] is set.
+    pub(super) owner: Arc<str>,
     pub(super) guard: Guard,
     pub(super) resolver: Resolver,
     pub(super) clock: Clock,
@@ -101,7 +109,7 @@ impl Connector {
             Some(Host::Ipv4(ip)) => vec![ip.into()],
             Some(Host::Ipv6(ip)) => vec![ip.into()],
             Some(Host::Domain(name)) => {
-                let found = self.resolver.addresses(name).await;
+                let found = self.resolver.addresses(&self.owner, name).await;
                 found
                     .map_err(|e| EgressError::Resolve {
                         name: name.to_owned(),
@@ -220,7 +228,10 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let connector = self.clone();
+        let mut connector = self.clone();
+        if let Ok(owner) = OWNER.try_with(Arc::clone) {
+            connector.owner = owner;
+        }
         Box::pin(async move { Ok(connector.connect_uri(to).await?) })
     }
 }
@@ -372,6 +383,7 @@ mod tests {
 
     fn connector(fake: Arc<FakeResolver>, guard: Guard) -> Connector {
         Connector {
+            owner: Arc::default(),
             guard,
             resolver: Resolver::new(fake),
             clock: Clock::real(),

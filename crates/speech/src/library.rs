@@ -77,10 +77,11 @@ const STREAMING_SHARE: usize = 2;
 
 /// Fetches files for `Play`. [`Egress`] implements it.
 pub trait FileFetch: Send + Sync {
-    /// Fetches `url`, with retries, at most `max` bytes. `etag` is the tag of a cached copy. Either
+    /// Fetches `url` for an owner, with retries, at most `max` bytes. `etag` is the tag of a cached copy. Either
     /// all bytes or none are passed to `sink` as they arrive.
     fn fetch<'a>(
         &'a self,
+        owner: Option<&'a AuthId>,
         url: &'a DocUrl,
         max: usize,
         etag: Option<&'a str>,
@@ -91,13 +92,16 @@ pub trait FileFetch: Send + Sync {
 impl FileFetch for Egress {
     fn fetch<'a>(
         &'a self,
+        owner: Option<&'a AuthId>,
         url: &'a DocUrl,
         max: usize,
         etag: Option<&'a str>,
         sink: &'a mut dyn FileSink,
     ) -> BoxFuture<'a, Result<FileResponse, String>> {
-        let fetch = self.fetch_file(&url.0, max, etag, sink);
-        Box::pin(async move { fetch.await.map_err(|e| e.to_string()) })
+        Box::pin(async move {
+            let egress = self.of(owner.map_or("", AuthId::as_str));
+            egress.fetch_file(&url.0, max, etag, sink).await.map_err(|e| e.to_string())
+        })
     }
 }
 
@@ -748,7 +752,7 @@ impl PromptJob {
         let fetch = &self.inner.fetch;
         let Some(permit) = self.inner.stream_permits.acquire(&self.owner).now_or_never() else {
             return (
-                fetch.fetch(url, FILE_BYTES_MAX, etag, received).await,
+                fetch.fetch(self.owner.as_ref(), url, FILE_BYTES_MAX, etag, received).await,
                 StreamedFile::NotStarted(Box::new(builder)),
             );
         };
@@ -775,7 +779,7 @@ impl PromptJob {
             }
         });
         received.chunks = Some(sender);
-        let fetched = fetch.fetch(url, FILE_BYTES_MAX, etag, received).await;
+        let fetched = fetch.fetch(self.owner.as_ref(), url, FILE_BYTES_MAX, etag, received).await;
         received.chunks = None;
         (fetched, decoding.await.unwrap_or_else(|e| StreamedFile::Finished(Err(task_failure(&e)))))
     }

@@ -93,7 +93,7 @@ pub struct AgentClient {
 
 /// The destination of a request.
 struct Target<'a> {
-    egress: &'a Egress,
+    egress: Egress,
     url: String,
     key: Option<&'a Secret>,
     model: &'a str,
@@ -176,7 +176,7 @@ impl AgentClient {
         let named = agent.spec.model.as_deref();
         match (&agent.spec.endpoint, agent.spec.kind, &self.model) {
             (Some(endpoint), kind, _) => Ok(Target {
-                egress: &self.egress,
+                egress: self.egress.of(agent.main_account.as_str()),
                 url: match kind {
                     AgentKind::Http => endpoint.clone(),
                     AgentKind::Llm => completions(endpoint),
@@ -185,7 +185,7 @@ impl AgentClient {
                 model: named.unwrap_or("default"),
             }),
             (None, AgentKind::Llm, Some(model)) => Ok(Target {
-                egress: &self.model_egress,
+                egress: self.model_egress.clone(),
                 url: completions(model.settings.url.as_str()),
                 key: model.settings.api_key.as_ref(),
                 model: model.choose(named).ok_or(AgentError::Model)?,
@@ -213,7 +213,7 @@ impl AgentClient {
         let model = &shared.settings;
         let url = completions(model.url.as_str());
         let target = Target {
-            egress: &self.model_egress,
+            egress: self.model_egress.clone(),
             url,
             key: model.api_key.as_ref(),
             model: &model.name,

@@ -18,7 +18,7 @@ use egress::{BodyPolicy, Egress, EgressError, EgressResponse};
 use machine::{FetchFailure, FetchKind, Params};
 use model::Clock;
 use model::metric;
-use model::{CallUuid, Method};
+use model::{AuthId, CallUuid, Method};
 use xml::ast::DocUrl;
 
 /// A document to fetch.
@@ -26,6 +26,8 @@ use xml::ast::DocUrl;
 pub struct FetchJob {
     /// The call, from which the trace id of the requests is derived.
     pub call: CallUuid,
+    /// The main account of the call, which others take turns with.
+    pub main_account: AuthId,
     pub kind: FetchKind,
     /// The URL as configured or as written in a document, including the fragment.
     pub url: DocUrl,
@@ -131,7 +133,8 @@ impl Fetcher {
             hops: &job.hops,
             clock: &self.clock,
         };
-        let tried = request.send(&self.egress, &self.random, &settings, 0).await;
+        let egress = self.egress.of(job.main_account.as_str());
+        let tried = request.send(&egress, &self.random, &settings, 0).await;
         match tried.outcome {
             Ok(answer) if answer.status.is_success() => Ok(DocumentBody::of(answer)),
             Ok(answer) => Err(FetchFailure::Status { status: answer.status.as_u16() }),

@@ -189,7 +189,8 @@ impl Inner {
             hops: &job.hops,
             clock: &self.clock,
         };
-        let ended = request.send(&self.egress, &self.random, &settings, job.attempts).await;
+        let egress = self.egress.of(job.main_account.as_str());
+        let ended = request.send(&egress, &self.random, &settings, job.attempts).await;
         Delivery { attempts: ended.attempts, outcome: self.evaluate(job, ended) }
     }
 

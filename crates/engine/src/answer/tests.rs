@@ -48,6 +48,7 @@ fn params() -> Params {
 fn job(url: impl Into<String>) -> FetchJob {
     FetchJob {
         call: CALL,
+        main_account: "MAXXXXXXXXXXXXXXXXXX".into(),
         kind: FetchKind::Answer,
         url: DocUrl(url.into().into()),
         method: Method::Post,

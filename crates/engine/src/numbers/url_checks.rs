@@ -12,7 +12,7 @@ use super::errors::NumberError;
 use crate::admission::book::{Book, Number};
 use crate::answer::{DocumentBody, FetchJob, Fetcher, Hops, SigningKeys, Validity};
 use machine::{FetchFailure, FetchKind, Param, Params};
-use model::{CallUuid, Clock, E164, Method};
+use model::{AuthId, CallUuid, Clock, E164, Method};
 use store::Scope;
 use xml::MAX_BODY;
 use xml::ast::{DocUrl, Finding};
@@ -50,8 +50,9 @@ impl Checked {
 /// URLs with the fields that hold them.
 pub(super) type FieldUrls = Vec<(&'static str, (DocUrl, Method))>;
 
-/// Returns a number's effective URLs by field, and the keys that sign requests to them.
-pub fn urls_of(book: &Book, entry: &Number) -> (FieldUrls, SigningKeys) {
+/// Returns a number's effective URLs by field, and its main account with the keys that sign requests
+/// to them.
+pub fn urls_of(book: &Book, entry: &Number) -> (FieldUrls, (AuthId, SigningKeys)) {
     let set = &entry.set;
     let answer = book.answer_of(entry);
     let links =
@@ -61,7 +62,8 @@ pub fn urls_of(book: &Book, entry: &Number) -> (FieldUrls, SigningKeys) {
     urls.extend(set.webhook_url.clone().map(|url| ("webhookUrl", (url, Method::Post))));
     let tokens = |id| book.account(id).map(|account| account.tokens.clone()).unwrap_or_default();
     let owner = book.owner(entry);
-    (urls, SigningKeys::new(&tokens(owner), &tokens(book.main_of(owner))))
+    let main = book.main_of(owner);
+    (urls, (main.clone(), SigningKeys::new(&tokens(owner), &tokens(main))))
 }
 
 /// Checks URLs.
@@ -80,31 +82,32 @@ impl UrlChecks {
     ///
     /// Returns an error if the number does not exist.
     pub async fn check(&self, scope: &Scope, number: &E164) -> Result<Vec<UrlCheck>, NumberError> {
-        let (urls, keys) = {
+        let (urls, signer) = {
             let book = self.entries.book();
             urls_of(&book, book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?)
         };
         let asked = urls.into_iter().map(|(field, url)| {
             let fetcher = (&self.fetcher, self.sip_host.as_str());
-            check_url(fetcher, &self.clock, number, field, url, keys.clone())
+            check_url(fetcher, &self.clock, number, field, url, signer.clone())
         });
         Ok(futures_util::future::join_all(asked).await)
     }
 }
 
-/// Requests one URL. `sip_host` is the host of the SIP addresses of the node's endpoints.
+/// Requests one URL for a main account. `sip_host` is the host of the SIP addresses of the node's endpoints.
 pub async fn check_url(
     (fetcher, sip_host): (&Fetcher, &str),
     clock: &Clock,
     number: &E164,
     field: &'static str,
     (url, method): (DocUrl, Method),
-    keys: SigningKeys,
+    (main_account, keys): (AuthId, SigningKeys),
 ) -> UrlCheck {
     let call = CallUuid(Uuid::new_v4());
     let kind = if field == "fallbackUrl" { FetchKind::Fallback } else { FetchKind::Answer };
     let job = FetchJob {
         call,
+        main_account,
         kind,
         url: url.clone(),
         method,

@@ -67,6 +67,8 @@ pub struct StreamJob {
     pub stream: StreamId,
     /// The owner of the call.
     pub account: AuthId,
+    /// The main account of the owner.
+    pub main_account: AuthId,
     pub order: StreamOrder,
     /// Signing keys for the WebSocket upgrade.
     pub keys: SigningKeys,
@@ -95,14 +97,10 @@ impl Streams {
     /// Connects to the server. Events are reported to the job's sink.
     pub fn open(&self, job: StreamJob) -> StreamHandle {
         let (stream, keys) = (job.stream, job.keys.clone());
+        let egress = self.egress.of(job.main_account.as_str());
         let play = Play { queue: Queue::new(job.order.format.hz()), cleared: 0 };
         let shared = self.share(job, Outbox::default(), play);
-        let way = socket::Connector {
-            egress: self.egress.clone(),
-            random: self.random.clone(),
-            keys,
-            stream,
-        };
+        let way = socket::Connector { egress, random: self.random.clone(), keys, stream };
         let task = self.tasks.spawn(socket::run(shared.clone(), way).in_current_span());
         StreamHandle { stream, shared, sound: None, task }
     }
@@ -133,7 +131,16 @@ impl Streams {
     }
 
     fn share(&self, job: StreamJob, outbox: Outbox, play: Play) -> Arc<Shared> {
-        let StreamJob { call, stream, account, order, keys: _, sink, on_first_sound } = job;
+        let StreamJob {
+            call,
+            stream,
+            account,
+            main_account: _,
+            order,
+            keys: _,
+            sink,
+            on_first_sound,
+        } = job;
         Arc::new(Shared {
             ids: StreamIds {
                 call: call.to_string(),

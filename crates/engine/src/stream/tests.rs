@@ -59,6 +59,7 @@ fn open(
         call: CallUuid(uuid::Uuid::from_u128(1)),
         stream: StreamId(uuid::Uuid::from_u128(2)),
         account: "MAXXXXXXXXXXXXXXXXXX".into(),
+        main_account: "MAXXXXXXXXXXXXXXXXXX".into(),
         order: order(url),
         keys: SigningKeys::of_main(&[Secret::new("token")]),
         sink: Arc::new(move |fact| drop(sink.send(fact))),

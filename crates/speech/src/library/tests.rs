@@ -95,6 +95,7 @@ struct FakeServer {
 impl FileFetch for FakeServer {
     fn fetch<'a>(
         &'a self,
+        _: Option<&'a AuthId>,
         _: &'a DocUrl,
         _: usize,
         etag: Option<&'a str>,
@@ -377,6 +378,7 @@ struct ChunkedFile {
 impl FileFetch for ChunkedFile {
     fn fetch<'a>(
         &'a self,
+        _: Option<&'a AuthId>,
         _: &'a DocUrl,
         _: usize,
         _: Option<&'a str>,
@@ -499,6 +501,7 @@ impl Drop for Cancelled {
 impl FileFetch for LargeFiles {
     fn fetch<'a>(
         &'a self,
+        _: Option<&'a AuthId>,
         url: &'a DocUrl,
         _: usize,
         _: Option<&'a str>,

@@ -247,6 +247,7 @@ impl Requests {
         let max_body = context.services.settings.load().max_body;
         let job = FetchJob {
             call: context.id,
+            main_account: context.view.setup.parent_account.clone(),
             kind,
             url,
             method,

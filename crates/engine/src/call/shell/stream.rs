@@ -112,6 +112,7 @@ fn job(call: &Context, id: StreamId, order: StreamOrder) -> StreamJob {
         call: call.id,
         stream: id,
         account: call.view.setup.account.clone(),
+        main_account: call.view.setup.parent_account.clone(),
         order,
         keys: call.keys.clone(),
         sink: Arc::new(move |what| {

@@ -106,6 +106,7 @@ impl Walk<'_> {
         let max_body = self.job.max_body;
         let job = FetchJob {
             call: self.setup.call,
+            main_account: self.setup.parent_account.clone(),
             kind,
             url,
             method,
