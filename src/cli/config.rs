@@ -73,7 +73,7 @@ fn check(args: &CheckArgs) -> Exit {
             print::line(format_args!("{}: ok", args.config.display()));
             print::text(&summary(&config));
             for warning in config.warnings() {
-                print::error_text(&format!("warning: {}\n", print::plain_lines(warning)));
+                print::error_text(&format!("warning: {}\n", print::plain_lines(&warning)));
             }
             Exit::Done
         }
