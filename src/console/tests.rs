@@ -9,6 +9,7 @@ use super::i18n::Lang;
 
 /// Prefixes of keys that are composed at run time.
 const FAMILIES: &[&str] = &[
+    "refused.",
     "bar.",
     "cause.",
     "lane.",
@@ -93,6 +94,15 @@ fn each_cause_has_a_text() {
         let is_cause =
             word.contains('_') && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
         assert!(!is_cause || Lang::En.find(&format!("cause.{word}")).is_some(), "{word}");
+    }
+}
+
+#[test]
+fn each_reason_of_a_refused_call_has_a_text() {
+    use model::metric::admission::{ADMITTED, ALL, DUPLICATE, UNKNOWN_NUMBER};
+    let counted = |reason: &&&str| ![ADMITTED, DUPLICATE, UNKNOWN_NUMBER].contains(*reason);
+    for reason in ALL.iter().filter(counted) {
+        assert!(Lang::En.find(&format!("refused.{reason}")).is_some(), "{reason}");
     }
 }
 

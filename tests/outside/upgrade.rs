@@ -267,6 +267,7 @@ async fn another_process_takes_over_and_no_request_fails() {
 
 /// A stranger's request whose body never ends is given up.
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::disallowed_methods, reason = "a client of the node")]
 async fn a_slow_body_does_not_prevent_an_upgrade() {
     let Some(mut world) = World::start().await else { return };
     let at = world.node.public.trim_start_matches("http://").to_owned();

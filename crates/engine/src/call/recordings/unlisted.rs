@@ -317,8 +317,8 @@ mod tests {
         };
         let count = u128::from(AT_ONCE) * 2 + 2;
         for id in 0..count {
-            let (id, end) = (Uuid::from_u128(id), end.clone());
-            let start = RecordingStart { node_id: "here/run".to_owned(), ..start(id) };
+            let start =
+                RecordingStart { node_id: "here/run".to_owned(), ..start(Uuid::from_u128(id)) };
             let conclusion = RecordingConclusion { start, end, callbacks: Vec::new() };
             drop(store.recordings().conclude(conclusion));
         }
