@@ -281,7 +281,7 @@ async fn operations_show_refused_calls_with_number_and_reason() {
     for _ in 0..3 {
         connect(&world.node, &silent_offer()).await;
     }
-    let row = "<td>The number had its maximum of simultaneous calls</td><td class=\"num\">2</td>";
+    let row = ">The number had its maximum of simultaneous calls</td><td class=\"num\" data-head=\"Calls\">2</td>";
     let page = asha.get("/console/operations/").await.text();
     assert!(page.contains("<a href=\"#refused\">2 refused</a>") && page.contains(row), "{page}");
     let eve = Session::of(&world, "eve").await;

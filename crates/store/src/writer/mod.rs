@@ -3,10 +3,10 @@
 //! A batch has at most 2,000 writes, gathered for up to 50 ms, and runs as one transaction. If a
 //! caller waits for a result, the batch starts at once. If a callback is sent with the result, it
 //! starts 20 ms after the last one, at once if that is longer ago. No caller waits for event log
-//! lines. They are written at least every 250 ms, but not with the batches that callers wait for.
+//! lines. They are written at least every 500 ms, but not with the batches that callers wait for.
 //!
 //! A transaction rewrites a page of each index, however few rows it has. So on SQLite, there are
-//! five transactions a second for writes without a waiting caller, after a burst of eight. The
+//! two transactions a second for writes without a waiting caller, after a burst of four. The
 //! callbacks of a call's end don't wait for theirs: the end goes to the [pending
 //! log](crate::pending_log) first, which is synced, and the callbacks are sent. Their result
 //! usually arrives before the transaction, which then writes both. Readers make the writer catch up
@@ -78,12 +78,12 @@ const SPACING: Duration = Duration::from_millis(20);
 const REPORT_SPACING: Duration = Duration::from_millis(2);
 
 /// Refill interval of the token bucket that limits transactions without waiters.
-const TRANSACTION_EVERY: Duration = Duration::from_millis(200);
+const TRANSACTION_EVERY: Duration = Duration::from_millis(500);
 /// Maximum number of tokens in that bucket.
-const TRANSACTIONS_MAX: u32 = 8;
+const TRANSACTIONS_MAX: u32 = 4;
 
 /// Time to gather event log lines. The lines of a call that are written together touch fewer pages.
-const GATHER_LINES: Duration = Duration::from_millis(250);
+const GATHER_LINES: Duration = Duration::from_millis(500);
 
 /// Pause between attempts to write a batch.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
