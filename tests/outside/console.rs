@@ -282,8 +282,18 @@ async fn operations_show_refused_calls_with_number_and_reason() {
         connect(&world.node, &silent_offer()).await;
     }
     let row = ">The number had its maximum of simultaneous calls</td><td class=\"num\" data-head=\"Calls\">2</td>";
-    let page = asha.get("/console/operations/").await.text();
-    assert!(page.contains("<a href=\"#refused\">2 refused</a>") && page.contains(row), "{page}");
+    // A node of a fleet stores its counts every minute.
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(200));
+    let shown = async {
+        loop {
+            let page = asha.get("/console/operations/").await.text();
+            if page.contains("<a href=\"#refused\">2 refused</a>") && page.contains(row) {
+                return;
+            }
+            every.tick().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(90), shown).await.expect("both are shown");
     let eve = Session::of(&world, "eve").await;
     assert!(!eve.get("/console/operations/").await.text().contains("id=\"refused\""));
     world.node.kill();
