@@ -30,10 +30,10 @@ impl Egress {
         url: &CustomerUrl,
     ) -> Result<CertificateDer<'static>, EgressError> {
         let failed = |reason: String| EgressError::Connect { host: url.origin(), reason };
-        let (stream, _) = self.connector.connect(url).await?;
+        let (stream, _) = self.shared.connector.connect(url).await?;
         let host = url.parsed().host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(host).map_err(|e| failed(e.to_string()))?;
-        let tls = TlsConnector::from(self.socket_tls.clone()).connect(name, stream).await;
+        let tls = TlsConnector::from(self.shared.socket_tls.clone()).connect(name, stream).await;
         let tls = tls.map_err(|e| failed(super::tls::describe_error(&e)))?;
         let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
         certificate.ok_or_else(|| failed("the server sent no certificate".to_owned()))

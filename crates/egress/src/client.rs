@@ -77,6 +77,13 @@ impl EgressConfig {
 /// The HTTP client for customer URLs. Cheap to clone; clones share connections and the DNS cache.
 #[derive(Clone)]
 pub struct Egress {
+    pub(super) shared: Arc<Shared>,
+    /// Whose requests these are. Empty for those of the node itself.
+    pub(super) owner: Arc<str>,
+}
+
+/// What all clones of an [`Egress`] share.
+pub(super) struct Shared {
     pub(super) connector: Connector,
     pub(super) clock: Clock,
     /// The TLS configuration of [`Egress::socket`].
@@ -163,7 +170,6 @@ impl Egress {
     /// Fails if the TLS library rejects its default configuration.
     pub fn new(config: EgressConfig) -> Result<Self, rustls::Error> {
         let connector = Connector {
-            owner: Arc::default(),
             guard: config.guard,
             resolver: Resolver::new(config.resolver),
             clock: config.clock.clone(),
@@ -187,20 +193,19 @@ impl Egress {
             .http2_initial_stream_window_size(HTTP2_WINDOW)
             .http2_max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
             .build(WithTimeout(https_connector));
-        Ok(Self { connector, clock: config.clock, socket_tls, client })
+        let shared = Shared { connector, clock: config.clock, socket_tls, client };
+        Ok(Self { shared: Arc::new(shared), owner: Arc::default() })
     }
 
     /// Returns a client for the requests of one owner, such as a main account. Owners take turns
-    /// with lookups of host names; the client itself is an owner of its own. Connections and caches
-    /// are shared.
+    /// with lookups of host names; the node itself is one of them. Connections and caches are shared.
     pub fn of(&self, owner: &str) -> Self {
-        let connector = Connector { owner: owner.into(), ..self.connector.clone() };
-        Self { connector, ..self.clone() }
+        Self { shared: self.shared.clone(), owner: owner.into() }
     }
 
     /// Returns the rules that customer URLs are checked against.
     pub fn guard(&self) -> &Guard {
-        &self.connector.guard
+        &self.shared.connector.guard
     }
 
     /// Parses a URL under this client's rules.
@@ -291,7 +296,7 @@ impl Egress {
     /// Returns the error for a connection that was not ready within `waited`.
     fn connect_timeout_error(&self, origin: &str, waited: Duration) -> EgressError {
         let host = origin.to_owned();
-        match origin.starts_with("https:") && self.connector.silent.contains(origin) {
+        match origin.starts_with("https:") && self.shared.connector.silent.contains(origin) {
             true => EgressError::HandshakeTimeout { host, waited },
             false => EgressError::ConnectTimeout { host, waited },
         }
@@ -303,12 +308,12 @@ impl Egress {
         request: EgressRequest<'_>,
         on_stage: &(dyn Fn(Stage) + Sync),
     ) -> Result<(http::response::Parts, ResponseBody), EgressError> {
-        let started = self.clock.now();
+        let started = self.shared.clock.now();
         let (read, host) = (request.read, request.url.origin());
         let mut http_request =
             build_request(request.url, request.method, request.headers, request.body)?;
         let mut connection = capture_connection(&mut http_request);
-        let response = OWNER.scope(self.connector.owner.clone(), self.client.request(http_request));
+        let response = OWNER.scope(self.owner.clone(), self.shared.client.request(http_request));
         tokio::pin!(response);
         let early = timeout(request.connect, async {
             tokio::select! {
@@ -327,12 +332,12 @@ impl Egress {
         let response = match early {
             Some(response) => response,
             None => {
-                on_stage(Stage::Ready(self.clock.now()));
+                on_stage(Stage::Ready(self.shared.clock.now()));
                 timeout(read, response).await.map_err(timed_out)?
             }
         };
         let response = response.map_err(|e| into_egress_error(&e, &host))?;
-        on_stage(Stage::Responded(self.clock.now()));
+        on_stage(Stage::Responded(self.shared.clock.now()));
         let undelivered =
             connection_facts(&connection).map(|facts| facts.undelivered).unwrap_or_default();
         undelivered.reset();

@@ -51,16 +51,19 @@ pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type ConnectFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 tokio::task_local! {
-    /// The owner of the request that the task sends. The HTTP client calls its connector in this
-    /// task, and passes it nothing but the URL.
+    /// Whose request the task sends. The HTTP client calls its connector in this task, and passes it
+    /// nothing but the URL.
     pub(super) static OWNER: Arc<str>;
+}
+
+/// Returns the owner of the task's request, or an empty name for those of the node itself.
+fn owner() -> Arc<str> {
+    OWNER.try_with(Arc::clone).unwrap_or_default()
 }
 
 /// Opens TCP connections to checked addresses.
 #[derive(Clone)]
 pub(super) struct Connector {
-    /// Whose requests these are, unless [`OWNER`] is set.
-    pub(super) owner: Arc<str>,
     pub(super) guard: Guard,
     pub(super) resolver: Resolver,
     pub(super) clock: Clock,
@@ -109,7 +112,7 @@ impl Connector {
             Some(Host::Ipv4(ip)) => vec![ip.into()],
             Some(Host::Ipv6(ip)) => vec![ip.into()],
             Some(Host::Domain(name)) => {
-                let found = self.resolver.addresses(&self.owner, name).await;
+                let found = self.resolver.addresses(&owner(), name).await;
                 found
                     .map_err(|e| EgressError::Resolve {
                         name: name.to_owned(),
@@ -228,11 +231,9 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let mut connector = self.clone();
-        if let Ok(owner) = OWNER.try_with(Arc::clone) {
-            connector.owner = owner;
-        }
-        Box::pin(async move { Ok(connector.connect_uri(to).await?) })
+        let connector = self.clone();
+        // The client may continue this in another task.
+        Box::pin(OWNER.scope(owner(), async move { Ok(connector.connect_uri(to).await?) }))
     }
 }
 
@@ -383,7 +384,6 @@ mod tests {
 
     fn connector(fake: Arc<FakeResolver>, guard: Guard) -> Connector {
         Connector {
-            owner: Arc::default(),
             guard,
             resolver: Resolver::new(fake),
             clock: Clock::real(),

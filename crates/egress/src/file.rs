@@ -63,11 +63,11 @@ impl Egress {
         etag: Option<&str>,
         sink: &mut dyn FileSink,
     ) -> Result<FileResponse, EgressError> {
-        let started = self.clock.now();
+        let started = self.shared.clock.now();
         let response = self.fetch_with_retry(url, max, etag, sink).await;
         let outcome = response.as_ref().map_or_else(EgressError::outcome, |_| metric::fetch::OK);
         metrics::histogram!(metric::ANSWER_FETCH_SECONDS, "kind" => metric::fetch_kind::PLAY, "outcome" => outcome)
-            .record(self.clock.now().duration_since(started));
+            .record(self.shared.clock.now().duration_since(started));
         response
     }
 
@@ -103,11 +103,11 @@ impl Egress {
         delivered: &mut usize,
     ) -> Result<FileResponse, EgressError> {
         let timed_out = |_| EgressError::ReadTimeout { waited: READ_TIMEOUT };
-        let started = self.clock.now();
+        let started = self.shared.clock.now();
         let opened =
             timeout(READ_TIMEOUT, self.open_file(url, max, etag)).await.map_err(timed_out)??;
         let Some(response) = opened else { return Ok(FileResponse::NotModified) };
-        let left = READ_TIMEOUT.saturating_sub(self.clock.now().duration_since(started));
+        let left = READ_TIMEOUT.saturating_sub(self.shared.clock.now().duration_since(started));
         sink.reserve(response.body_bytes_max()).await;
         // Skip the bytes that the first attempt has already delivered.
         let mut skip = *delivered;

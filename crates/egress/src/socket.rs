@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::client::request_uri;
+use super::connect::OWNER;
 use super::read_budget::{ReadBudget, SocketBudget};
 use super::{CustomerUrl, Egress, EgressError};
 
@@ -75,9 +76,8 @@ impl Egress {
                 false => EgressError::ConnectTimeout { host, waited: within },
             }
         };
-        timeout(within, self.open(url, headers, message_bytes_max, &handshaking))
-            .await
-            .map_err(timed_out)?
+        let opening = self.open(url, headers, message_bytes_max, &handshaking);
+        timeout(within, OWNER.scope(self.owner.clone(), opening)).await.map_err(timed_out)?
     }
 
     async fn open(
@@ -88,7 +88,7 @@ impl Egress {
         handshaking: &AtomicBool,
     ) -> Result<Socket, EgressError> {
         let request = upgrade_request(url, headers)?;
-        let (stream, _) = self.connector.connect(url).await?;
+        let (stream, _) = self.shared.connector.connect(url).await?;
         let stream = match url.is_https() {
             false => MaybeTls::Plain(stream),
             true => {
@@ -97,12 +97,13 @@ impl Egress {
                     url.parsed().host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
                 let name = ServerName::try_from(host).map_err(|e| failed(e.to_string()))?;
                 handshaking.store(true, Ordering::Relaxed);
-                let tls = TlsConnector::from(self.socket_tls.clone()).connect(name, stream).await;
+                let tls =
+                    TlsConnector::from(self.shared.socket_tls.clone()).connect(name, stream).await;
                 handshaking.store(false, Ordering::Relaxed);
                 MaybeTls::Tls(Box::new(tls.map_err(|e| failed(super::tls::describe_error(&e)))?))
             }
         };
-        let budget = ReadBudget::new(self.clock.clone(), BYTES_AT_ONCE, BYTES_A_MS);
+        let budget = ReadBudget::new(self.shared.clock.clone(), BYTES_AT_ONCE, BYTES_A_MS);
         let transport = SocketTransport { stream, budget: SocketBudget::of_client(budget) };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)

@@ -328,3 +328,31 @@ async fn a_large_body_over_http_2_arrives_whole() {
     let reply = egress.request(EgressRequest { body_policy, ..get(&url) }).await.unwrap();
     assert_eq!(reply.body.len(), 5_000_000);
 }
+
+/// Answers for all names but those that begin with `dead`.
+struct DeadNames;
+
+impl Resolve for DeadNames {
+    fn lookup(&self, name: &str) -> Lookup {
+        match name.starts_with("dead") {
+            true => Box::pin(pending()),
+            false => Box::pin(async { Ok(vec![[127, 0, 0, 1].into()]) }),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_dead_names_of_one_account_delay_no_other() {
+    let server = Server::start(|_| Reply::ok("hello")).await;
+    let egress = egress_with(open_guard(), Vec::new(), Arc::new(DeadNames));
+    let mut slow = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let attacker = egress.of("MA1");
+        slow.spawn(async move { ask(&attacker, &format!("http://dead.zone{n}.example/")).await });
+    }
+    tokio::task::yield_now().await;
+    let url = format!("http://app.example:{}/", server.address.port());
+    let asked = egress.of("MA2");
+    assert_eq!(ask(&asked, &url).await.unwrap().body, "hello");
+    assert!(slow.try_join_next().is_none(), "it was answered before the others gave up");
+}
