@@ -55,7 +55,7 @@ pub type WebhookHandler =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
-/// What clients are told whose requests are held or given up during an upgrade.
+/// The message for clients whose requests are held or given up during an upgrade.
 const HANDING_OVER: &str = "the node hands over to another process; send the request again";
 
 /// Number of requests that an account may have in progress, however few connections there are.

@@ -69,7 +69,7 @@ struct Records {
 struct AuditPage {
     page: Page,
     records: Vec<Record>,
-    /// What is wrong with a filter. Empty if nothing is.
+    /// The error in a filter. Empty if the filters are valid.
     wrong: String,
     actor: String,
     action: String,

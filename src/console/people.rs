@@ -41,8 +41,6 @@ struct PeoplePage {
     users: Vec<User>,
     keys: Vec<Key>,
     result: FormResult,
-    /// The fields of a refused invitation.
-    invited: Invitation,
 }
 
 /// The fields of the form that invites a person.
@@ -64,6 +62,9 @@ struct FormResult {
     /// Secret of a new API key.
     secret: String,
     wrong: String,
+    /// The fields of a refused invitation.
+    #[serde(skip)]
+    invited: Invitation,
 }
 
 async fn render_page(
@@ -71,7 +72,6 @@ async fn render_page(
     visitor: &Visitor,
     status: StatusCode,
     result: FormResult,
-    invited: Invitation,
 ) -> Response {
     if !visitor.is_owner() {
         return forbidden(console, visitor);
@@ -85,7 +85,7 @@ async fn render_page(
     // A live update would remove what is shown once.
     let once = !result.link.is_empty() || !result.secret.is_empty() || !result.wrong.is_empty();
     let page = if once { page.listening("") } else { page };
-    respond(status, &PeoplePage { page, users, keys, result, invited })
+    respond(status, &PeoplePage { page, users, keys, result })
 }
 
 pub(super) async fn page(State(console): App, headers: HeaderMap, visitor: Visitor) -> Response {
@@ -94,15 +94,10 @@ pub(super) async fn page(State(console): App, headers: HeaderMap, visitor: Visit
     }
     match once::take(&console, &visitor, &headers) {
         Some(result) => {
-            let page =
-                render_page(&console, &visitor, StatusCode::OK, result, Invitation::default())
-                    .await;
+            let page = render_page(&console, &visitor, StatusCode::OK, result).await;
             once::taken(&console, page)
         }
-        None => {
-            let (result, invited) = (FormResult::default(), Invitation::default());
-            render_page(&console, &visitor, StatusCode::OK, result, invited).await
-        }
+        None => render_page(&console, &visitor, StatusCode::OK, FormResult::default()).await,
     }
 }
 
@@ -114,8 +109,8 @@ pub(super) async fn create_user(State(console): App, submitted: SubmittedForm) -
         let field = |name: &str| form.get(name).to_owned();
         let invited =
             Invitation { full_name: field("full_name"), name: field("name"), role: field("role") };
-        let result = refused(&visitor, &answer);
-        return render_page(&console, &visitor, answer.status, result, invited).await;
+        let result = FormResult { invited, ..refused(&visitor, &answer) };
+        return render_page(&console, &visitor, answer.status, result).await;
     }
     redirect_or_render(&console, &visitor, &answer, |body| FormResult {
         link: text(body, "invitation"),
@@ -187,8 +182,7 @@ async fn redirect_or_render(
     result: impl FnOnce(&Value) -> FormResult,
 ) -> Response {
     if !answer.is_ok() {
-        let result = refused(visitor, answer);
-        return render_page(console, visitor, answer.status, result, Invitation::default()).await;
+        return render_page(console, visitor, answer.status, refused(visitor, answer)).await;
     }
     let result = result(&answer.body);
     match result.link.is_empty() && result.secret.is_empty() {

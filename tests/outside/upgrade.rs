@@ -265,7 +265,7 @@ async fn another_process_takes_over_and_no_request_fails() {
     assert_eq!(world.successors.0.len(), 2);
 }
 
-/// A stranger's request whose body never ends is given up.
+/// A request without credentials, whose body arrives slowly and never ends, gets 503.
 #[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods, reason = "a client of the node")]
 async fn a_slow_body_does_not_prevent_an_upgrade() {

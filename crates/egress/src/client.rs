@@ -78,7 +78,7 @@ impl EgressConfig {
 #[derive(Clone)]
 pub struct Egress {
     pub(super) shared: Arc<Shared>,
-    /// Whose requests these are. Empty for those of the node itself.
+    /// The owner of the requests. Empty for those of the node itself.
     pub(super) owner: Arc<str>,
 }
 

@@ -51,8 +51,8 @@ pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type ConnectFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 tokio::task_local! {
-    /// Whose request the task sends. The HTTP client calls its connector in this task, and passes it
-    /// nothing but the URL.
+    /// The owner of the request that the task sends. The HTTP client calls its connector in this
+    /// task, and passes it nothing but the URL.
     pub(super) static OWNER: Arc<str>;
 }
 

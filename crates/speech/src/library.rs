@@ -77,8 +77,8 @@ const STREAMING_SHARE: usize = 2;
 
 /// Fetches files for `Play`. [`Egress`] implements it.
 pub trait FileFetch: Send + Sync {
-    /// Fetches `url` for an owner, with retries, at most `max` bytes. `etag` is the tag of a cached copy. Either
-    /// all bytes or none are passed to `sink` as they arrive.
+    /// Fetches `url` for an owner, with retries, at most `max` bytes. `etag` is the tag of a cached
+    /// copy. Either all bytes or none are passed to `sink` as they arrive.
     fn fetch<'a>(
         &'a self,
         owner: Option<&'a AuthId>,

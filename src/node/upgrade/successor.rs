@@ -97,15 +97,14 @@ impl Successor {
         files: [BorrowedFd<'_>; 2],
         sockets: &[Arc<UdpSocket>],
     ) -> Result<Vec<String>, SuccessorError> {
-        let (first, others) = sockets.split_at(sockets.len().min(SOCKETS_MAX - files.len()));
+        let sockets = sockets.iter().map(|socket| socket.as_fd());
+        let all: Vec<_> = files.into_iter().chain(sockets).collect();
+        let (first, others) = all.split_at(all.len().min(SOCKETS_MAX));
         for some in others.chunks(SOCKETS_MAX) {
-            let some: Vec<_> = some.iter().map(|socket| socket.as_fd()).collect();
-            self.channel.send(&FromOld::Sockets, &some).await?;
+            self.channel.send(&FromOld::Sockets, some).await?;
         }
-        let all: Vec<_> =
-            files.into_iter().chain(first.iter().map(|socket| socket.as_fd())).collect();
         let calls = FromOld::Calls { version: self.version };
-        match self.ask(&calls, &all, CHECK_TIME).await {
+        match self.ask(&calls, first, CHECK_TIME).await {
             Ok(FromNew::Checked { refused }) => Ok(refused),
             other => Err(unexpected(other)),
         }

@@ -94,7 +94,8 @@ impl UrlChecks {
     }
 }
 
-/// Requests one URL for a main account. `sip_host` is the host of the SIP addresses of the node's endpoints.
+/// Requests one URL for a main account. `sip_host` is the host of the SIP addresses of the node's
+/// endpoints.
 pub async fn check_url(
     (fetcher, sip_host): (&Fetcher, &str),
     clock: &Clock,
