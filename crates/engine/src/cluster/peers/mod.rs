@@ -29,13 +29,12 @@ use futures_util::future::{BoxFuture, join_all};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
+use hyper::client::conn::http2::{self, SendRequest};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::server::TlsStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -201,6 +200,10 @@ struct Member {
 }
 
 impl Member {
+    fn sender(&self) -> MutexGuard<'_, Option<SendRequest<Full<Bytes>>>> {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn expect_move(&self, now: Instant) {
         let until = now.checked_add(MOVE_TIME);
         *self.moving_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
@@ -530,11 +533,12 @@ impl Peers {
 
 impl Member {
     async fn attempt(&self, request: Request<Bytes>) -> Result<Response<Incoming>, PeerError> {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut sender = sender.ok_or(PeerError::Unreachable)?;
-        sender.ready().await.map_err(|_| PeerError::Unreachable)?;
-        let sent = sender.send_request(request.map(Full::new)).await;
-        sent.map_err(|_| PeerError::Unreachable)
+        // Under the lock, so that no request is sent while the connection is being dropped.
+        let sent = match &mut *self.sender() {
+            Some(sender) => sender.send_request(request.map(Full::new)),
+            None => return Err(PeerError::Unreachable),
+        };
+        sent.await.map_err(|_| PeerError::Unreachable)
     }
 }
 
@@ -584,14 +588,14 @@ async fn measured<T>(
     result
 }
 
-fn pin_of(tls: &TlsStream<TcpStream>) -> Option<Pin> {
+fn pin_of(tls: &server::TlsStream<TcpStream>) -> Option<Pin> {
     Some(Pin::of(tls.get_ref().1.peer_certificates()?.first()?))
 }
 
 /// Answers the requests of a member until it closes its connection or is no longer a member, or until
 /// `leaving`.
 fn answer(
-    io: TokioIo<TlsStream<TcpStream>>,
+    io: TokioIo<server::TlsStream<TcpStream>>,
     member: Arc<Member>,
     handler: Arc<dyn PeerHandler>,
     times: PeerTimes,
@@ -645,14 +649,12 @@ async fn keep_connected(
         loop {
             match connect(&identity, pin, &member, times).await {
                 Ok((sender, connection)) => {
-                    *member.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-                    member.link.store(UP, Ordering::Release);
+                    let mut open = OpenConnection::new(&member, sender, connection);
                     (was_up, refusals) = (true, 0);
                     let begun = clock.now();
-                    connection.await;
+                    open.closed().await;
                     let lasted = clock.now().saturating_duration_since(begun);
-                    *member.sender.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    member.link.store(SILENT, Ordering::Release);
+                    drop(open);
                     // Without a pause: a process that has ended is to be seen soon. One that closes
                     // the connection at once does not know this process yet.
                     if lasted >= times.retry {
@@ -674,7 +676,42 @@ async fn keep_connected(
         }
     };
     stop.run_until_cancelled(work).await;
-    *member.sender.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+type Connection =
+    http2::Connection<TokioIo<client::TlsStream<TcpStream>>, Full<Bytes>, TokioExecutor>;
+
+/// The open connection to a member. Dropping it closes the connection.
+struct OpenConnection<'a> {
+    member: &'a Member,
+    connection: Option<Connection>,
+}
+
+impl<'a> OpenConnection<'a> {
+    fn new(member: &'a Member, sender: SendRequest<Full<Bytes>>, connection: Connection) -> Self {
+        *member.sender() = Some(sender);
+        member.link.store(UP, Ordering::Release);
+        Self { member, connection: Some(connection) }
+    }
+
+    /// Drives the connection until it is closed.
+    async fn closed(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            let _ = connection.await;
+        }
+    }
+}
+
+impl Drop for OpenConnection<'_> {
+    /// Drops the connection under the lock of its sender. hyper would never answer a request that is
+    /// sent meanwhile: a message that a thread is writing into a channel of tokio outlasts the
+    /// receiver.
+    fn drop(&mut self) {
+        let mut sender = self.member.sender();
+        *sender = None;
+        self.connection = None;
+        self.member.link.store(SILENT, Ordering::Release);
+    }
 }
 
 enum ConnectError {
@@ -689,21 +726,17 @@ async fn connect(
     pin: Pin,
     member: &Member,
     times: PeerTimes,
-) -> Result<(SendRequest<Full<Bytes>>, BoxFuture<'static, ()>), ConnectError> {
+) -> Result<(SendRequest<Full<Bytes>>, Connection), ConnectError> {
     let connecting = async {
         let io = TokioIo::new(dial(identity, pin, member, ALPN).await?);
-        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(times.ping)
             .keep_alive_timeout(times.silence)
             .keep_alive_while_idle(true)
             .handshake(io)
             .await
-            .map_err(|_| ConnectError::Other)?;
-        let connection: BoxFuture<'static, ()> = Box::pin(async move {
-            let _ = connection.await;
-        });
-        Ok((sender, connection))
+            .map_err(|_| ConnectError::Other)
     };
     tokio::time::timeout(times.connect, connecting).await.unwrap_or(Err(ConnectError::Other))
 }
@@ -714,7 +747,7 @@ async fn dial(
     pin: Pin,
     member: &Member,
     protocol: &[u8],
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ConnectError> {
+) -> Result<client::TlsStream<TcpStream>, ConnectError> {
     #[allow(clippy::disallowed_methods, reason = "the address is a member's, from the database")]
     let stream = TcpStream::connect(&member.at.address).await;
     let stream = stream.map_err(|error| match error.kind() {

@@ -268,6 +268,38 @@ async fn f40_no_request_is_lost_when_another_process_takes_over() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_request_ends_when_its_connection_does() {
+    let ms = Duration::from_millis;
+    let times = PeerTimes { request: ms(20_000), retry: ms(1), ..PeerTimes::default() };
+    let (one, two) = (peers_with(times).await, peers_with(times).await);
+    one.set_members(vec![listed(TWO, &two)]);
+    let stop = CancellationToken::new();
+    let senders: Vec<_> = (0..16)
+        .map(|_| {
+            let (one, stop) = (one.clone(), stop.clone());
+            tokio::spawn(async move {
+                while !stop.is_cancelled() {
+                    let sent = one.send(TWO, request("/some", 3)).await;
+                    assert!(matches!(sent, Ok(_) | Err(PeerError::Unreachable)), "{sent:?}");
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for _ in 0..150 {
+        two.set_members(vec![listed(ONE, &one)]);
+        until(&one, TWO, Link::Up).await;
+        // The connection is closed.
+        two.set_members(Vec::new());
+        until(&one, TWO, Link::Silent).await;
+    }
+    stop.cancel();
+    for sender in senders {
+        sender.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_run_that_is_no_member_any_more_is_disconnected() {
     let (one, two) = pair().await;
