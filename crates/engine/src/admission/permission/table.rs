@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dashmap::mapref::entry::Entry;
@@ -74,7 +74,7 @@ pub struct Consents {
     /// The run of this process, if it is in a fleet.
     run: OnceLock<Uuid>,
     /// Called when a user's permission changes.
-    listener: OnceLock<PermissionListener>,
+    listener: Arc<OnceLock<PermissionListener>>,
 }
 
 /// Called with the new state when a user's permission changes. It must not block or wait.
@@ -370,7 +370,7 @@ impl Consents {
             if store.permissions().replace(&row, stored.as_deref()).await? {
                 let after = pair.state(rules, now);
                 self.pairs.insert(key.clone(), pair);
-                self.notify(key, before, after);
+                notify(&self.listener, key, before, after);
                 return Ok(Ok(()));
             }
         }
@@ -463,20 +463,14 @@ impl Consents {
     fn change(
         &self,
         key: &PairKey,
-        mut pair: RefMut<'_, PairKey, Pair>,
+        pair: RefMut<'_, PairKey, Pair>,
         rules: &Rules,
         now: Timestamp,
         event: Event,
     ) -> AppliedEvent {
-        let before = pair.state(rules, now);
-        let changed = pair.apply(rules, now, event.clone());
-        let after = pair.state(rules, now);
-        // Queued under the entry's lock, so that rows are stored in the order of their changes. A
-        // row that does not fit into the queue is written with the next change.
-        let stored = self.keep(key, &pair, rules, now, event, None).unwrap_or_default();
-        drop(pair);
-        self.notify(key, before, after);
-        AppliedEvent { changed, stored }
+        let (changed, stored) = self.record(key, pair, rules, now, event, None);
+        // A row that does not fit into the queue is written with the next change.
+        AppliedEvent { changed, stored: stored.unwrap_or_default() }
     }
 
     /// Applies a user's reply, which is Meta's message `id`, sent at `at` by Meta's clock. The
@@ -494,25 +488,38 @@ impl Consents {
         reply: Reply,
         id: &str,
     ) -> Result<AppliedEvent, Full> {
-        let mut pair = self.pairs.entry(key.clone()).or_default();
-        let before = pair.state(rules, now);
-        let event = Event::Replied { at, reply };
-        let changed = pair.apply(rules, now, event.clone());
-        let after = pair.state(rules, now);
+        let pair = self.pairs.entry(key.clone()).or_default();
         // Serializing cannot fail: it contains only strings and numbers.
         let text = serde_json::to_string(&reply).unwrap_or_default();
-        let reply = PermissionReply { message: id.to_owned(), reply: text, applied: changed };
-        let stored = self.keep(key, &pair, rules, now, event, Some(reply));
-        drop(pair);
-        // The reply is in force in memory even if Meta has to send it again.
-        self.notify(key, before, after);
+        let stored = PermissionReply { message: id.to_owned(), reply: text, applied: false };
+        let event = Event::Replied { at, reply };
+        let (changed, stored) = self.record(key, pair, rules, now, event, Some(stored));
         Ok(AppliedEvent { changed, stored: stored? })
     }
 
-    fn notify(&self, key: &PairKey, before: State, after: State) {
-        if let Some(listener) = self.listener.get().filter(|_| before != after) {
-            listener(key, after);
+    /// Applies an event in memory, queues it for the store, and calls the listener. Returns whether
+    /// the event had an effect, and what completes when it is stored.
+    fn record(
+        &self,
+        key: &PairKey,
+        mut pair: RefMut<'_, PairKey, Pair>,
+        rules: &Rules,
+        now: Timestamp,
+        event: Event,
+        reply: Option<PermissionReply>,
+    ) -> (bool, Result<Option<Stored>, Full>) {
+        let before = pair.state(rules, now);
+        let changed = pair.apply(rules, now, event.clone());
+        let after = pair.state(rules, now);
+        let reply = reply.map(|reply| PermissionReply { applied: changed, ..reply });
+        // Queued under the entry's lock, so that rows are stored in the order of their changes.
+        let stored = self.keep(key, &pair, rules, now, event, reply);
+        drop(pair);
+        if !self.is_shared() {
+            // The event is in force in memory even if the queue is full.
+            notify(&self.listener, key, before, after);
         }
+        (changed, stored)
     }
 
     fn keep(
@@ -526,9 +533,27 @@ impl Consents {
     ) -> Result<Option<Stored>, Full> {
         let Some(store) = &self.store else { return Ok(None) };
         let row = row(key, pair, rules, now);
-        let change = self.shared().map(|_| change_of(rules.clone(), now, event));
-        let queued = store.permissions().put(PermissionWrite { row, reply, change }).ok_or(Full)?;
-        Ok(Some(Box::pin(async move { queued.await.is_ok() })))
+        let put = |change| {
+            let write = PermissionWrite { row, reply, change };
+            store.permissions().put(write).ok_or(Full)
+        };
+        if !self.is_shared() {
+            let queued = put(None)?;
+            return Ok(Some(Box::pin(async move { queued.await.is_ok() })));
+        }
+        // The pair in memory may be out of date: only the stored one shows what the event changes.
+        let states = Arc::new(Mutex::new(None));
+        let queued = put(Some(change_of(rules.clone(), now, event, states.clone())))?;
+        let (listener, key) = (self.listener.clone(), key.clone());
+        let stored = tokio::spawn(async move {
+            let is_stored = queued.await.is_ok();
+            let states = states.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some((before, after)) = states.filter(|_| is_stored) {
+                notify(&listener, &key, before, after);
+            }
+            is_stored
+        });
+        Ok(Some(Box::pin(async move { stored.await.unwrap_or(false) })))
     }
 
     /// Returns whether to query Graph about a pair now, and records the query if so. True if the
@@ -630,16 +655,31 @@ fn parse(stored: Option<&str>) -> Pair {
     stored.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-/// Returns the change that an event makes to a stored pair.
-fn change_of(rules: Rules, now: Timestamp, event: Event) -> PermissionChange {
+fn notify(listener: &OnceLock<PermissionListener>, key: &PairKey, before: State, after: State) {
+    if let Some(listener) = listener.get().filter(|_| before != after) {
+        listener(key, after);
+    }
+}
+
+/// Returns the change that an event makes to a stored pair. It puts the states before and after into
+/// `states`.
+fn change_of(
+    rules: Rules,
+    now: Timestamp,
+    event: Event,
+    states: Arc<Mutex<Option<(State, State)>>>,
+) -> PermissionChange {
     Box::new(move |stored| {
         if stored.is_none() && event == Event::UserConnected {
             return None;
         }
         let mut pair = parse(stored);
+        let before = pair.state(&rules, now);
         let applied = pair.apply(&rules, now, event.clone());
+        let after = pair.state(&rules, now);
+        *states.lock().unwrap_or_else(PoisonError::into_inner) = Some((before, after));
         Some(ChangedPermission {
-            state: pair.state(&rules, now).as_str().to_owned(),
+            state: after.as_str().to_owned(),
             pair: serde_json::to_string(&pair).unwrap_or_default(),
             applied,
         })

@@ -1,6 +1,6 @@
 //! The permissions of two nodes on a real PostgreSQL.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 use model::{Health, Secret};
@@ -53,12 +53,13 @@ impl Node {
 
     /// The user grants a permanent permission.
     async fn grant(&self) {
-        let reply = Reply::Accept { permanent: true, expiration: None };
+        self.reply(Reply::Accept { permanent: true, expiration: None }, "wamid.1").await;
+    }
+
+    async fn reply(&self, reply: Reply, id: &str) {
         let rules = Rules::default();
-        let Ok(taken) = self.consents.reply(&key(), &rules, now(), Some(now()), reply, "wamid.1")
-        else {
-            panic!("full")
-        };
+        let taken = self.consents.reply(&key(), &rules, now(), Some(now()), reply, id);
+        let Ok(taken) = taken else { panic!("full") };
         assert!(taken.stored.unwrap().await);
     }
 
@@ -194,4 +195,31 @@ async fn f23_one_request_a_day_is_sent_by_the_fleet() {
     assert!(b.reserve().await.unwrap().is_some());
     a.leave().await;
     b.leave().await;
+}
+
+#[tokio::test]
+async fn f23_changes_are_reported_by_the_node_that_makes_them() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = [Node::start(&folder, "a").await, Node::start(&folder, "b").await];
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    for (node, name) in nodes.iter().zip(["a", "b"]) {
+        let heard = heard.clone();
+        node.consents.tell(Box::new(move |_, state| {
+            heard.lock().unwrap().push((name, state.as_str()));
+        }));
+    }
+    let [a, b] = &nodes;
+    let requested = a.consents.reserve_request(&key(), &Rules::default(), now()).await;
+    assert_eq!(requested.unwrap(), Ok(()));
+    a.grant().await;
+    // B has not heard of the request, nor of the permission.
+    b.reply(Reply::Reject, "wamid.2").await;
+    a.reply(Reply::Reject, "wamid.3").await;
+    assert_eq!(*heard.lock().unwrap(), [("a", "requested"), ("a", "permanent"), ("b", "none")]);
+    for node in nodes {
+        node.leave().await;
+    }
 }
