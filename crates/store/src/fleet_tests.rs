@@ -561,6 +561,7 @@ async fn f31_a_room_has_one_host_until_it_ends_or_the_host_dies() {
         (&main, RoomKind::MultiParty, Err(rooms[1]), host(two, rooms[1], false)),
         (&main, RoomKind::Conference, Err(rooms[1]), None),
         (&main, RoomKind::Conference, Ok("team room"), None),
+        (&main, RoomKind::Conference, Ok("\0"), None),
         (&AuthId::from("MA2"), RoomKind::Conference, Ok("Team room"), None),
     ] {
         assert_eq!(

@@ -92,6 +92,10 @@ impl FleetSession {
         name: Result<&str, Uuid>,
     ) -> Result<Option<RoomHost>, StoreError> {
         const WHAT: &str = "find a room";
+        // PostgreSQL rejects such a text, and no room has this name.
+        if name.is_ok_and(|name| name.contains('\0')) {
+            return Ok(None);
+        }
         let select = "SELECT room::text, h.run::text FROM room_hosts h JOIN runs r ON r.run = h.run \
             WHERE (auth_id = $1 OR main_auth_id = $1) AND kind = $2 AND (name = $3 OR room = $4::uuid) \
             AND r.state IN ('up', 'draining') ORDER BY auth_id = $1 DESC LIMIT 1";
