@@ -94,7 +94,9 @@ export function watchForms() {
     if (!(button instanceof HTMLElement) || button === confirmed) return;
     event.preventDefault();
     event.stopImmediatePropagation();
-    void ask(button.dataset.confirm ?? "").then((yes) => {
+    // In a list, the question begins with the name of the row.
+    const row = button.closest("tr")?.querySelector("strong")?.textContent ?? "";
+    void ask(`${row}\n${button.dataset.confirm ?? ""}`.trim()).then((yes) => {
       if (!yes) return;
       confirmed = button;
       // Without scripts, this address asks.

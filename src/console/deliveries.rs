@@ -27,9 +27,15 @@ pub(super) struct Delivery {
     pub(super) attempts: u32,
     pub(super) last: String,
     pub(super) created_at: String,
+    next_attempt_at: Option<String>,
 }
 
 impl Delivery {
+    /// When a waiting delivery that has failed is tried again.
+    pub(super) fn next_attempt(&self) -> Option<When> {
+        self.next_attempt_at.as_deref().filter(|_| self.attempts > 0).map(When::read)
+    }
+
     pub(super) fn at(&self) -> When {
         When::read(&self.created_at)
     }
