@@ -4,10 +4,10 @@
 //! refused, because a proxy in front of the node might read the other value.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 
 use engine::config::suggestion;
 use http::{HeaderMap, header};
+use model::is_line;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
@@ -151,13 +151,15 @@ impl Fields {
     /// [`Fields::given`] for a line of text of limited length.
     ///
     /// # Errors
-    /// Fails if the text is too long or has control characters.
+    /// Fails if the text is too long or has characters that can't be seen.
     pub(super) fn bounded(&self, name: &str, chars_max: usize) -> Result<Option<String>, String> {
         let text = self.given(name)?;
         let fits = |text: &String| is_line(text, 0..=chars_max);
         match text.as_ref().is_none_or(fits) {
             true => Ok(text),
-            false => Err(format!("{name} must be at most {chars_max} characters on one line")),
+            false => {
+                Err(format!("{name} must be at most {chars_max} visible characters on one line"))
+            }
         }
     }
 
@@ -328,11 +330,6 @@ impl<'de> Visitor<'de> for Strict {
         }
         Ok(members.into())
     }
-}
-
-/// Whether a text is one line with this number of characters.
-pub(crate) fn is_line(text: &str, chars: RangeInclusive<usize>) -> bool {
-    chars.contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
 #[cfg(test)]

@@ -12,9 +12,8 @@ use super::call_row::{self, Row};
 use super::form::{Form, Unreadable};
 use super::page::{Page, bad_query, failed, html};
 use super::view;
-use crate::api::fields::is_line;
 use crate::api::{LiveCall, LiveStatus};
-use model::{Direction, Timestamp};
+use model::{Direction, Timestamp, is_line};
 use store::{CallFilter, CallSort, Compare};
 
 /// Maximum number of calls in a file.

@@ -17,9 +17,9 @@ use super::number_view::Number;
 use super::numbers::{digits, find_number};
 use super::page::{Page, bad_form, bad_query, forbidden, missing, respond};
 use super::{App, Console, once};
-use crate::api::fields::is_line;
 use engine::admission::Webhook as StoredWebhook;
 use engine::inbox::{RoutingError, WebhookSpec};
+use model::is_line;
 
 /// Maximum length of a name, in characters.
 const NAME_MAX: usize = 64;

@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::super::Api;
 use super::super::error::ApiError;
-use super::super::fields::is_line;
 use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec, Schemas, of};
 use super::super::turns;
 use super::request::{ApiRequest, parse_number, parse_position, position};
@@ -20,10 +19,7 @@ use super::route::{CHANGED, NOT_FOUND, PAGING, Route, error, handler};
 use super::schema::{nullable, one_of};
 use engine::agents::contract::{Action, Reply};
 use engine::feed::{Audience, FeedChange};
-use model::E164;
-use model::Role;
-use model::Secret;
-use model::Timestamp;
+use model::{E164, Role, Secret, Timestamp, is_line};
 use store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Scope};
 
 const COLLECTION: &str = "/api/v1/agents/";
@@ -354,7 +350,7 @@ fn line(field: &'static str, text: &str) -> Result<String, ApiError> {
     match is_line(text, 0..=100) {
         true => Ok(text.to_owned()),
         false => {
-            let message = format!("{field} must be at most 100 characters on one line");
+            let message = format!("{field} must be at most 100 visible characters on one line");
             Err(ApiError::bad_value(field, message))
         }
     }

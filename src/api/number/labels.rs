@@ -6,13 +6,12 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::error::ApiError;
-use super::super::fields::is_line;
 use super::super::routes::{Operation, RequestBody, ResponseSpec};
 use super::presets;
 use super::request::ApiRequest;
 use super::response::{created, etag, no_content, ok, ok_with_etag, with_etag};
 use super::route::{CHANGED, Route, error, handler};
-use model::{AuthId, Role};
+use model::{AuthId, Role, is_line};
 use store::{Preset, PresetKind};
 
 const COLLECTION: &str = "/api/v1/labels/";
@@ -151,7 +150,9 @@ fn check_name(name: &str) -> Result<String, ApiError> {
     let name = name.trim();
     match is_line(name, 1..=NAME_CHARS_MAX) {
         true => Ok(name.to_owned()),
-        false => Err(ApiError::bad_value("name", "name must be 1 to 32 characters")),
+        false => {
+            Err(ApiError::bad_value("name", "name must be 1 to 32 visible characters on one line"))
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::errors::NumberError;
 use crate::admission::book::{Book, Configuration, Link, Number, NumberSet};
 use crate::meta::numbers::CallingChange;
 use egress::{CustomerUrl, Guard};
-use model::Method;
+use model::{Method, is_line};
 use xml::ast::DocUrl;
 
 /// Longest alias, in characters.
@@ -47,10 +47,10 @@ impl Change {
     ) -> Result<NumberSet, NumberError> {
         let mut set = number.set.clone();
         if let Some(alias) = &self.alias {
-            if alias.chars().count() > ALIAS_CHARS_MAX || alias.chars().any(char::is_control) {
+            if !is_line(alias, 0..=ALIAS_CHARS_MAX) {
                 return Err(NumberError::bad(
                     "alias",
-                    "alias must have at most 100 characters, and no control characters",
+                    "alias must have at most 100 visible characters on one line",
                 ));
             }
             alias.trim().clone_into(&mut set.alias);

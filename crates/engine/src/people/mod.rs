@@ -30,9 +30,7 @@ pub use token::Token;
 use crate::feed::{Audience, Feed, FeedChange};
 use crate::limiter::{Attempt, Failures, Guess, Origin, Refusal};
 use browser::Browsers;
-use model::Clock;
-use model::{AuthId, Timestamp};
-use model::{Role, Secret};
+use model::{AuthId, Clock, Role, Secret, Timestamp, is_line};
 use store::{
     ApiKeyRow, Invitation, PasswordError, Passwords, SAME_NAME_MAX, Scope, Session, Store,
     StoreError, User, UserChange,
@@ -898,13 +896,11 @@ fn busy(_: PasswordError) -> PeopleError {
 /// Validates the name of a user or key, which is one line of text.
 fn name_of(field: &'static str, text: &str) -> Result<String, PeopleError> {
     let text = text.trim();
-    let fits =
-        (1..=NAME_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    match fits {
+    match is_line(text, 1..=NAME_MAX) {
         true => Ok(text.to_owned()),
         false => Err(PeopleError::Bad(
             field,
-            format!("{field} must have 1 to {NAME_MAX} characters, on one line"),
+            format!("{field} must have 1 to {NAME_MAX} visible characters on one line"),
         )),
     }
 }

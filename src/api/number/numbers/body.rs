@@ -6,12 +6,10 @@ use utoipa::openapi::schema::Object;
 use uuid::Uuid;
 
 use super::super::super::error::ApiError;
-use super::super::super::fields::is_line;
 use super::super::request::parse_number;
 use super::super::schema::{nullable, one_of};
 use engine::numbers::{Change, Credentials, SignUp};
-use model::Secret;
-use model::{PhoneNumberId, WabaId};
+use model::{PhoneNumberId, Secret, WabaId, is_line};
 
 /// Maximum length of an id of Meta's, in characters.
 const ID_CHARS_MAX: usize = 64;
@@ -118,7 +116,7 @@ impl ConnectBody {
         if !is_line(&display_name, 1..=NAME_CHARS_MAX) {
             return Err(ApiError::bad_value(
                 "displayName",
-                "displayName must be 1 to 100 characters",
+                "displayName must be 1 to 100 visible characters on one line",
             ));
         }
         if self.provider.is_some_and(|provider| provider != "meta") {
