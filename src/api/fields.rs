@@ -157,9 +157,9 @@ impl Fields {
         let fits = |text: &String| is_line(text, 0..=chars_max);
         match text.as_ref().is_none_or(fits) {
             true => Ok(text),
-            false => {
-                Err(format!("{name} must be at most {chars_max} visible characters on one line"))
-            }
+            false => Err(format!(
+                "{name} must be at most {chars_max} characters on one line, all of them visible"
+            )),
         }
     }
 

@@ -233,7 +233,11 @@ pub(super) fn user(
 
 fn check_name(cx: &Context<'_>, name: &str, at: &Place) {
     if !is_line(name, 1..=64) {
-        cx.fault(at.clone(), "`name` must have 1 to 64 visible characters on one line", "");
+        cx.fault(
+            at.clone(),
+            "`name` must have 1 to 64 characters on one line, all of them visible",
+            "",
+        );
     }
 }
 

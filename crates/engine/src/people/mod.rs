@@ -900,7 +900,9 @@ fn name_of(field: &'static str, text: &str) -> Result<String, PeopleError> {
         true => Ok(text.to_owned()),
         false => Err(PeopleError::Bad(
             field,
-            format!("{field} must have 1 to {NAME_MAX} visible characters on one line"),
+            format!(
+                "{field} must have 1 to {NAME_MAX} characters on one line, all of them visible"
+            ),
         )),
     }
 }
