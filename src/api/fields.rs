@@ -151,15 +151,13 @@ impl Fields {
     /// [`Fields::given`] for a line of text of limited length.
     ///
     /// # Errors
-    /// Fails if the text is too long or has characters that can't be seen.
+    /// Fails if the text is too long or has control characters.
     pub(super) fn bounded(&self, name: &str, chars_max: usize) -> Result<Option<String>, String> {
         let text = self.given(name)?;
         let fits = |text: &String| is_line(text, 0..=chars_max);
         match text.as_ref().is_none_or(fits) {
             true => Ok(text),
-            false => Err(format!(
-                "{name} must be at most {chars_max} characters on one line, all of them visible"
-            )),
+            false => Err(format!("{name} must be at most {chars_max} characters on one line")),
         }
     }
 

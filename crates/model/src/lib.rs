@@ -55,7 +55,7 @@ pub use disk::Disk;
 pub use endpoint::EndpointName;
 pub use health::Health;
 pub use ids::{AppId, AuthId, CallUuid, EndpointId, PhoneNumberId, StreamId, WabaId, Wacid};
-pub use line::is_line;
+pub use line::{is_line, is_visible};
 pub use network::{can_reach, is_local_host, is_loopback, network_prefix};
 pub use notification::NotificationTopic;
 pub use number::{E164, digits_of, last_four};

@@ -350,8 +350,7 @@ fn line(field: &'static str, text: &str) -> Result<String, ApiError> {
     match is_line(text, 0..=100) {
         true => Ok(text.to_owned()),
         false => {
-            let message =
-                format!("{field} must be at most 100 characters on one line, all of them visible");
+            let message = format!("{field} must be at most 100 characters on one line");
             Err(ApiError::bad_value(field, message))
         }
     }

@@ -150,10 +150,7 @@ fn check_name(name: &str) -> Result<String, ApiError> {
     let name = name.trim();
     match is_line(name, 1..=NAME_CHARS_MAX) {
         true => Ok(name.to_owned()),
-        false => Err(ApiError::bad_value(
-            "name",
-            "name must be 1 to 32 characters on one line, all of them visible",
-        )),
+        false => Err(ApiError::bad_value("name", "name must be 1 to 32 characters")),
     }
 }
 

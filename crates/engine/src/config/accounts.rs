@@ -18,7 +18,7 @@ use crate::admission::settings::{
 };
 use crate::inbox::WebhookSettings;
 use crate::people::UserSettings;
-use model::{AppId, AuthId, PhoneNumberId, Role, Secret, WabaId, is_line};
+use model::{AppId, AuthId, PhoneNumberId, Role, Secret, WabaId};
 
 /// The range of `calls_per_number`.
 pub(super) const CALLS: RangeInclusive<i64> = 1..=100_000;
@@ -232,12 +232,8 @@ pub(super) fn user(
 }
 
 fn check_name(cx: &Context<'_>, name: &str, at: &Place) {
-    if !is_line(name, 1..=64) {
-        cx.fault(
-            at.clone(),
-            "`name` must have 1 to 64 characters on one line, all of them visible",
-            "",
-        );
+    if name.is_empty() || name.len() > 64 {
+        cx.fault(at.clone(), "`name` must have 1 to 64 characters", "");
     }
 }
 

@@ -50,7 +50,7 @@ impl Change {
             if !is_line(alias, 0..=ALIAS_CHARS_MAX) {
                 return Err(NumberError::bad(
                     "alias",
-                    "alias must have at most 100 characters on one line, all of them visible",
+                    "alias must have at most 100 characters on one line",
                 ));
             }
             alias.trim().clone_into(&mut set.alias);

@@ -30,7 +30,7 @@ pub use token::Token;
 use crate::feed::{Audience, Feed, FeedChange};
 use crate::limiter::{Attempt, Failures, Guess, Origin, Refusal};
 use browser::Browsers;
-use model::{AuthId, Clock, Role, Secret, Timestamp, is_line};
+use model::{AuthId, Clock, Role, Secret, Timestamp, is_line, is_visible};
 use store::{
     ApiKeyRow, Invitation, PasswordError, Passwords, SAME_NAME_MAX, Scope, Session, Store,
     StoreError, User, UserChange,
@@ -555,7 +555,7 @@ impl People {
     /// Returns an error if a field is invalid, the name is taken or the store fails.
     pub async fn make_user(&self, new: NewUser) -> Result<(User, Option<Token>), PeopleError> {
         let inner = &self.0;
-        let name = name_of("name", &new.name)?;
+        let name = sign_in_name(&new.name)?;
         let full_name = if new.full_name.trim().is_empty() {
             name.clone()
         } else {
@@ -900,10 +900,17 @@ fn name_of(field: &'static str, text: &str) -> Result<String, PeopleError> {
         true => Ok(text.to_owned()),
         false => Err(PeopleError::Bad(
             field,
-            format!(
-                "{field} must have 1 to {NAME_MAX} characters on one line, all of them visible"
-            ),
+            format!("{field} must have 1 to {NAME_MAX} characters on one line"),
         )),
+    }
+}
+
+/// Validates the name that a user signs in with.
+fn sign_in_name(text: &str) -> Result<String, PeopleError> {
+    let name = name_of("name", text)?;
+    match is_visible(&name) {
+        true => Ok(name),
+        false => Err(PeopleError::Bad("name", "name has characters that can't be seen".to_owned())),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{NAME_MAX, People, PeopleError, Token, name_of};
+use super::{NAME_MAX, People, PeopleError, Token, sign_in_name};
 use crate::limiter::{Attempt, Guess, Origin, Refusal};
 use model::{AuthId, Role, Secret, stable_id};
 use store::{Invitation, StoreError, User};
@@ -99,7 +99,7 @@ impl People {
         from: IpAddr,
     ) -> Result<User, SetUpError> {
         self.check_set_up(token, from).await?;
-        let name = name_of("name", name)?;
+        let name = sign_in_name(name)?;
         let password = self.hash(password).await?;
         let user = User {
             id: stable_id("user", &["first"]),

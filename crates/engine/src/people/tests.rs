@@ -358,12 +358,16 @@ async fn rejects_a_change_of_an_outdated_user() {
 }
 
 #[tokio::test]
-async fn rejects_names_that_differ_only_in_case() {
+async fn rejects_names_that_look_alike() {
     let w = world().await;
     w.people.make_user(new("asha", "MA1")).await.unwrap();
     for name in ["ASHA", "asha"] {
         let made = w.people.make_user(new(name, "MA1")).await;
         assert!(matches!(made, Err(PeopleError::Conflict("name_taken", _))), "{name}");
+    }
+    for name in ["asha\u{200b}", "\u{202e}ahsa"] {
+        let made = w.people.make_user(new(name, "MA1")).await;
+        assert!(matches!(made, Err(PeopleError::Bad("name", _))), "{name:?}");
     }
     w.people.make_user(new("ashar", "MA1")).await.unwrap();
 }

@@ -116,7 +116,7 @@ impl ConnectBody {
         if !is_line(&display_name, 1..=NAME_CHARS_MAX) {
             return Err(ApiError::bad_value(
                 "displayName",
-                "displayName must be 1 to 100 characters on one line, all of them visible",
+                "displayName must be 1 to 100 characters",
             ));
         }
         if self.provider.is_some_and(|provider| provider != "meta") {
