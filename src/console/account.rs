@@ -41,6 +41,36 @@ struct FormResult {
     wrong: String,
 }
 
+/// A main account or subaccount, for choices and lists.
+pub(super) struct AccountName {
+    pub(super) id: String,
+    pub(super) name: String,
+}
+
+/// Returns the main account of the visitor and its subaccounts. The names differ.
+pub(super) fn account_names(console: &Console, visitor: &Visitor) -> Vec<AccountName> {
+    let book = console.apis.api().keeper.book();
+    let main = &visitor.person.user.main_account;
+    let accounts = book.account(main).into_iter().chain(book.subaccounts(main));
+    let named = accounts.map(|account| AccountName {
+        id: account.auth_id.to_string(),
+        name: match account.auth_id == *main {
+            true => visitor.lang().t("numbers.main_account").to_owned(),
+            false => account.details.name.clone(),
+        },
+    });
+    let mut named: Vec<AccountName> = named.collect();
+    let names: Vec<String> = named.iter().map(|one| one.name.clone()).collect();
+    for one in &mut named {
+        match names.iter().filter(|name| **name == one.name).count() {
+            _ if one.name.is_empty() => one.name.clone_from(&one.id),
+            1 => {}
+            _ => one.name = format!("{} · {}", one.name, one.id),
+        }
+    }
+    named
+}
+
 /// The path of the page.
 const PATH: &str = "/console/account/";
 

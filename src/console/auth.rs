@@ -182,6 +182,13 @@ pub(super) async fn person(
     }
 }
 
+/// Returns whether the person is signed in, but the account is disabled or was deleted.
+pub(super) async fn is_account_disabled(console: &Console, headers: &HeaderMap) -> bool {
+    let Some(token) = session::token(headers, console.is_secure()) else { return false };
+    let person = console.apis.api().people.who(&token).await.ok().flatten();
+    person.is_some_and(|person| !console.apis.is_enabled(&person))
+}
+
 /// Returns the state of the person's own endpoint. See [`Visitor::phone`].
 async fn phone(console: &Console, person: &Person) -> &'static str {
     let api = console.apis.api();

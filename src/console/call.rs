@@ -122,7 +122,7 @@ struct CallPage {
     /// The business number, if it belongs to the account.
     own_number: Option<E164>,
     admin: bool,
-    /// Query of the list of the person's calls.
+    /// Query of the list of the person's calls. Empty if the person's data was deleted.
     same_person: String,
     /// Calls that this one dialled.
     legs: Vec<Row>,
@@ -267,7 +267,10 @@ async fn load_page(
         agent: agent.filter(|_| !agent_name.is_empty()).map(|id| (id, agent_name)),
         own_number,
         admin: visitor.is_admin(),
-        same_person: Form::default().with("party", Some(row.address())),
+        same_person: match row.address() {
+            "" => String::new(),
+            address => Form::default().with("party", Some(address)),
+        },
         legs,
         row,
     }))

@@ -131,7 +131,7 @@ pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
     let answered = end.is_some_and(|end| end.answered.is_some());
     let mos = end.and_then(|end| end.quality.as_ref()?.mos());
     let answer_ms = end.and_then(|end| i64::try_from(end.answer_ms?).ok());
-    Row {
+    let mut row = Row {
         length: match end.filter(|_| answered) {
             Some(end) => view::clock(Duration::from_secs(end.bill_secs)),
             None => "–".to_owned(),
@@ -154,7 +154,12 @@ pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
             &start.caller_name,
             start.started,
         )
+    };
+    // The person's data was deleted.
+    if row.person().is_empty() {
+        lang.t("calls.deleted_person").clone_into(&mut row.name);
     }
+    row
 }
 
 /// Returns the caller's name, which identifies the person only in inbound calls. In outbound calls

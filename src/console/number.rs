@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::account::{AccountName, account_names};
 use super::agents::Choice;
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
@@ -17,13 +18,6 @@ use super::page::{Page, bad_form, failed, missing, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::ApiResponse;
-
-/// An account that the WABA can be assigned to.
-struct Owner {
-    id: String,
-    name: String,
-    chosen: bool,
-}
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,7 +34,8 @@ struct NumberPage {
     /// The stored settings. A rejected form may show other values.
     was: Number,
     agents: Vec<Choice>,
-    owners: Vec<Owner>,
+    /// The accounts that the WABA can be assigned to.
+    owners: Vec<AccountName>,
     /// The account of the number's WABA.
     account: String,
     /// Other numbers of the same WABA, whose account changes as well.
@@ -96,15 +91,13 @@ async fn configure(
         "agent".clone_into(&mut was.configuration_type);
     }
     let breaks = visitor.ask(console, Method::GET, &format!("{one}disconnect/"), None).await;
-    let (owners, affected) = mapping(console, visitor, &was).await;
+    let (account, owners, affected) = mapping(console, visitor, &was).await;
     let (status, wrong, field, now) = match refused {
         None => (StatusCode::OK, String::new(), String::new(), was.clone()),
         Some(refused) => {
             (refused.status, refused.wrong, refused.field, with_form(&was, &refused.form))
         }
     };
-    let account =
-        owners.iter().find(|owner| owner.chosen).map(|owner| owner.id.clone()).unwrap_or_default();
     let page = NumberPage {
         page: visitor.page(console, &was.formatted(), "numbers"),
         agents: whatsapp(console, visitor).await,
@@ -125,15 +118,15 @@ async fn configure(
     respond(status, &page)
 }
 
-/// Accounts that the WABA can be assigned to, and the other numbers of the WABA. Empty unless the
-/// visitor is an owner.
+/// The account of the WABA, those that it can be assigned to, and its other numbers. Empty unless
+/// the visitor is an owner.
 async fn mapping(
     console: &Console,
     visitor: &Visitor,
     number: &Number,
-) -> (Vec<Owner>, Vec<String>) {
+) -> (String, Vec<AccountName>, Vec<String>) {
     let waba = number.whatsapp_business_account.as_deref().and_then(digits_of_id);
-    let (Some(waba), true) = (waba, visitor.is_owner()) else { return (Vec::new(), Vec::new()) };
+    let (Some(waba), true) = (waba, visitor.is_owner()) else { return Default::default() };
     let answer = visitor.ask(console, Method::GET, &format!("/api/v1/wabas/{waba}/"), None).await;
     let account = answer.body.get("account").and_then(Value::as_str).unwrap_or_default();
     let all = answer
@@ -147,29 +140,7 @@ async fn mapping(
         .filter_map(Value::as_str)
         .filter(|other| *other != number.number)
         .map(view::party);
-    let book = console.apis.api().keeper.book();
-    let main = &visitor.person.user.main_account;
-    let subaccounts = book.subaccounts(main);
-    let ids = book.account(main).into_iter().chain(subaccounts);
-    let owners = ids.map(|owner| {
-        let id = owner.auth_id.to_string();
-        let name = match owner.auth_id == *main {
-            true => visitor.lang().t("numbers.main_account").to_owned(),
-            false => owner.details.name.clone(),
-        };
-        Owner { name, chosen: id == account, id }
-    });
-    let mut owners: Vec<Owner> = owners.collect();
-    // Accounts without a unique name are identified by their id.
-    let names: Vec<String> = owners.iter().map(|owner| owner.name.clone()).collect();
-    for owner in &mut owners {
-        match names.iter().filter(|name| **name == owner.name).count() {
-            _ if owner.name.is_empty() => owner.name.clone_from(&owner.id),
-            1 => {}
-            _ => owner.name = format!("{} · {}", owner.name, owner.id),
-        }
-    }
-    (owners, others.collect())
+    (account.to_owned(), account_names(console, visitor), others.collect())
 }
 
 fn digits_of_id(id: &str) -> Option<&str> {

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::account::{AccountName, account_names};
 use super::auth::{SubmittedForm, Visitor};
 use super::page::{Page, bad_form, bad_query, forbidden, respond};
 use super::{App, Console, once};
@@ -22,6 +23,7 @@ struct User {
     role: String,
     invited: bool,
     in_configuration: bool,
+    account: String,
     #[serde(skip)]
     is_self: bool,
 }
@@ -32,6 +34,7 @@ struct Key {
     name: String,
     role: String,
     ending: String,
+    account: String,
 }
 
 #[derive(Template)]
@@ -40,7 +43,17 @@ struct PeoplePage {
     page: Page,
     users: Vec<User>,
     keys: Vec<Key>,
+    /// The accounts that people and keys can belong to. Empty if there is only one.
+    accounts: Vec<AccountName>,
     result: FormResult,
+}
+
+impl PeoplePage {
+    /// The name of an account, if there are several. A subaccount that was deleted has only its id.
+    fn account<'a>(&'a self, id: &'a str) -> Option<&'a str> {
+        let found = self.accounts.iter().find(|one| one.id == id).map_or(id, |one| &*one.name);
+        (!self.accounts.is_empty()).then_some(found)
+    }
 }
 
 /// The fields of the form that invites a person.
@@ -49,6 +62,7 @@ struct Invitation {
     full_name: String,
     name: String,
     role: String,
+    account: String,
 }
 
 /// Results of a form that are shown above the lists.
@@ -85,7 +99,12 @@ async fn render_page(
     // A live update would remove what is shown once.
     let once = !result.link.is_empty() || !result.secret.is_empty() || !result.wrong.is_empty();
     let page = if once { page.listening("") } else { page };
-    respond(status, &PeoplePage { page, users, keys, result })
+    let mut accounts = account_names(console, visitor);
+    // A subaccount has only its own people, and a main account without subaccounts, too.
+    if visitor.person.user.account != visitor.person.user.main_account || accounts.len() < 2 {
+        accounts.clear();
+    }
+    respond(status, &PeoplePage { page, users, keys, accounts, result })
 }
 
 pub(super) async fn page(State(console): App, headers: HeaderMap, visitor: Visitor) -> Response {
@@ -103,12 +122,21 @@ pub(super) async fn page(State(console): App, headers: HeaderMap, visitor: Visit
 
 pub(super) async fn create_user(State(console): App, submitted: SubmittedForm) -> Response {
     let SubmittedForm { visitor, form } = submitted;
-    let body = json!({"name": form.get("name"), "fullName": form.get("full_name"), "role": form.get("role")});
+    let body = json!({
+        "name": form.get("name"),
+        "fullName": form.get("full_name"),
+        "role": form.get("role"),
+        "account": form.some("account"),
+    });
     let answer = visitor.ask(&console, Method::POST, "/api/v1/users/", Some(&body)).await;
     if !answer.is_ok() {
         let field = |name: &str| form.get(name).to_owned();
-        let invited =
-            Invitation { full_name: field("full_name"), name: field("name"), role: field("role") };
+        let invited = Invitation {
+            full_name: field("full_name"),
+            name: field("name"),
+            role: field("role"),
+            account: field("account"),
+        };
         let result = FormResult { invited, ..refused(&visitor, &answer) };
         return render_page(&console, &visitor, answer.status, result).await;
     }
@@ -153,7 +181,8 @@ pub(super) async fn change_user(
 
 pub(super) async fn create_key(State(console): App, submitted: SubmittedForm) -> Response {
     let SubmittedForm { visitor, form } = submitted;
-    let body = json!({"name": form.get("name"), "role": form.get("role")});
+    let (name, role) = (form.get("name"), form.get("role"));
+    let body = json!({"name": name, "role": role, "account": form.some("account")});
     let answer = visitor.ask(&console, Method::POST, "/api/v1/api-keys/", Some(&body)).await;
     redirect_or_render(&console, &visitor, &answer, |body| FormResult {
         secret: text(body, "secret"),

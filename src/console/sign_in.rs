@@ -5,7 +5,9 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::auth::{AnonymousForm, LANG, Preferences, SubmittedForm, THEME, Visitor, person};
+use super::auth::{
+    AnonymousForm, LANG, Preferences, SubmittedForm, THEME, Visitor, is_account_disabled, person,
+};
 use super::cookie::{browser_cookie, cookie, session_cookie, session_name, with_cookie};
 use super::form::Form;
 use super::i18n::Lang;
@@ -110,7 +112,12 @@ pub(super) async fn page(
         return Redirect::to(safe_path(query.get("to"))).into_response();
     }
     let entered = SignInInput { to: query.get("to"), account: query.get("account"), name: "" };
-    form(&console, Preferences::of(&headers), StatusCode::OK, &entered, String::new()).await
+    let preferences = Preferences::of(&headers);
+    let wrong = match is_account_disabled(&console, &headers).await {
+        true => preferences.lang.t("sign_in.disabled").to_owned(),
+        false => String::new(),
+    };
+    form(&console, preferences, StatusCode::OK, &entered, wrong).await
 }
 
 pub(super) async fn sign_in(

@@ -179,6 +179,45 @@ fn the_manual_lists_all_commands_except_hidden_ones() {
     }
 }
 
+/// The configurations of `deploy` are valid, and so is what fills a new machine.
+#[test]
+fn files_in_deploy_are_valid() {
+    let read = |file: &str| {
+        std::fs::read_to_string(format!("{}/deploy/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    };
+    let values = read("helm/offhook/values.yaml");
+    let (_, config) = values.split_once("\nconfig: |\n").unwrap();
+    let chart: String = config
+        .lines()
+        .take_while(|line| line.is_empty() || line.starts_with("  "))
+        .map(|line| format!("{}\n", line.get(2..).unwrap_or_default()))
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    for config in [read("offhook.toml"), chart] {
+        std::fs::write(folder.path().join("offhook.toml"), &config).unwrap();
+        let secrets = config.split("{ env = \"").skip(1).filter_map(|rest| rest.split('"').next());
+        let checked = offhook(&["config", "check"])
+            .envs(secrets.map(|name| (name, "a1b2c3d4e5f6a7b8c9d0e1f2")))
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let said = text(&checked.stdout) + &text(&checked.stderr);
+        assert!(checked.status.success() && !said.contains("warning"), "{said}");
+        assert!(said.contains("accounts 1 "), "{said}");
+    }
+
+    // Terraform fills in each name in braces after a dollar sign, also in comments.
+    let (user_data, terraform) = (read("cloud-init/user-data.yaml"), read("cloud-init/main.tf"));
+    for part in user_data.split("${").skip(1) {
+        let name = part.split('}').next().unwrap();
+        assert!(terraform.contains(&format!("= var.{name}\n")), "{name}");
+    }
+    // The commands are one script, which would go on after a failed check of the package.
+    let commands = user_data.split("runcmd:\n").nth(1).unwrap().lines();
+    let first = commands.map(str::trim).find(|line| !line.starts_with('#'));
+    assert_eq!(first, Some("- set -e"));
+}
+
 #[test]
 fn config_check_reports_ok_or_the_position_of_an_error() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 use sim::{CallScript, HangupRule};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -1033,4 +1033,50 @@ async fn credentials_are_copied_in_the_browser() {
         picture(&mut browser, &format!("account-{scheme}-{width}")).await;
     }
     assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_of_a_subaccount_are_shown_with_it_and_are_deleted_with_it() {
+    let world = world(|expected, _| {
+        expected.extra.push_str(&people());
+        expected.is_single = true;
+    })
+    .await;
+    let asha = Session::of(&world, "asha").await;
+    let page = asha.get("/console/people/").await.text();
+    assert!(!page.contains("name=\"account\""), "there is only one account");
+    let url = format!("{}/v1/Account/{AUTH_ID}/Subaccount/", world.node.public);
+    let basic = format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}")));
+    let ask = async |method: &str, path: &str, body: Value| {
+        let headers = [("authorization", &*basic), ("content-type", "application/json")];
+        http::send(method, &format!("{url}{path}"), &headers, body.to_string()).await
+    };
+    let made = ask("POST", "", json!({"name": "Branch", "enabled": true})).await.json();
+    let branch = made["auth_id"].as_str().expect("an id").to_owned();
+    let of_branch = ("account", &*branch);
+    let sam = [("name", "sam"), ("full_name", "Sam"), ("role", "owner"), of_branch];
+    assert_eq!(asha.post("/console/people/users", &sam).await.status, 303);
+    let key = [("name", "till"), ("role", "agent"), of_branch];
+    assert_eq!(asha.post("/console/people/keys", &key).await.status, 303);
+    let users = format!("{}/api/v1/users/", world.node.public);
+    let kim = json!({"name": "kim", "role": "agent", "account": branch, "password": PASSWORD});
+    let made = http::send("POST", &users, &[("x-api-key", API_KEY)], kim.to_string()).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let page = asha.get("/console/people/").await.text();
+    let (users, keys) = page.split_once("id=\"keys\"").expect("two lists");
+    let shown = "<small class=\"under\" dir=\"auto\">Branch</small>";
+    assert_eq!((users.matches(shown).count(), keys.matches(shown).count()), (2, 1), "{page}");
+
+    let kim = Session::of(&world, "kim").await;
+    assert_eq!(kim.get("/console/").await.status, 200);
+    let path = format!("{branch}/");
+    let off = ask("POST", &path, json!({"name": "Branch", "enabled": false})).await;
+    assert_eq!(off.status, 202, "{}", off.text());
+    let page = kim.get("/console/sign-in").await.text();
+    assert!(page.contains("This account is disabled."), "{page}");
+    assert_eq!(ask("DELETE", &path, Value::Null).await.status, 204);
+    let page = asha.get("/console/people/").await.text();
+    for name in ["sam", "kim", "till", "Branch"] {
+        assert!(!page.contains(&format!(">{name}<")), "{name}: {page}");
+    }
 }

@@ -224,5 +224,8 @@ async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
     if let Err(error) = api.inbox.webhooks().inherit(&id, main).await {
         tracing::warn!(account = %id, %error, "webhooks of a deleted subaccount not moved to its main account");
     }
+    if let Err(error) = api.people.remove_all_of(&id).await {
+        tracing::warn!(account = %id, %error, "users and API keys of a deleted subaccount not deleted");
+    }
     Ok(no_content())
 }

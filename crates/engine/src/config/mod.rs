@@ -168,7 +168,7 @@ impl Config {
     /// Returns warnings about valid settings that are probably mistakes, one line each: optional
     /// secrets whose environment variable or file does not exist, secrets that look like
     /// placeholders, certificate files that do not exist, URLs to which the node never connects, and
-    /// risky sign-in settings.
+    /// risky sign-in settings, or that nobody can sign in.
     pub fn warnings(&self) -> Vec<String> {
         let insecure = self.answer.allow_insecure;
         let guard = Guard::new(insecure, Vec::new());
@@ -223,6 +223,13 @@ impl Config {
                 "[meta] access_token has fewer than {TOKEN_MIN} characters: copy the whole token \
                  from Meta"
             ));
+        }
+        if self.accounts.is_empty() {
+            warnings.push(
+                "there is no account, so nobody can sign in or use the APIs: add an [[account]] with an auth_id \
+                 and an auth_token"
+                    .to_owned(),
+            );
         }
         for account in &self.accounts {
             let mut keys = std::collections::HashSet::new();

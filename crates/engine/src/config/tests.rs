@@ -683,6 +683,15 @@ fn warns_if_meta_itself_is_called_simulated() {
 }
 
 #[test]
+fn warns_if_there_is_no_account() {
+    let warns = |account: &str| {
+        let config = good(&format!("{SECRETS}{account}"), &[]);
+        config.warnings().join("").contains("there is no account")
+    };
+    assert!(warns("") && !warns(ACCOUNT));
+}
+
+#[test]
 fn warns_of_short_tokens() {
     let warns = |verify: &str, access: &str| {
         let meta = format!(

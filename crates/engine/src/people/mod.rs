@@ -864,6 +864,23 @@ impl People {
         Ok(())
     }
 
+    /// Deletes the users and keys of a subaccount that was removed, and ends their sessions.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails. Some of them may be deleted then.
+    pub async fn remove_all_of(&self, subaccount: &AuthId) -> Result<(), PeopleError> {
+        let (scope, store) = (Scope::of(subaccount.clone()), &self.0.store);
+        for user in store.people().list(&scope, None, MOST).await? {
+            store.people().delete(&scope, user.id).await?;
+            self.publish(&user);
+        }
+        for key in store.api_keys().list(&scope, None, MOST).await? {
+            self.remove_key(&scope, key.id).await?;
+        }
+        Ok(())
+    }
+
     fn publish(&self, user: &User) {
         let to = Audience::of(&user.account, &user.main_account);
         self.0.feed.publish(to, FeedChange::People);
