@@ -77,6 +77,9 @@ pub struct HttpLimits {
     /// Timeout for the first bytes of a body, and the reserve later: a body must arrive at 16 KiB
     /// per second on average.
     pub body: Duration,
+    /// Maximum number of files that are being downloaded. Beyond it, the connection of the oldest
+    /// download of the network with the most downloads is closed.
+    pub downloads: usize,
     /// Maximum time without a request.
     pub idle: Duration,
     /// Maximum time in which the peer reads no part of a response.
@@ -93,6 +96,7 @@ impl Default for HttpLimits {
             body_bytes: 96 << 20,
             head: secs(10),
             body: secs(5),
+            downloads: 512,
             idle: secs(75),
             stalled: secs(60),
             grace: secs(5),
@@ -416,11 +420,19 @@ pub(super) struct ObservedBody {
     unsent: bool,
     request: InFlight,
     _share: RequestShare,
+    /// The claim of a download.
+    _download: Option<Claim>,
 }
 
 impl ObservedBody {
-    pub(super) fn new(body: Body, request: InFlight, share: RequestShare) -> Self {
-        let mut observed = Self { body, unsent: false, request, _share: share };
+    pub(super) fn new(
+        body: Body,
+        request: InFlight,
+        share: RequestShare,
+        download: Option<Claim>,
+    ) -> Self {
+        let mut observed =
+            Self { body, unsent: false, request, _share: share, _download: download };
         observed.record(true);
         observed
     }

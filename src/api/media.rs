@@ -6,17 +6,15 @@
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
-use futures_util::stream::{self, Stream};
 use http::{Method, header};
-use tokio::fs::File;
-use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 
 use super::error::ApiError;
 use super::recordings::FileElsewhere;
+use super::server::Download;
 use super::{ApiState, App, query_pairs};
 use engine::inbox::MediaFile;
+use engine::objects;
 
 const NOT_FOUND: ApiError = ApiError::NotFound("no such file");
 
@@ -56,7 +54,7 @@ async fn get(
 }
 
 async fn file_response(found: MediaFile) -> Option<Response> {
-    let file = File::open(&found.path).await.ok()?;
+    let file = objects::open(&found.path).await.ok()?;
     let length = file.metadata().await.ok()?.len();
     Response::builder()
         .header(header::CONTENT_TYPE, found.content_type)
@@ -66,17 +64,7 @@ async fn file_response(found: MediaFile) -> Option<Response> {
         .header(header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", found.filename))
         .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox")
         .header(header::REFERRER_POLICY, "no-referrer")
-        .body(Body::from_stream(chunks(file)))
+        .extension(Download)
+        .body(Body::from_stream(objects::chunks(file, length)))
         .ok()
-}
-
-/// Number of bytes that are read at a time.
-const CHUNK: usize = 64 << 10;
-
-fn chunks(file: File) -> impl Stream<Item = std::io::Result<Bytes>> {
-    stream::try_unfold(file, |mut file| async move {
-        let mut chunk = Vec::with_capacity(CHUNK);
-        let read = (&mut file).take(CHUNK as u64).read_to_end(&mut chunk).await?;
-        Ok((read > 0).then(|| (Bytes::from(chunk), file)))
-    })
 }

@@ -20,6 +20,7 @@ use tokio::io::AsyncSeekExt as _;
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::server::Download;
 use super::{Api, ApiState, App, query_pairs};
 use engine::objects::{self, BucketError};
 use media::record::{Format, file_name};
@@ -86,7 +87,7 @@ async fn get(
     let is_head = *method == Method::HEAD;
     let path = state.api.recordings.folder().join(file_name(id, format));
     let etag = format!("\"{}\"", id.as_hyphenated());
-    let Ok(file) = File::open(path).await else {
+    let Ok(file) = objects::open(&path).await else {
         if let Some(copy) = copy(&state.api, id, format, &etag, (is_head, headers)).await {
             return Ok(copy);
         }
@@ -142,7 +143,7 @@ async fn copy(
             // The body of an error is not passed on.
             match copy.status() {
                 StatusCode::RANGE_NOT_SATISFIABLE => response.body(Body::empty()).ok(),
-                _ => response.body(Body::new(copy.into_body())).ok(),
+                _ => response.extension(Download).body(Body::new(copy.into_body())).ok(),
             }
         }
         Err(BucketError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
@@ -249,7 +250,8 @@ async fn file_response(
     if let Some(range) = content_range {
         response = response.header(header::CONTENT_RANGE, range);
     }
-    response.body(Body::from_stream(objects::chunks(file, length))).map_err(std::io::Error::other)
+    let body = Body::from_stream(objects::chunks(file, length));
+    response.extension(Download).body(body).map_err(std::io::Error::other)
 }
 
 /// A response with the headers of every recording.

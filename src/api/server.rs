@@ -151,6 +151,7 @@ pub async fn serve(listener: Arc<TcpListener>, config: ServerConfig, cancel: Can
     let server = Arc::new(Server {
         connections: pool(config.limits.connections, Resource::Connections),
         bodies: pool(config.limits.body_bytes, Resource::Bodies),
+        downloads: pool(config.limits.downloads, Resource::Downloads),
         in_progress: in_progress(config.limits.connections),
         rates: rates(),
         first_rates: rates(),
@@ -282,6 +283,7 @@ struct Server {
     open: Mutex<BTreeMap<u64, Arc<Connection>>>,
     connections: Pool,
     bodies: Pool,
+    downloads: Pool,
     /// The authenticated requests in progress, by main account.
     in_progress: Shares<AuthId>,
     /// `None` if the rates are not limited.
@@ -294,6 +296,11 @@ struct Server {
     /// The gauge of open connections, if the listener has metrics.
     gauge: Option<metrics::Gauge>,
 }
+
+/// Extension of a response whose body is read from a file while it is sent, to whoever has the link.
+/// Slow clients would use any amount of memory with such responses, so their number is limited.
+#[derive(Clone, Copy)]
+pub struct Download;
 
 /// The registration of an open connection, until it is dropped.
 struct OpenConnection {
@@ -509,7 +516,11 @@ impl Server {
             response = closing_error(StatusCode::BAD_REQUEST, "bad_request", message);
         }
         let response = with_security_headers(response, is_https);
-        response.map(|body| Body::new(ObservedBody::new(body, in_flight, share)))
+        let download = response
+            .extensions()
+            .get::<Download>()
+            .map(|Download| self.downloads.claim_until(client, 1, connection.kill().clone()));
+        response.map(|body| Body::new(ObservedBody::new(body, in_flight, share, download)))
     }
 
     /// The answer to a request that should have used the HTTPS listener.

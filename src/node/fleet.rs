@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::StartError;
-use crate::api::server::Peer;
+use crate::api::server::{Download, Peer};
 use crate::api::{
     FileElsewhere, LiveCall, LiveList, NodeState, NodeStatus, listener_error, name_silent,
 };
@@ -393,6 +393,7 @@ impl Forwarder {
                     remove_hop_headers(found.headers_mut());
                     // The response to HEAD has no body from which the length is known.
                     length.map(|length| found.headers_mut().insert(CONTENT_LENGTH, length));
+                    found.extensions_mut().insert(Download);
                     return found;
                 }
                 Ok(_) => {}

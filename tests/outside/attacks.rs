@@ -649,3 +649,37 @@ async fn only_the_proxies_connect_if_configured() {
     node.until_metric("offhook_http_connections_closed_total", &[("reason", "not_proxy")], 1.0)
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_slow_downloads_of_one_address_leave_memory_and_room_for_others() {
+    const LENGTH: usize = 8 << 20;
+    let (node, _graph, _app) = node("").await;
+    let folder = node.dir.path().join("recordings");
+    std::fs::create_dir_all(&folder).unwrap();
+    let id = "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11";
+    std::fs::write(folder.join(format!("{id}.wav")), vec![0; LENGTH]).unwrap();
+    let url = format!("{}/recordings/{id}.wav", node.public);
+    assert_eq!(http::get(&url).await.body.len(), LENGTH);
+    // A link to another file is no recording.
+    let link = "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b12";
+    std::os::unix::fs::symlink("../offhook.toml", folder.join(format!("{link}.wav"))).unwrap();
+    assert_eq!(http::get(&url.replace(id, link)).await.status, 404);
+
+    let (before, _) = node.memory_kib();
+    let request = format!("GET /recordings/{id}.wav HTTP/1.1\r\nhost: a\r\n\r\n");
+    let mut slow = Vec::new();
+    for _ in 0..700 {
+        let mut stream = connect(&node, ATTACKER).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.read_exact(&mut [0]).await.unwrap();
+        slow.push(stream);
+    }
+    let ended = [("resource", "downloads")];
+    node.until_metric("offhook_limited_total", &ended, 188.0).await;
+    let mut other = connect(&node, META).await.unwrap();
+    other.write_all(request.as_bytes()).await.unwrap();
+    other.read_exact(&mut vec![0; LENGTH]).await.unwrap();
+    node.until_metric("offhook_limited_total", &ended, 189.0).await;
+    let (after, _) = node.memory_kib();
+    assert!(after < before + 150 * 1024, "{before} KiB before, {after} KiB with slow downloads");
+}

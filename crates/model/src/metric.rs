@@ -361,6 +361,8 @@ pub mod limited {
     pub const BODIES: &str = "bodies";
     /// WebSockets of unregistered phones closed to make room.
     pub const SOCKETS: &str = "sockets";
+    /// Downloads of files ended to make room.
+    pub const DOWNLOADS: &str = "downloads";
     /// Password sign-ins refused because of earlier failures.
     pub const SIGN_INS: &str = "sign_ins";
     /// Wrong API credentials answered with 429.

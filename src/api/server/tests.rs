@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    HttpLimits, IN_PROGRESS_MIN, LimitedBody, Peer, ServerConfig, bind, client, has_one_authority,
-    serve,
+    Download, HttpLimits, IN_PROGRESS_MIN, LimitedBody, Peer, ServerConfig, bind, client,
+    has_one_authority, serve,
 };
 use crate::api::error::listener_error;
 use engine::limiter::RequestClaims;
@@ -62,6 +62,14 @@ async fn start(limits: HttpLimits) -> Running {
                         true => Response::new(body),
                         false => listener_error(StatusCode::TOO_MANY_REQUESTS, "in_progress", ""),
                     }
+                }),
+            )
+            .route(
+                "/file",
+                get(async || {
+                    let chunks =
+                        futures_util::stream::repeat(Ok::<_, String>("x".repeat(64 << 10)));
+                    (axum::Extension(Download), Body::from_stream(chunks))
                 }),
             )
             .route("/big", get(async || vec![b'x'; 64 << 20]))
@@ -574,4 +582,29 @@ fn a_request_of_http_2_says_once_which_host_it_is_for() {
     assert!(!has_one("/", &["a.example", "a.example"]));
     assert!(!has_one("https://a.example/", &["b.example"]));
     assert!(!has_one("https://a.example/", &["a.example", "a.example"]));
+}
+
+#[tokio::test]
+async fn r10_the_oldest_download_of_the_network_with_most_makes_room() {
+    let server = start(HttpLimits { downloads: 3, ..HttpLimits::default() }).await;
+    let download = async |client: &str| {
+        let mut stream = connect(server.at).await;
+        let request = format!("GET /file HTTP/1.1\r\nhost: a\r\nx-forwarded-for: {client}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.read_exact(&mut [0; 15]).await.unwrap();
+        stream
+    };
+    let other = download("203.0.113.9").await;
+    let mut slow = Vec::new();
+    for _ in 0..5 {
+        slow.push(download("203.0.113.5").await);
+    }
+    // What the system had taken comes, and then the end.
+    for stream in &mut slow[..3] {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+    for mut stream in slow.drain(3..).chain([other]) {
+        stream.read_exact(&mut vec![0; 16 << 20]).await.unwrap();
+    }
+    server.cancel.cancel();
 }

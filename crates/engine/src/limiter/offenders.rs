@@ -31,6 +31,8 @@ pub enum Resource {
     Bodies,
     /// WebSockets of phones.
     Sockets,
+    /// Downloads of files by their links.
+    Downloads,
     /// Sign-ins with a password.
     SignIns,
     /// Requests with wrong API credentials.
@@ -38,11 +40,12 @@ pub enum Resource {
 }
 
 impl Resource {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Connections,
         Self::Requests,
         Self::Bodies,
         Self::Sockets,
+        Self::Downloads,
         Self::SignIns,
         Self::Credentials,
     ];
@@ -53,6 +56,7 @@ impl Resource {
             Self::Requests => metric::limited::REQUESTS,
             Self::Bodies => metric::limited::BODIES,
             Self::Sockets => metric::limited::SOCKETS,
+            Self::Downloads => metric::limited::DOWNLOADS,
             Self::SignIns => metric::limited::SIGN_INS,
             Self::Credentials => metric::limited::CREDENTIALS,
         }

@@ -105,7 +105,11 @@ impl Pool {
     /// Claims `weight` units for the network of `from`. If all others are authenticated, the claim
     /// itself is evicted at once.
     pub fn claim(&self, from: IpAddr, weight: usize) -> Claim {
-        let evicted = CancellationToken::new();
+        self.claim_until(from, weight, CancellationToken::new())
+    }
+
+    /// Like [`Pool::claim`]. An eviction cancels `evicted`.
+    pub fn claim_until(&self, from: IpAddr, weight: usize, evicted: CancellationToken) -> Claim {
         let mut state = self.state();
         let id = state.next_age();
         let place = Place {

@@ -11,6 +11,7 @@ mod settings;
 mod tests;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +21,10 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::{Frame, Incoming};
+use rustix::fs::OFlags;
 use rusty_s3::actions::{DeleteObject, GetObject, HeadObject, PutObject};
 use rusty_s3::{Bucket as S3Bucket, Credentials, S3Action, UrlStyle};
-use tokio::fs::File;
+use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 use url::Url;
@@ -239,6 +241,21 @@ impl Bucket {
 
 fn empty_body() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Opens a file that whoever has its link may read. What is no regular file counts as missing: a link
+/// in a restored backup could lead to any file that the node can read.
+///
+/// # Errors
+/// Fails if the file does not exist or can't be read.
+pub async fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).await?;
+    match file.metadata().await?.is_file() {
+        true => Ok(file),
+        false => Err(io::ErrorKind::NotFound.into()),
+    }
 }
 
 /// The next `count` bytes of a file, in chunks. A file that ends earlier is an error.
