@@ -80,6 +80,10 @@ pub struct HttpLimits {
     /// Maximum number of files that are being downloaded. Beyond it, the connection of the oldest
     /// download of the network with the most downloads is closed.
     pub downloads: usize,
+    /// Maximum number of bytes of all responses to authenticated clients that are larger than 64 KiB
+    /// and not read yet. Beyond it, the connection of the oldest one of the network with the most
+    /// bytes is closed.
+    pub response_bytes: usize,
     /// Maximum time without a request.
     pub idle: Duration,
     /// Maximum time in which the peer reads no part of a response.
@@ -97,6 +101,7 @@ impl Default for HttpLimits {
             head: secs(10),
             body: secs(5),
             downloads: 512,
+            response_bytes: 128 << 20,
             idle: secs(75),
             stalled: secs(60),
             grace: secs(5),
@@ -412,16 +417,22 @@ impl Drop for InFlight {
     }
 }
 
+/// Size in bytes of the pieces in which a response is sent. hyper takes the next one when it has
+/// written the last one, so a body in one piece would be out of sight before it is sent.
+pub(super) const PIECE: usize = 64 << 10;
+
 /// The body of a response. It keeps its request in flight until it has been sent, and records
 /// whether the peer reads it: hyper polls for a chunk only if there is room to send one.
 pub(super) struct ObservedBody {
     body: Body,
+    /// The rest of the last frame.
+    rest: Bytes,
     /// Whether the body is included in the counter of unsent responses.
     unsent: bool,
     request: InFlight,
     _share: RequestShare,
-    /// The claim of a download.
-    _download: Option<Claim>,
+    /// The claim of a download or large response.
+    _claim: Option<Claim>,
 }
 
 impl ObservedBody {
@@ -429,10 +440,11 @@ impl ObservedBody {
         body: Body,
         request: InFlight,
         share: RequestShare,
-        download: Option<Claim>,
+        claim: Option<Claim>,
     ) -> Self {
+        let rest = Bytes::new();
         let mut observed =
-            Self { body, unsent: false, request, _share: share, _download: download };
+            Self { body, rest, unsent: false, request, _share: share, _claim: claim };
         observed.record(true);
         observed
     }
@@ -462,17 +474,35 @@ impl hyper::body::Body for ObservedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.record(polled.is_ready());
-        polled
+        if self.rest.is_empty() {
+            let polled = Pin::new(&mut self.body).poll_frame(cx);
+            self.record(polled.is_ready());
+            match ready!(polled) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                other => return Poll::Ready(other),
+            }
+        } else {
+            self.record(true);
+        }
+        let piece = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut whole = SizeHint::new();
+        if let Some(upper) = hint.upper() {
+            whole.set_upper(upper.saturating_add(rest));
+        }
+        whole.set_lower(hint.lower().saturating_add(rest));
+        whole
     }
 }
 

@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 pub use super::connection::HttpLimits;
-use super::connection::{Connection, ObservedBody, ObservedStream, Stream};
+use super::connection::{Connection, ObservedBody, ObservedStream, PIECE, Stream};
 use super::heads::HEAD_BYTES_MAX;
 use super::https::{Https, PlainRequest};
 use super::limited_body::BodyFault;
@@ -39,7 +39,7 @@ pub use super::pause::Pause;
 use super::pause::PauseState;
 use super::{error, unread_body};
 use engine::limiter::{
-    Offenders, Pool, RequestClaims, RequestRates, RequestShare, Resource, Shares,
+    Claim, Offenders, Pool, RequestClaims, RequestRates, RequestShare, Resource, Shares,
 };
 use model::AuthId;
 use model::Clock;
@@ -152,6 +152,7 @@ pub async fn serve(listener: Arc<TcpListener>, config: ServerConfig, cancel: Can
         connections: pool(config.limits.connections, Resource::Connections),
         bodies: pool(config.limits.body_bytes, Resource::Bodies),
         downloads: pool(config.limits.downloads, Resource::Downloads),
+        responses: pool(config.limits.response_bytes, Resource::Responses),
         in_progress: in_progress(config.limits.connections),
         rates: rates(),
         first_rates: rates(),
@@ -284,6 +285,7 @@ struct Server {
     connections: Pool,
     bodies: Pool,
     downloads: Pool,
+    responses: Pool,
     /// The authenticated requests in progress, by main account.
     in_progress: Shares<AuthId>,
     /// `None` if the rates are not limited.
@@ -516,11 +518,27 @@ impl Server {
             response = closing_error(StatusCode::BAD_REQUEST, "bad_request", message);
         }
         let response = with_security_headers(response, is_https);
-        let download = response
-            .extensions()
-            .get::<Download>()
-            .map(|Download| self.downloads.claim_until(client, 1, connection.kill().clone()));
-        response.map(|body| Body::new(ObservedBody::new(body, in_flight, share, download)))
+        let claim = self.claim(&response, client, connection, share.get().is_some());
+        response.map(|body| Body::new(ObservedBody::new(body, in_flight, share, claim)))
+    }
+
+    /// Claims the memory of a response that a client may read slowly.
+    fn claim(
+        &self,
+        response: &Response<Body>,
+        client: IpAddr,
+        connection: &Connection,
+        is_authenticated: bool,
+    ) -> Option<Claim> {
+        let (pool, weight) = match response.extensions().get::<Download>() {
+            Some(Download) => (&self.downloads, 1),
+            None if is_authenticated => {
+                let bytes = usize::try_from(response.body().size_hint().exact()?).ok()?;
+                (bytes > PIECE).then_some((&self.responses, bytes))?
+            }
+            None => return None,
+        };
+        Some(pool.claim_until(client, weight, connection.kill().clone()))
     }
 
     /// The answer to a request that should have used the HTTPS listener.

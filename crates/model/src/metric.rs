@@ -363,6 +363,8 @@ pub mod limited {
     pub const SOCKETS: &str = "sockets";
     /// Downloads of files ended to make room.
     pub const DOWNLOADS: &str = "downloads";
+    /// Large responses to authenticated clients ended to make room.
+    pub const RESPONSES: &str = "responses";
     /// Password sign-ins refused because of earlier failures.
     pub const SIGN_INS: &str = "sign_ins";
     /// Wrong API credentials answered with 429.

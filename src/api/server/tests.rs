@@ -65,6 +65,13 @@ async fn start(limits: HttpLimits) -> Running {
                 }),
             )
             .route(
+                "/large-of-account",
+                get(async |axum::Extension(claims): axum::Extension<RequestClaims>| {
+                    assert!(claims.authenticate_caller(&"MA".into()));
+                    vec![b'x'; 16 << 20]
+                }),
+            )
+            .route(
                 "/file",
                 get(async || {
                     let chunks =
@@ -585,26 +592,33 @@ fn a_request_of_http_2_says_once_which_host_it_is_for() {
 }
 
 #[tokio::test]
-async fn r10_the_oldest_download_of_the_network_with_most_makes_room() {
-    let server = start(HttpLimits { downloads: 3, ..HttpLimits::default() }).await;
-    let download = async |client: &str| {
-        let mut stream = connect(server.at).await;
-        let request = format!("GET /file HTTP/1.1\r\nhost: a\r\nx-forwarded-for: {client}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        stream.read_exact(&mut [0; 15]).await.unwrap();
-        stream
-    };
-    let other = download("203.0.113.9").await;
-    let mut slow = Vec::new();
-    for _ in 0..5 {
-        slow.push(download("203.0.113.5").await);
-    }
-    // What the system had taken comes, and then the end.
-    for stream in &mut slow[..3] {
-        let _ = stream.read_to_end(&mut Vec::new()).await;
-    }
-    for mut stream in slow.drain(3..).chain([other]) {
-        stream.read_exact(&mut vec![0; 16 << 20]).await.unwrap();
+async fn r10_the_oldest_download_or_large_response_of_the_network_with_most_makes_room() {
+    let limits =
+        HttpLimits { downloads: 3, response_bytes: 3 * (16 << 20), ..HttpLimits::default() };
+    let server = start(limits).await;
+    for path in ["/file", "/large-of-account"] {
+        let ask = async |client: &str| {
+            let mut stream = connect(server.at).await;
+            let request =
+                format!("GET {path} HTTP/1.1\r\nhost: a\r\nx-forwarded-for: {client}\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.read_exact(&mut [0; 15]).await.unwrap();
+            stream
+        };
+        let other = ask("203.0.113.9").await;
+        let mut slow = Vec::new();
+        for _ in 0..5 {
+            slow.push(ask("203.0.113.5").await);
+        }
+        // What the system had taken comes, and then the end.
+        for mut stream in slow.drain(..3) {
+            let mut read = Vec::new();
+            let _ = stream.read_to_end(&mut read).await;
+            assert!(read.len() < 16 << 20, "{path}");
+        }
+        for mut stream in slow.into_iter().chain([other]) {
+            stream.read_exact(&mut vec![0; 16 << 20]).await.unwrap();
+        }
     }
     server.cancel.cancel();
 }

@@ -324,7 +324,7 @@ mod tests {
         let text = Printer::new(false)
             .text(&Step { at_ms: 0, event: Event::Prompt { heard, ms: 900, endless: true } });
         assert!(
-            text.contains("(WOMAN), 2 times\n") && text.ends_with("repeated without end"),
+            text.contains("(WOMAN), 2 times\n") && text.ends_with("repeated without end\n"),
             "{text}"
         );
         assert!(!text.contains('\u{1b}'));

@@ -33,6 +33,8 @@ pub enum Resource {
     Sockets,
     /// Downloads of files by their links.
     Downloads,
+    /// Bytes of large responses that authenticated clients have not read.
+    Responses,
     /// Sign-ins with a password.
     SignIns,
     /// Requests with wrong API credentials.
@@ -40,12 +42,13 @@ pub enum Resource {
 }
 
 impl Resource {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Connections,
         Self::Requests,
         Self::Bodies,
         Self::Sockets,
         Self::Downloads,
+        Self::Responses,
         Self::SignIns,
         Self::Credentials,
     ];
@@ -57,6 +60,7 @@ impl Resource {
             Self::Bodies => metric::limited::BODIES,
             Self::Sockets => metric::limited::SOCKETS,
             Self::Downloads => metric::limited::DOWNLOADS,
+            Self::Responses => metric::limited::RESPONSES,
             Self::SignIns => metric::limited::SIGN_INS,
             Self::Credentials => metric::limited::CREDENTIALS,
         }

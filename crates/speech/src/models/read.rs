@@ -200,8 +200,11 @@ fn plain(path: &Path, bytes: &[u8]) -> Result<Parts, ModelError> {
             protobuf::fields(bytes).map_err(|reason| ModelError::Damaged(reason.to_owned()))?;
             "onnx"
         }
-        _ if is_safetensors(bytes) => "safetensors",
-        _ => return Err(ModelError::Foreign),
+        _ => match has_all_tensors(bytes) {
+            Some(true) => "safetensors",
+            Some(false) => return Err(ModelError::Damaged("it is truncated".to_owned())),
+            None => return Err(ModelError::Foreign),
+        },
     };
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let name: String = stem
@@ -214,14 +217,21 @@ fn plain(path: &Path, bytes: &[u8]) -> Result<Parts, ModelError> {
     Ok((vec![(format!("model.{suffix}"), bytes.to_vec())], manifest))
 }
 
-fn is_safetensors(bytes: &[u8]) -> bool {
-    let Some((length, rest)) = bytes.split_first_chunk::<8>() else { return false };
+/// Returns whether a safetensors file contains all tensors that its header names. `None` if it is no
+/// such file.
+fn has_all_tensors(bytes: &[u8]) -> Option<bool> {
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
     let length = u64::from_le_bytes(*length);
-    let header = usize::try_from(length).ok().and_then(|length| rest.get(..length));
-    length <= HEADER_BYTES_MAX
-        && header.is_some_and(|header| {
-            serde_json::from_slice::<BTreeMap<String, serde_json::Value>>(header).is_ok()
-        })
+    let length = usize::try_from(length).ok().filter(|_| length <= HEADER_BYTES_MAX)?;
+    let (header, data) = rest.split_at_checked(length)?;
+    let header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).ok()?;
+    let is_there = |tensor: &serde_json::Value| {
+        let offsets: Option<[usize; 2]> =
+            serde_json::from_value(tensor.get("data_offsets").cloned().unwrap_or_default()).ok();
+        offsets.is_some_and(|[from, to]| data.get(from..to).is_some())
+    };
+    let mut tensors = header.iter().filter(|(name, _)| *name != "__metadata__");
+    Some(tensors.all(|(_, tensor)| is_there(tensor)))
 }
 
 /// A wheel, with the number of bytes that may still be unpacked.

@@ -138,10 +138,20 @@ fn plain_networks_and_weights_are_kept_as_files() {
         (candidate.manifest.name.as_str(), candidate.manifest.kind),
         ("my-net", ModelKind::File)
     );
-    let mut weights = 2u64.to_le_bytes().to_vec();
-    weights.extend_from_slice(b"{}");
-    let candidate = read(Path::new("w.safetensors"), &weights, Some(&sha256(&weights))).unwrap();
-    assert_eq!(candidate.manifest.files[0].name, "model.safetensors");
+    let weights = |header: &str, data: &[u8]| {
+        let length = u64::try_from(header.len()).unwrap();
+        let weights = [&length.to_le_bytes(), header.as_bytes(), data].concat();
+        read(Path::new("w.safetensors"), &weights, Some(&sha256(&weights)))
+    };
+    let tensor = "{\"__metadata__\": {}, \"a\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 4]}}";
+    for (header, data) in [("{}", &[][..]), (tensor, &[0; 4][..])] {
+        let candidate = weights(header, data).unwrap();
+        assert_eq!(candidate.manifest.files[0].name, "model.safetensors");
+    }
+    let large = tensor.replace("[0, 4]", "[0, 4611686018427387904]");
+    for header in [tensor, &large, "{\"a\": {}}"] {
+        assert!(matches!(weights(header, &[0; 3]), Err(ModelError::Damaged(_))), "{header}");
+    }
 }
 
 #[test]
