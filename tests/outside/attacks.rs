@@ -148,9 +148,12 @@ async fn until_limited(node: &Node, resource: &str) {
 }
 
 /// Opens 2,000 connections per second that send `bytes` and wait, and keeps the latest `most` of
-/// them open. Without a limit the attack would use the processor that the node needs.
-async fn hold(to: SocketAddr, bytes: &[u8], most: usize, stop: &CancellationToken) {
+/// them open. Without a limit the attack would use the processor that the node needs. Until `limited`,
+/// it waits for the responses to whole requests: on a busy machine, a node that is given more than it
+/// can read would close connections faster than they come, and never reach its limit.
+async fn hold(to: SocketAddr, bytes: &[u8], most: usize, [limited, stop]: [&CancellationToken; 2]) {
     const AT_ONCE: usize = 8;
+    let is_request = bytes.ends_with(b"\r\n\r\n");
     let one = async || {
         let mut held = VecDeque::new();
         let mut every = tokio::time::interval(Duration::from_millis(4));
@@ -159,6 +162,9 @@ async fn hold(to: SocketAddr, bytes: &[u8], most: usize, stop: &CancellationToke
             if let Ok(mut stream) = connect_to(to, ATTACKER).await
                 && stream.write_all(bytes).await.is_ok()
             {
+                if is_request {
+                    let _ = limited.run_until_cancelled(stream.read_exact(&mut [0; 12])).await;
+                }
                 held.push_back(stream);
             }
             if held.len() > most / AT_ONCE {
@@ -182,15 +188,16 @@ async fn during_connections(
     }
     let _attack = ATTACK.lock().await;
     let (node, _graph, _app) = node("").await;
-    let stop = CancellationToken::new();
+    let (limited, stop) = (CancellationToken::new(), CancellationToken::new());
     let meta = async {
         until_limited(&node, resource).await;
+        limited.cancel();
         webhooks_arrive(&node, resource, "127.0.0.1").await;
         check(&node).await;
         stop.cancel();
     };
     let to = node.public.trim_start_matches("http://").parse().unwrap();
-    tokio::join!(meta, hold(to, bytes, most, &stop));
+    tokio::join!(meta, hold(to, bytes, most, [&limited, &stop]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +232,7 @@ async fn r10_unfinished_handshakes_of_one_address_keep_no_webhook_out() {
     };
     // The head of a handshake record whose message never comes.
     let begun = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
-    tokio::join!(meta, hold(client.to(), begun, 8_300, &stop));
+    tokio::join!(meta, hold(client.to(), begun, 8_300, [&stop, &stop]));
 }
 
 /// From many addresses, since what one may send without valid credentials does not fill the memory for
