@@ -86,7 +86,9 @@ impl World {
         match fault {
             // With `cluster.strict = false`, a node that does not reach the database starts calls that
             // are not in the table of claims. No other node ends them if this one is declared dead.
-            Fault::Pause if self.nodes[node].cut_from_database && !self.scene.strict => {}
+            Fault::Pause
+                if !self.scene.strict
+                    && (self.nodes[node].cut_from_database || self.has_unclaimed_calls(node)) => {}
             Fault::Pause => {
                 let time = self.rng.pick(&[1_000, 6_000, 8_000, 9_500, 12_000, 20_000]);
                 self.nodes[node].paused_until = self.now + time * MS;

@@ -12,7 +12,7 @@ use mutation::Mutation;
 use world::{Counts, SECOND, Scene, World};
 
 /// The number of seeds. `OFFHOOK_SEEDS` sets another one, `OFFHOOK_SEED` the first.
-const SEEDS: u64 = 5_000;
+const SEEDS: u64 = 10_000;
 
 /// The number of seeds within which each breakage must be caught.
 const SEEDS_TO_CATCH: u64 = 1_000;

@@ -759,6 +759,12 @@ impl World {
         });
     }
 
+    /// Whether a node has calls that are not in the table of claims.
+    pub(crate) fn has_unclaimed_calls(&self, node: usize) -> bool {
+        let claims = &self.servers[self.primary].state.calls;
+        self.nodes[node].counters.calls.iter().any(|call| !claims.contains_key(call))
+    }
+
     // Members
 
     /// Reads the table of runs and does what follows from it.
@@ -956,14 +962,23 @@ impl World {
         if !std::mem::take(&mut self.dirty) {
             return;
         }
-        // Calls of a process that died and whose rows were in lost commits: nobody can know of them,
-        // until Meta ends them.
+        // Calls of a process that died and whose rows or units were in lost commits: nobody can know of
+        // them, until Meta ends them.
         let state = &self.servers[self.primary].state;
         for node in self.nodes.iter_mut().filter(|node| !node.alive) {
             let row = state.ledger.runs.get(&node.run);
-            if row.is_none_or(|row| row.state == RunState::Reaped) {
-                node.counters.calls.retain(|call| state.calls.contains_key(call));
-            }
+            let held = match row.is_none_or(|row| row.state == RunState::Reaped) {
+                true => 0,
+                false => state.ledger.units.get(&(slots(), node.run)).map_or(0, |units| units.held),
+            };
+            let calls = &mut node.counters.calls;
+            let known = calls.iter().filter(|call| state.calls.contains_key(call)).count();
+            let mut lost = calls.len().saturating_sub(known.max(held as usize));
+            calls.retain(|call| {
+                let is_lost = lost > 0 && !state.calls.contains_key(call);
+                lost -= usize::from(is_lost);
+                !is_lost
+            });
         }
         let live: usize = self.nodes.iter().map(|node| node.counters.calls.len()).sum();
         if live > SLOTS as usize {
