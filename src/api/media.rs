@@ -54,8 +54,7 @@ async fn get(
 }
 
 async fn file_response(found: MediaFile) -> Option<Response> {
-    let file = objects::open(&found.path).await.ok()?;
-    let length = file.metadata().await.ok()?.len();
+    let (file, length) = objects::open(&found.path).await.ok()?;
     Response::builder()
         .header(header::CONTENT_TYPE, found.content_type)
         .header(header::CONTENT_LENGTH, length)

@@ -87,7 +87,7 @@ async fn get(
     let is_head = *method == Method::HEAD;
     let path = state.api.recordings.folder().join(file_name(id, format));
     let etag = format!("\"{}\"", id.as_hyphenated());
-    let Ok(file) = objects::open(&path).await else {
+    let Ok((file, len)) = objects::open(&path).await else {
         if let Some(copy) = copy(&state.api, id, format, &etag, (is_head, headers)).await {
             return Ok(copy);
         }
@@ -95,7 +95,6 @@ async fn get(
         let owner = owner.map_err(ApiError::store("find a recording"))?.ok_or(NOT_FOUND)?;
         return Ok(FileElsewhere { owner: Some(owner) }.response(NOT_FOUND));
     };
-    let len = file.metadata().await.map_err(|_| NOT_FOUND)?.len();
     let part = part(headers, &etag, len);
     file_response(file, id, format, &etag, len, part).await.map_err(|error| {
         tracing::warn!(recording = %id, %error, "recording could not be read");

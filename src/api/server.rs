@@ -299,8 +299,8 @@ struct Server {
     gauge: Option<metrics::Gauge>,
 }
 
-/// Extension of a response whose body is read from a file while it is sent, to whoever has the link.
-/// Slow clients would use any amount of memory with such responses, so their number is limited.
+/// Extension of a response whose body is read from a file while it is sent. Anyone who has the link of
+/// the file can request it, and a slow client holds memory, so the number of such responses is limited.
 #[derive(Clone, Copy)]
 pub struct Download;
 

@@ -167,26 +167,26 @@ pub(super) fn client(extensions: &Extensions) -> IpAddr {
     extensions.get::<server::Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0)
 }
 
-/// The person of the request's session. `None` without a valid session.
+/// The person of the request's session. `None` without a valid session, or if the account is
+/// disabled.
 pub(super) async fn person(
     console: &Console,
     headers: &HeaderMap,
 ) -> Result<Option<Person>, Box<Response>> {
-    let Some(token) = session::token(headers, console.is_secure()) else { return Ok(None) };
-    match console.apis.api().people.who(&token).await {
-        Ok(person) => Ok(person.filter(|person| console.apis.is_enabled(person))),
-        Err(error) => {
-            tracing::warn!(%error, "failed to read session");
-            Err(Box::new(StatusCode::SERVICE_UNAVAILABLE.into_response()))
-        }
-    }
+    let person = session_person(console, headers).await?;
+    Ok(person.filter(|person| console.apis.is_enabled(person)))
 }
 
-/// Returns whether the person is signed in, but the account is disabled or was deleted.
-pub(super) async fn is_account_disabled(console: &Console, headers: &HeaderMap) -> bool {
-    let Some(token) = session::token(headers, console.is_secure()) else { return false };
-    let person = console.apis.api().people.who(&token).await.ok().flatten();
-    person.is_some_and(|person| !console.apis.is_enabled(&person))
+/// Like [`person`], also if the account is disabled or was deleted.
+pub(super) async fn session_person(
+    console: &Console,
+    headers: &HeaderMap,
+) -> Result<Option<Person>, Box<Response>> {
+    let Some(token) = session::token(headers, console.is_secure()) else { return Ok(None) };
+    console.apis.api().people.who(&token).await.map_err(|error| {
+        tracing::warn!(%error, "failed to read session");
+        Box::new(StatusCode::SERVICE_UNAVAILABLE.into_response())
+    })
 }
 
 /// Returns the state of the person's own endpoint. See [`Visitor::phone`].

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::auth::{
-    AnonymousForm, LANG, Preferences, SubmittedForm, THEME, Visitor, is_account_disabled, person,
+    AnonymousForm, LANG, Preferences, SubmittedForm, THEME, Visitor, session_person,
 };
 use super::cookie::{browser_cookie, cookie, session_cookie, session_name, with_cookie};
 use super::form::Form;
@@ -108,15 +108,15 @@ pub(super) async fn page(
     uri: axum::http::Uri,
 ) -> Response {
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
-    if let Ok(Some(_)) = person(&console, &headers).await {
-        return Redirect::to(safe_path(query.get("to"))).into_response();
-    }
-    let entered = SignInInput { to: query.get("to"), account: query.get("account"), name: "" };
     let preferences = Preferences::of(&headers);
-    let wrong = match is_account_disabled(&console, &headers).await {
-        true => preferences.lang.t("sign_in.disabled").to_owned(),
-        false => String::new(),
+    let wrong = match session_person(&console, &headers).await {
+        Ok(Some(person)) if console.apis.is_enabled(&person) => {
+            return Redirect::to(safe_path(query.get("to"))).into_response();
+        }
+        Ok(Some(_)) => preferences.lang.t("sign_in.disabled").to_owned(),
+        Ok(None) | Err(_) => String::new(),
     };
+    let entered = SignInInput { to: query.get("to"), account: query.get("account"), name: "" };
     form(&console, preferences, StatusCode::OK, &entered, wrong).await
 }
 

@@ -15,7 +15,7 @@ use super::request::ApiRequest;
 use super::response::created;
 use super::route::{META_FAILED, Route, error, handler};
 use engine::inbox::{FileKind, UploadError};
-use model::Role;
+use model::{Role, is_line};
 
 pub(super) const ROUTES: &[Route] = &[Route {
     role: Role::Agent,
@@ -93,9 +93,7 @@ async fn upload(mut request: ApiRequest) -> Result<Response, ApiError> {
 /// Parses the name of a file. It is shown to users and never used as a path.
 fn parse_filename(given: Option<&str>) -> Result<String, ApiError> {
     let name = given.map(str::trim).filter(|name| !name.is_empty()).unwrap_or("file");
-    let is_valid = name.chars().count() <= NAME_CHARS_MAX
-        && !name.chars().any(|c| c.is_control() || c == '/' || c == '\\');
-    match is_valid {
+    match is_line(name, 0..=NAME_CHARS_MAX) && !name.contains(['/', '\\']) {
         true => Ok(name.to_owned()),
         false => {
             let message = "filename must be 1 to 240 characters without slashes";

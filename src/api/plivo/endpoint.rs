@@ -14,8 +14,7 @@ use super::request::PlivoRequest;
 use super::response::{Changed, account_uri, changed, created, no_content, ok, resource_uri};
 use super::route::{LIMIT, OFFSET, Route, error, handler, object};
 use engine::feed::{Audience, FeedChange};
-use model::Secret;
-use model::{AppId, EndpointId, EndpointName};
+use model::{AppId, EndpointId, EndpointName, Secret, is_line};
 use store::{Endpoint, EndpointChange, PasswordError, Scope};
 
 const NOT_FOUND: PlivoError = PlivoError::NotFound("endpoint not found");
@@ -317,10 +316,7 @@ fn parse_password(fields: &Fields) -> Result<Option<Secret>, PlivoError> {
     let Some(text) = fields.verbatim("password").map_err(PlivoError::BadRequest)? else {
         return Ok(None);
     };
-    let length = text.chars().count();
-    if !(PASSWORD_CHARS_MIN..=PASSWORD_CHARS_MAX).contains(&length)
-        || text.chars().any(char::is_control)
-    {
+    if !is_line(&text, PASSWORD_CHARS_MIN..=PASSWORD_CHARS_MAX) {
         return Err(PlivoError::BadRequest(format!(
             "password must be {PASSWORD_CHARS_MIN} to {PASSWORD_CHARS_MAX} characters"
         )));

@@ -8,7 +8,7 @@ use super::super::fields::Fields;
 use super::super::placement::customer_url;
 use super::super::routes::{Field, FieldKind};
 use machine::sip_header_name;
-use model::{E164, Method};
+use model::{E164, Method, is_line};
 use xml::ast::{DocUrl, Target};
 
 /// Maximum number of DTMF keys and pauses in a request.
@@ -159,7 +159,7 @@ pub(super) fn sip_headers(fields: &Fields) -> Result<Vec<(String, String)>, Stri
         let (name, value) = (name.trim(), value.trim());
         let is_name = (1..=100).contains(&name.len())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-        let is_value = value.chars().count() <= 1_000 && !value.chars().any(char::is_control);
+        let is_value = is_line(value, 0..=1_000);
         if !is_name || !is_value || headers.len() == SIP_HEADERS_MAX {
             return Err(error());
         }

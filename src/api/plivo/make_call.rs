@@ -20,7 +20,7 @@ use super::response::created;
 use super::route::{BARRED_COUNTRY, CONFLICT, NOT_ALLOWED, Route, handler, object};
 use engine::call::dialer::CallOrder;
 use machine::Outbound;
-use model::{CallUuid, E164, Method};
+use model::{CallUuid, E164, Method, is_line};
 use store::Scope;
 use xml::ast::DocUrl;
 
@@ -202,9 +202,7 @@ impl CallRequest {
             (url(api, fields, "ring")?, url(api, fields, "hangup")?, url(api, fields, "fallback")?);
         check_call_type(fields)?;
         let caller_name = fields.text("caller_name")?.unwrap_or_default();
-        if caller_name.chars().count() > CALLER_NAME_CHARS_MAX
-            || caller_name.chars().any(char::is_control)
-        {
+        if !is_line(&caller_name, 0..=CALLER_NAME_CHARS_MAX) {
             return Err(format!("caller_name must be at most {CALLER_NAME_CHARS_MAX} characters"));
         }
         let send_digits = send_digits(fields)?;

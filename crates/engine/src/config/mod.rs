@@ -167,8 +167,8 @@ impl Config {
 
     /// Returns warnings about valid settings that are probably mistakes, one line each: optional
     /// secrets whose environment variable or file does not exist, secrets that look like
-    /// placeholders, certificate files that do not exist, URLs to which the node never connects, and
-    /// risky sign-in settings, or that nobody can sign in.
+    /// placeholders, certificate files that do not exist, URLs to which the node never connects, risky
+    /// sign-in settings, and a configuration without accounts.
     pub fn warnings(&self) -> Vec<String> {
         let insecure = self.answer.allow_insecure;
         let guard = Guard::new(insecure, Vec::new());

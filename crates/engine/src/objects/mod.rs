@@ -243,17 +243,18 @@ fn empty_body() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Opens a file that whoever has its link may read. What is no regular file counts as missing: a link
-/// in a restored backup could lead to any file that the node can read.
+/// Opens a regular file and returns it with its size in bytes. Symbolic links and special files count
+/// as missing: a link in a restored backup could lead to any file that the node can read.
 ///
 /// # Errors
 /// Fails if the file does not exist or can't be read.
-pub async fn open(path: &Path) -> io::Result<File> {
+pub async fn open(path: &Path) -> io::Result<(File, u64)> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).await?;
-    match file.metadata().await?.is_file() {
-        true => Ok(file),
+    let metadata = file.metadata().await?;
+    match metadata.is_file() {
+        true => Ok((file, metadata.len())),
         false => Err(io::ErrorKind::NotFound.into()),
     }
 }

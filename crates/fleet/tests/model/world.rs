@@ -962,8 +962,8 @@ impl World {
         if !std::mem::take(&mut self.dirty) {
             return;
         }
-        // Calls of a process that died and whose rows or units were in lost commits: nobody can know of
-        // them, until Meta ends them.
+        // The database may have lost its last commits, and with them rows and units of a process that
+        // has died. Then no node can know of the calls of that process, until Meta ends them.
         let state = &self.servers[self.primary].state;
         for node in self.nodes.iter_mut().filter(|node| !node.alive) {
             let row = state.ledger.runs.get(&node.run);
