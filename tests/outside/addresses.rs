@@ -9,7 +9,7 @@ use media::stun::check_id;
 use sim::{CallEventKind, CallScript, Sim, SimOptions};
 
 use crate::support::app::App;
-use crate::support::node::{Node, NodeConfig, free_udp_port, sim_options};
+use crate::support::node::{Node, NodeConfig, free_udp_ports, sim_options};
 
 /// A STUN server that says where requests come from.
 struct StunServer {
@@ -114,7 +114,7 @@ impl Drop for Process {
 /// Starts coturn on the loopback. `None` if it is not installed.
 #[allow(clippy::print_stderr, reason = "the reason for skipping")]
 async fn coturn(options: &[&str]) -> Option<(Process, SocketAddr)> {
-    let port = free_udp_port();
+    let port = free_udp_ports(1);
     let spawned = Command::new("turnserver")
         .args(["-n", "--no-tls", "--no-dtls", "--no-cli", "--log-file", "stdout"])
         .args(["--pidfile", "/dev/null", "--listening-ip", "127.0.0.1"])
@@ -209,7 +209,7 @@ async fn a_dual_stack_node_serves_callers_with_ipv6_only_and_with_ipv4_only() {
         let (sim, _app, mut node_config) = meta_and_app(options).await;
         node_config.is_single = true;
         node_config.envs = vec![
-            ("OFFHOOK_LISTEN__MEDIA", format!("[::]:{}", free_udp_port())),
+            ("OFFHOOK_LISTEN__MEDIA", format!("[::]:{}", free_udp_ports(node_config.media_ports))),
             ("OFFHOOK_PUBLIC__MEDIA_IPS", "127.0.0.1, ::1".to_owned()),
         ];
         let node = Node::start(&node_config).await;

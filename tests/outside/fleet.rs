@@ -19,8 +19,7 @@ use super::support::database::{self, counts, execute, skipped_without_postgres};
 use super::support::http;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
 use super::support::node::{
-    API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, balance, basic, free_port, free_udp_port, program,
-    sim_options,
+    API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, balance, basic, free_port, program, sim_options,
 };
 use super::support::phone::{OFFER, Phone};
 use super::upgrade::Successors;
@@ -1490,8 +1489,6 @@ pub async fn replace_nodes(calls_per_second: u32, by: Replacement) {
     let mut nodes = Vec::new();
     for config in &configs {
         nodes.push(Node::start(config).await);
-        // Skips the ports that the node may open for media.
-        (0..MEDIA_PORTS / 16).for_each(|_| _ = free_udp_port());
     }
     let balancer = free_port();
     balance(balancer, configs.iter().filter_map(|config| config.public_port).collect());

@@ -11,7 +11,7 @@ use sim::{CallEventKind, CallScript, Sim};
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::node::{
-    ACCESS_TOKEN, APP_SECRET, NUMBER, Node, free_port, free_udp_port, sim_options,
+    ACCESS_TOKEN, APP_SECRET, NUMBER, Node, free_port, free_udp_ports, sim_options,
 };
 
 /// A Meta, an application, and a folder for the configuration.
@@ -117,7 +117,7 @@ async fn the_written_configuration_serves_a_call() {
     let admin = format!("127.0.0.1:{}", free_port());
     let envs = vec![
         ("OFFHOOK_LISTEN__ADMIN", admin.clone()),
-        ("OFFHOOK_LISTEN__MEDIA", format!("127.0.0.1:{}", free_udp_port())),
+        ("OFFHOOK_LISTEN__MEDIA", format!("127.0.0.1:{}", free_udp_ports(8))),
     ];
     let config = world.config();
     let World { sim, app, dir, .. } = world;

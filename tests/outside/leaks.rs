@@ -15,7 +15,7 @@ use crate::support::app::App;
 use crate::support::http::{self, raw};
 use crate::support::meta::{Graph, connect_body, silent_offer, terminate, wacid};
 use crate::support::node::{
-    AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, free_port, free_udp_port,
+    AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, free_port, free_udp_ports,
 };
 use crate::support::sign;
 
@@ -181,7 +181,7 @@ impl CapturedNode {
         let dir = tempfile::tempdir().unwrap();
         let (public, admin) = (free_port(), free_port());
         let config = dir.path().join("offhook.toml");
-        let toml = canaries.toml(graph, app, public, admin, free_udp_port(), dir.path());
+        let toml = canaries.toml(graph, app, public, admin, free_udp_ports(4), dir.path());
         std::fs::write(&config, toml).unwrap();
         let (proxied, proxy) = proxy().await;
         let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));

@@ -9,7 +9,7 @@ use crate::support::app::App;
 use crate::support::database;
 use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{Node, NodeConfig, free_port, free_udp_port};
+use crate::support::node::{Node, NodeConfig, free_port, free_udp_ports};
 
 fn offhook(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
@@ -187,7 +187,7 @@ async fn r11_an_older_binary_names_the_version_it_supports() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_start_creates_the_stores_folder() {
     let dir = tempfile::tempdir().unwrap();
-    let (public, admin, media) = (free_port(), free_port(), free_udp_port());
+    let (public, admin, media) = (free_port(), free_port(), free_udp_ports(8));
     let config = format!(
         "[listen]\npublic = \"127.0.0.1:{public}\"\nadmin = \"127.0.0.1:{admin}\"\nmedia = \"127.0.0.1:{media}\"\n\
         [public]\nmedia_ips = [\"127.0.0.1\"]\n[meta]\napp_secret = \"a secret of 20 characters\"\nverify_token = \"a token\"\n"

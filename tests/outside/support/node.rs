@@ -217,29 +217,30 @@ pub struct Node {
 
 /// Returns a free TCP port of the loopback.
 pub fn free_port() -> u16 {
-    free(|at| std::net::TcpListener::bind(at).is_ok())
+    free(1, |at| std::net::TcpListener::bind(at).is_ok())
 }
 
-/// Returns a free UDP port of the loopback.
-pub fn free_udp_port() -> u16 {
-    free(|at| std::net::UdpSocket::bind(at).is_ok())
+/// Returns the first of `count` consecutive free UDP ports of the loopback.
+pub fn free_udp_ports(count: u16) -> u16 {
+    free(count, |at| std::net::UdpSocket::bind(at).is_ok())
 }
 
-/// Returns a port below the system's ephemeral range, so that no other connection takes it before
-/// the node binds it. Each port is used once before any is used again, and the ports that a node
-/// opens above its first stay free.
-fn free(bound: impl Fn((std::net::Ipv4Addr, u16)) -> bool) -> u16 {
+/// Returns the first of `count` ports below the system's ephemeral range, so that no other connection
+/// takes them before the node binds them. Each port is used once before any is used again.
+fn free(count: u16, is_free: impl Fn((std::net::Ipv4Addr, u16)) -> bool) -> u16 {
     const PORTS: std::ops::Range<u16> = 20_000..32_000;
-    /// Coprime to the number of ports, so that every round uses all of them.
-    const NODES_PORTS: usize = 17;
     static NEXT: std::sync::OnceLock<std::sync::atomic::AtomicUsize> = std::sync::OnceLock::new();
     // Concurrent runs of the tests start at different ports.
     let next = NEXT.get_or_init(|| rand::random_range(0..PORTS.len()).into());
-    let mut tries = (0..100).map(|_| {
-        let at = next.fetch_add(NODES_PORTS, std::sync::atomic::Ordering::Relaxed) % PORTS.len();
-        PORTS.start + u16::try_from(at).expect("fewer than 65,536")
+    let count = usize::from(count);
+    let mut firsts = (0..100).map(|_| {
+        let offset = next.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        PORTS.start + (offset % (PORTS.len() - count)) as u16
     });
-    tries.find(|port| bound((std::net::Ipv4Addr::LOCALHOST, *port))).expect("a free port")
+    let are_free = |first: &u16| {
+        (*first..).take(count).all(|port| is_free((std::net::Ipv4Addr::LOCALHOST, port)))
+    };
+    firsts.find(are_free).expect("free ports")
 }
 
 impl Node {
@@ -261,7 +262,11 @@ impl Node {
         let ports: Vec<[u16; 3]> = (0..nodes)
             .map(|n| {
                 let public = node_config.public_port.filter(|_| n == 0);
-                [public.unwrap_or_else(free_port), free_port(), free_udp_port()]
+                [
+                    public.unwrap_or_else(free_port),
+                    free_port(),
+                    free_udp_ports(node_config.media_ports),
+                ]
             })
             .collect();
         let base = if nodes == 1 { ports[0][0] } else { free_port() };
