@@ -179,7 +179,9 @@ async fn answer(
     };
     let parameters = PathParameters::read(route.operation.path, &segments);
     let operation = &route.operation;
-    let request = ApiRequest::new(state.clone(), principal.clone(), operation, parameters, request);
+    let mut request =
+        ApiRequest::new(state.clone(), principal.clone(), operation, parameters, request);
+    request.check_has_no_fields().await?;
     let is_recorded =
         audit::is_recorded(operation) && !matches!(request.query("dryRun"), Some("true" | "1"));
     let fields = request.field_names.clone();

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use serde::de::DeserializeOwned;
 
 use super::super::auth::Principal;
@@ -25,6 +25,10 @@ pub(super) type FieldNames = Arc<OnceLock<Vec<String>>>;
 /// Default and maximum number of items on a page (`docs/reference/rest.md#paging`).
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoFields {}
 
 /// A request that matches a row, from an authorized principal.
 pub(in crate::api) struct ApiRequest {
@@ -245,6 +249,17 @@ impl ApiRequest {
             let path = e.path().to_string();
             field_errors::error(&path, &e.into_inner().to_string())
         })
+    }
+
+    /// Refuses a body with fields if the operation has none.
+    ///
+    /// # Errors
+    /// Fails as [`ApiRequest::json`] does.
+    pub(super) async fn check_has_no_fields(&mut self) -> Result<(), ApiError> {
+        if self.operation.body.is_some() || self.head.method != Method::POST {
+            return Ok(());
+        }
+        self.json::<NoFields>().await.map(|NoFields {}| ())
     }
 
     /// Checks `If-Match` against the current ETag (RFC 9110 §13.1.1).

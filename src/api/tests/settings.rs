@@ -581,6 +581,15 @@ async fn unknown_fields_are_refused_with_the_nearest_known_name() {
         let hint = format!("unknown field {field}: did you mean `{known}`?");
         assert_eq!(error["message"], hint.as_str());
     }
+    // An operation without fields.
+    let path = "notifications/read-all/";
+    let answer = node.ours(MAIN, "POST", path, "{\"before\": 7}").await;
+    assert_eq!((answer.status, &answer.json()["error"]["field"]), (400, &json!("before")));
+    let message_of_none = "unknown field before: this request has no fields";
+    assert_eq!(answer.json()["error"]["message"], message_of_none);
+    for empty in ["", "{}"] {
+        assert_eq!(node.ours(MAIN, "POST", path, empty).await.status / 100, 2);
+    }
     // A client may send a number back as it read it.
     let path = "phone-numbers/918035737458/";
     let mut number = node.ours(MAIN, "GET", path, "").await.json();

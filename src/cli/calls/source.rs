@@ -244,6 +244,9 @@ mod tests {
             ("outbound", "918035737458", "919812345678", ("918035737458", "…5678")),
             ("outbound", "919812345678", "sip:asha@127.0.0.1", ("…5678", "sip:asha@127.0.0.1")),
             ("inbound", "sip:asha@127.0.0.1", "919812345678", ("sip:asha@127.0.0.1", "…5678")),
+            // After an erasure.
+            ("inbound", "", "918035737458", ("", "918035737458")),
+            ("outbound", "918035737458", "", ("918035737458", "")),
         ] {
             let (from, to) = masked(direction, from, to);
             assert_eq!((from.as_str(), to.as_str()), expected);

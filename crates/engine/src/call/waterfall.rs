@@ -94,14 +94,15 @@ pub enum Party {
 }
 
 /// The party that is a person with a phone number, which lists and logs shorten. `None` if neither
-/// has a phone number. Names of endpoints and the business's own number are not shortened.
+/// has a phone number, or if the person's was erased and is empty. Names of endpoints and the
+/// business's own number are not shortened.
 pub fn person(direction: Direction, from: &str, to: &str) -> Option<Party> {
     let is_phone = |text: &str| text.len() > 4 && text.bytes().all(|b| b.is_ascii_digit());
     match (is_phone(from), is_phone(to)) {
         (true, true) if direction == Direction::Outbound => Some(Party::To),
-        (true, _) => Some(Party::From),
-        (false, true) => Some(Party::To),
-        (false, false) => None,
+        (true, _) if !to.is_empty() => Some(Party::From),
+        (false, true) if !from.is_empty() => Some(Party::To),
+        _ => None,
     }
 }
 
