@@ -175,6 +175,7 @@ class Phone extends HTMLElement {
     const peer = this.peer = new RTCPeerConnection();
     peer.addTrack(microphone.getAudioTracks()[0], microphone);
     this.meter(microphone, "you");
+    peer.onconnectionstatechange = () => { if (peer === this.peer && this.call && !this.at("mute").hasAttribute("disabled")) this.showCall(); };
     peer.ontrack = ({ track }) => {
       const stream = new MediaStream([track]);
       /** @type {HTMLAudioElement} */ (this.at("sound")).srcObject = stream;
@@ -408,9 +409,12 @@ class Phone extends HTMLElement {
     }
     setTimeout(() => void context.close(), 1500);
   }
-  /** Shows who is called or talked to. */
+  /** Shows who is called or talked to, or that sound can't pass. */
   showCall() {
+    const sound = this.peer?.connectionState ?? "";
     if (this.at("mute").hasAttribute("disabled")) this.show(this.t("calling"));
+    else if (["new", "connecting"].includes(sound)) this.show(this.t("connecting"));
+    else if (["disconnected", "failed"].includes(sound)) this.show(this.t("sound_lost"));
     else this.show(this.byApplication ? [this.t("application"), this.who].filter(Boolean).join(": ") : `${this.t("talking")}: ${this.who}`);
   }
 

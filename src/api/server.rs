@@ -593,8 +593,9 @@ impl Server {
         if let Some(fault) = fault.get() {
             response = body_refusal(*fault);
         }
-        if is_http1 {
-            unread.discard(&mut response).await;
+        match is_http1 {
+            true => unread.discard(&mut response).await,
+            false => unread.discard_beside_response(),
         }
         response
     }

@@ -1,8 +1,11 @@
-//! Handles the unread rest of a request's body on HTTP/1.
+//! Handles the unread rest of a request's body.
 //!
-//! hyper closes a connection without notice if a request was not read completely. A client that
-//! keeps connections alive then loses its next request. So a short rest is read and discarded. If
-//! it is long or slow, the response has `Connection: close`.
+//! On HTTP/1, hyper closes a connection without notice if a request was not read completely. A
+//! client that keeps connections alive then loses its next request. So a short rest is read and
+//! discarded. If it is long or slow, the response has `Connection: close`.
+//!
+//! On HTTP/2, it resets the stream after the response (RFC 9113 §8.1), which curl reports as an error
+//! in place of the response. So the stream stays open until the client ends it, for at most a second.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,33 +46,51 @@ pub(super) fn lend(request: Request<LimitedBody>) -> (Request<LentBody>, UnreadB
 }
 
 impl UnreadBody {
-    /// Reads the rest or announces the end of the connection, before the response is sent. Does
-    /// nothing if the handler still has the body.
+    /// Reads the rest or announces the end of the connection, before the response is sent over
+    /// HTTP/1. Does nothing if the handler still has the body.
     pub(super) async fn discard<B>(self, response: &mut Response<B>) {
-        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(body) = rest.filter(|body| !body.is_end_stream()) else { return };
+        let expects_continue = self.expects_continue;
+        let Some(mut body) = self.take() else { return };
         let is_too_long = body.size_hint().lower() > BYTES_MAX;
-        if self.expects_continue || is_too_long || !read_to_end(body).await {
+        let read = tokio::time::timeout(TIME_MAX, read_to_end(&mut body));
+        if expects_continue || is_too_long || !read.await.unwrap_or(false) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
+
+    /// Reads the rest while the response is sent over HTTP/2. Does nothing if the handler still has
+    /// the body.
+    pub(super) fn discard_beside_response(self) {
+        let Some(mut body) = self.take() else { return };
+        let discarding = async move {
+            if !read_to_end(&mut body).await {
+                // The window of the stream stops the client, which stops by itself when it has the
+                // response.
+                std::future::pending().await
+            }
+        };
+        drop(tokio::spawn(tokio::time::timeout(TIME_MAX, discarding)));
+    }
+
+    /// The rest. `None` if there is none.
+    fn take(self) -> Option<Incoming> {
+        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take();
+        rest.filter(|body| !body.is_end_stream())
+    }
 }
 
-/// Reads a body completely. Returns `false` if it is too long or too slow.
-async fn read_to_end(mut body: Incoming) -> bool {
-    let reading = async {
-        let mut read = 0_u64;
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else { return false };
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
-            read = read.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-            if read > BYTES_MAX {
-                return false;
-            }
+/// Reads a body completely. Returns `false` if it is too long or fails.
+async fn read_to_end(body: &mut Incoming) -> bool {
+    let mut read = 0_u64;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        read = read.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if read > BYTES_MAX {
+            return false;
         }
-        true
-    };
-    tokio::time::timeout(TIME_MAX, reading).await.unwrap_or(false)
+    }
+    true
 }
 
 impl Drop for LentBody {

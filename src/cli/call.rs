@@ -12,6 +12,7 @@ use http::Method;
 use super::node_api::NodeApi;
 use super::nodes::state_of;
 use super::simulated::{self, NodeDiscovery, StopSignals};
+use super::target::RunningDev;
 use super::{Exit, print};
 use crate::api::{NodeState, NodeStatus};
 use crate::node::dev::{Dev, DevOptions};
@@ -135,6 +136,15 @@ async fn run_call(args: Args, mut order: CallRequest) -> Exit {
         Err(exit) => return exit,
     };
     let Some(node) = args.node.clone() else {
+        let is_plain =
+            args.answer_url.is_none() && args.document.is_none() && args.faults.is_none();
+        if let Some(dev) = RunningDev::find().filter(|_| is_plain) {
+            print::error_text(&format!(
+                "note: this call has a node of its own, which ends with it; to call through the \
+                 running `offhook dev`, add --node {}\n",
+                dev.node
+            ));
+        }
         return call_dev_node(&client, &args, order).await;
     };
     let node = node.as_str().trim_end_matches('/').to_owned();

@@ -269,7 +269,7 @@ impl Session {
              \x20 answer URL      {answer}\n\
              \x20 simulated Meta  {graph}\n\
              \x20 logs            {folder}/n*.log\n\n\
-             From another terminal: `offhook nodes`, `offhook call --dtmf 1`. Commands:\n\n{KEYS}\n",
+             From another terminal: `offhook nodes`, `offhook call --node {url} --dtmf 1`. Commands:\n\n{KEYS}\n",
             nodes = fleet.node_count(),
             number = world::NUMBER,
             phone = fleet.sim.phone_url(),

@@ -107,7 +107,7 @@ impl Visit for Fields<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.member(field, |to| {
             to.write_char('"')?;
-            write!(Inside(to), "{value:?}")?;
+            write!(Inside::new(to), "{value:?}")?;
             to.write_char('"')
         });
     }
@@ -116,31 +116,47 @@ impl Visit for Fields<'_, '_> {
 /// Writes a JSON string.
 fn string(to: &mut Writer<'_>, text: &str) -> fmt::Result {
     to.write_char('"')?;
-    Inside(to).write_str(text)?;
+    Inside::new(to).write_str(text)?;
     to.write_char('"')
 }
 
-/// Writes the content of a JSON string, escaped as in RFC 8259 §7.
-struct Inside<'a, 'w>(&'a mut Writer<'w>);
+/// Maximum size of a value in bytes, before it is escaped. What follows is replaced by an ellipsis.
+pub(super) const VALUE_BYTES_MAX: usize = 16 << 10;
+
+/// Writes the content of a JSON string, escaped as in RFC 8259 §7, up to [`VALUE_BYTES_MAX`].
+struct Inside<'a, 'w> {
+    to: &'a mut Writer<'w>,
+    /// The number of bytes that fit. `None` after the end of what is written.
+    left: Option<usize>,
+}
+
+impl<'a, 'w> Inside<'a, 'w> {
+    fn new(to: &'a mut Writer<'w>) -> Self {
+        Self { to, left: Some(VALUE_BYTES_MAX) }
+    }
+}
 
 impl fmt::Write for Inside<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text;
+        let Some(left) = self.left else { return Ok(()) };
+        self.left = left.checked_sub(text.len());
+        let mut rest = &text[..text.floor_char_boundary(left)];
         while let Some(at) = rest.find(|c: char| matches!(c, '"' | '\\') || c < ' ') {
             let (plain, from) = rest.split_at(at);
-            self.0.write_str(plain)?;
+            self.to.write_str(plain)?;
             let mut chars = from.chars();
             match chars.next() {
-                Some('"') => self.0.write_str("\\\"")?,
-                Some('\\') => self.0.write_str("\\\\")?,
-                Some('\n') => self.0.write_str("\\n")?,
-                Some('\r') => self.0.write_str("\\r")?,
-                Some('\t') => self.0.write_str("\\t")?,
-                Some(control) => write!(self.0, "\\u{:04x}", u32::from(control))?,
+                Some('"') => self.to.write_str("\\\"")?,
+                Some('\\') => self.to.write_str("\\\\")?,
+                Some('\n') => self.to.write_str("\\n")?,
+                Some('\r') => self.to.write_str("\\r")?,
+                Some('\t') => self.to.write_str("\\t")?,
+                Some(control) => write!(self.to, "\\u{:04x}", u32::from(control))?,
                 None => {}
             }
             rest = chars.as_str();
         }
-        self.0.write_str(rest)
+        self.to.write_str(rest)?;
+        if self.left.is_none() { self.to.write_char('…') } else { Ok(()) }
     }
 }

@@ -1,7 +1,8 @@
 //! Logging: each event is one line on standard error, even if its text contains line breaks.
 //!
-//! Libraries are never logged below INFO. Control and direction characters are escaped. Each place
-//! in the code writes at most 1,000 lines a second; further lines are counted and dropped.
+//! Libraries are logged at ERROR only. Control and direction characters are escaped, and long lines are
+//! cut. Each place in the code writes at most 1,000 lines a second; further lines are counted and
+//! dropped.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -75,16 +76,15 @@ fn filter(settings: LogSettings, rust_log: Option<&str>) -> EnvFilter {
     EnvFilter::try_new(word).unwrap_or_else(|_| EnvFilter::new(settings.default.as_str()))
 }
 
-/// Returns the maximum levels. Only this program is logged below INFO, because libraries trace the
-/// bytes of connections, with keys, passwords and conversations.
+/// Returns the maximum levels. Libraries trace the bytes of connections, with keys, passwords and
+/// conversations, and warn of each malformed packet, request or file, so that a stranger could fill
+/// the disk. What concerns operators is logged by this program.
 fn ceiling() -> Targets {
     Targets::new()
-        .with_default(LevelFilter::INFO)
+        .with_default(LevelFilter::ERROR)
         .with_target("offhook", LevelFilter::TRACE)
-        // It warns of each client that breaks HTTP/2, without its address. The limiter logs those.
-        .with_target("h2", LevelFilter::ERROR)
-        // They describe each request to a TURN server. What goes wrong there is logged by the relay.
-        .with_target("turn_client_proto", LevelFilter::WARN)
+        // Slow statements.
+        .with_target("sqlx", LevelFilter::WARN)
         .with_target("stun_proto", LevelFilter::OFF)
 }
 
@@ -120,14 +120,21 @@ where
 {
     let base =
         tracing_subscriber::registry().with(filter).with(ceiling()).with(RateLimit::new(clock));
-    let layer = fmt::layer().with_ansi(false).with_writer(Escaping(writer));
+    let layer =
+        |bytes_max| fmt::layer().with_ansi(false).with_writer(Escaping { to: writer, bytes_max });
     match format {
+        // The format cuts values, because a part of a line is not JSON.
         LogFormat::Json => {
-            Box::new(base.with(layer.fmt_fields(JsonFields::new()).event_format(JsonLine)))
+            let layer = layer(usize::MAX).fmt_fields(JsonFields::new()).event_format(JsonLine);
+            Box::new(base.with(layer))
         }
-        LogFormat::Pretty => Box::new(base.with(layer)),
+        LogFormat::Pretty => Box::new(base.with(layer(LINE_BYTES_MAX))),
     }
 }
+
+/// Maximum size of a line of text in bytes, before its characters are escaped. What follows is replaced
+/// by an ellipsis.
+const LINE_BYTES_MAX: usize = 16 << 10;
 
 /// Maximum number of lines per second from one place in the code.
 const LINES_PER_SECOND: u64 = 1_000;
@@ -167,38 +174,44 @@ impl<S: Subscriber> Layer<S> for RateLimit {
     }
 }
 
-/// Creates writers that get one event per write. They escape its characters and keep the newline at
-/// its end.
-struct Escaping<W>(W);
+/// Creates writers that get one event per write. They escape its characters, cut what is longer than
+/// `bytes_max`, and keep the newline at its end.
+struct Escaping<W> {
+    to: W,
+    bytes_max: usize,
+}
 
 impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Escaping<W> {
     type Writer = EscapingWriter<W::Writer>;
     fn make_writer(&'a self) -> Self::Writer {
-        EscapingWriter(self.0.make_writer())
+        EscapingWriter { to: self.to.make_writer(), bytes_max: self.bytes_max }
     }
 }
 
-struct EscapingWriter<W>(W);
+struct EscapingWriter<W> {
+    to: W,
+    bytes_max: usize,
+}
 
 impl<W: Write> Write for EscapingWriter<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let line = event.strip_suffix(b"\n").unwrap_or(event);
+        let is_long = line.len() > self.bytes_max;
         // True for nearly every line. Checked in one pass without branches.
         let plain = |b: &u8| matches!(b, b' '..=b'~');
-        if event.strip_suffix(b"\n").unwrap_or(event).iter().fold(true, |all, b| all & plain(b)) {
-            self.0.write_all(event)?;
+        if !is_long && line.iter().fold(true, |all, b| all & plain(b)) {
+            self.to.write_all(event)?;
             return Ok(event.len());
         }
-        let text = String::from_utf8_lossy(event);
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        match escaped(line) {
-            Cow::Borrowed(_) => self.0.write_all(event)?,
-            Cow::Owned(safe) => self.0.write_all(format!("{safe}\n").as_bytes())?,
-        }
+        let text = String::from_utf8_lossy(line);
+        let text = &text[..text.floor_char_boundary(self.bytes_max)];
+        let end = if is_long { "…\n" } else { "\n" };
+        self.to.write_all(format!("{}{end}", escaped(text)).as_bytes())?;
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.to.flush()
     }
 }
 
@@ -235,6 +248,7 @@ mod tests {
 
     use tracing_subscriber::layer::SubscriberExt as _;
 
+    use super::super::json_line::VALUE_BYTES_MAX;
     use super::{Clock, LogFormat, LogLevel, LogSettings, filter, subscriber};
     use model::{E164, Timestamp};
 
@@ -289,6 +303,26 @@ mod tests {
     }
 
     #[test]
+    fn r22_long_values_are_cut() {
+        let long = "ä".repeat(1 << 20);
+        for format in [LogFormat::Json, LogFormat::Pretty] {
+            let text = logged(format, Clock::real(), || {
+                tracing::info!(long, debugged = ?long, n = 7, "said {long}");
+            });
+            assert!(text.len() < 50 << 10, "{format:?}: {} bytes", text.len());
+            match format {
+                LogFormat::Json => {
+                    let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                    let value = line["long"].as_str().expect("a text");
+                    assert_eq!(value.strip_suffix('…'), long.get(..VALUE_BYTES_MAX));
+                    assert_eq!(line["n"], 7);
+                }
+                LogFormat::Pretty => assert!(text.ends_with("ä…\n")),
+            }
+        }
+    }
+
+    #[test]
     fn json_lines_equal_those_of_tracing_subscriber() {
         let events = || {
             tracing::warn!("outside of any span: {HOSTILE}");
@@ -334,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn r22_no_directive_enables_libraries_below_info() {
+    fn r22_no_directive_enables_libraries_below_error() {
         let of_libraries = [
             "trace",
             "TRACE",
@@ -359,7 +393,7 @@ mod tests {
                 let _call = tracing::info_span!("call", call_uuid = "7").entered();
                 tracing::trace!(target: "tungstenite::protocol", "secret");
                 tracing::debug!(target: "tungstenite::protocol", "secret");
-                tracing::trace!(target: "rustls", "secret");
+                tracing::warn!(target: "rustls", "secret");
                 tracing::error!("ours: shown");
             });
             assert!(!text.contains("secret"), "{directives}: {text}");
@@ -374,7 +408,7 @@ mod tests {
             let text = logged_at(directives, LogFormat::Pretty, Clock::real(), || {
                 let _call = tracing::info_span!("call", call_uuid = "7").entered();
                 tracing::trace!("ours");
-                tracing::info!(target: "tungstenite::protocol", "theirs");
+                tracing::error!(target: "tungstenite::protocol", "theirs");
             });
             assert_eq!(
                 (text.contains("ours"), text.contains("theirs")),

@@ -352,7 +352,18 @@ pub(crate) async fn local_or_navigation(request: Request, next: Next) -> Respons
 
 fn is_local_request(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").and_then(|v| v.to_str().ok());
-    has_local_host(headers) && matches!(site, None | Some("same-origin" | "none"))
+    let is_own = match site {
+        Some(site) => matches!(site, "same-origin" | "none"),
+        None => !has_foreign_origin(headers),
+    };
+    has_local_host(headers) && is_own
+}
+
+/// Whether the page of another origin sends the request, for browsers without `Sec-Fetch-Site`.
+fn has_foreign_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get("origin") else { return false };
+    let host = headers.get("host").map(|host| host.as_bytes());
+    origin.as_bytes().strip_prefix(b"http://") != host
 }
 
 /// Whether a browser opens a page of this machine, in whichever way the user came there.
@@ -387,6 +398,16 @@ mod tests {
         assert!(!from("rebound.example.com:8081", None));
         assert!(!from("127.0.0.1:8081", Some("cross-site")));
         assert!(!from("127.0.0.1:8081", Some("same-site")));
+        // Without fetch metadata.
+        let of_page = |origin: &'static str| {
+            let host = ("host".parse().expect("name"), "127.0.0.1:8081".parse().expect("host"));
+            let origin = ("origin".parse().expect("name"), origin.parse().expect("origin"));
+            is_local_request(&HeaderMap::from_iter([host, origin]))
+        };
+        assert!(of_page("http://127.0.0.1:8081"));
+        for foreign in ["https://evil.example", "null", "http://127.0.0.1:8080"] {
+            assert!(!of_page(foreign), "{foreign}");
+        }
     }
 
     #[test]

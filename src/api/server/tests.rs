@@ -434,6 +434,52 @@ async fn r10_closes_an_http2_connection_without_a_window() {
     server.task.await.unwrap();
 }
 
+/// curl reports a reset in place of the response.
+#[tokio::test]
+async fn an_early_response_over_http2_does_not_reset_the_stream() {
+    const DATA: u8 = 0;
+    const RST_STREAM: u8 = 3;
+    const PING: u8 = 6;
+    const END_STREAM: u8 = 1;
+    async fn receive(stream: &mut TcpStream) -> (u8, u8, u32) {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length.try_into().unwrap()];
+        stream.read_exact(&mut payload).await.unwrap();
+        (head[3], head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]))
+    }
+    fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &id.to_be_bytes(), payload].concat()
+    }
+    let server = start(HttpLimits::default()).await;
+    let mut stream = connect(server.at).await;
+    // POST http://a/nope without the end of the body (RFC 7541, appendix A).
+    let head = frame(1, 4, 1, b"\x83\x86\x04\x05/nope\x01\x01a");
+    let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, b""), head].concat();
+    stream.write_all(&begin).await.unwrap();
+    loop {
+        let (kind, flags, id) = receive(&mut stream).await;
+        if id == 1 && flags & END_STREAM > 0 {
+            assert!(kind < 2, "the response ends the stream, not frame {kind}");
+            break;
+        }
+    }
+    let rest = [frame(DATA, END_STREAM, 1, b"{}"), frame(PING, 0, 0, b"8 bytes.")].concat();
+    stream.write_all(&rest).await.unwrap();
+    loop {
+        let (kind, flags, _) = receive(&mut stream).await;
+        assert_ne!(kind, RST_STREAM);
+        if (kind, flags) == (PING, 1) {
+            break;
+        }
+    }
+    drop(stream);
+    server.cancel.cancel();
+    server.task.await.unwrap();
+}
+
 #[tokio::test]
 async fn r10_closes_the_longest_idle_connection_to_make_room() {
     let server = start(HttpLimits { connections: 2, ..HttpLimits::default() }).await;

@@ -37,9 +37,9 @@ const TAIL: u64 = 4;
 const DETECTOR_FRAMES: u64 = 4;
 /// A voice of this duration pauses the prompt (`docs/reference/xml.md#barge-in`).
 const LASTING_MS: u64 = 250;
-/// The age of the audio that is read: the jitter buffer holds two packets. A voice that still lasts in
-/// it has lasted so much longer.
-const BUFFERED_MS: u64 = 40;
+/// The age of the audio that is read: a packet of 20 ms is sent when it is complete, and the jitter
+/// buffer holds two. A voice that still lasts in it has lasted so much longer.
+const AGE_MS: u64 = 60;
 /// Pauses shorter than this are part of the speech. With a turn model, it is asked this early.
 const PAUSE_MS: u64 = 300;
 const PAUSE_WITH_TURN_MODEL_MS: u64 = 200;
@@ -437,7 +437,7 @@ impl UtteranceDetector {
             (Some((first, last, lasting)), true) => {
                 *last = self.at;
                 let heard_ms = (self.at - *first + DETECTOR_FRAMES) * u64::from(FRAME_MS);
-                let lasts = heard_ms + BUFFERED_MS >= LASTING_MS;
+                let lasts = heard_ms + AGE_MS >= LASTING_MS;
                 (lasts && !std::mem::replace(lasting, true)).then_some(SpeechEvent::Lasting)
             }
             (Some((_, last, _)), false) => {
@@ -512,8 +512,8 @@ mod tests {
             told,
             [
                 (53, SpeechEvent::Began),
-                // 210 ms after the onset of the voice in audio that is 40 ms old.
-                (60, SpeechEvent::Lasting),
+                // At least 190 ms of voice, in audio that is 60 ms old.
+                (59, SpeechEvent::Lasting),
                 (124, SpeechEvent::Ended { ago_ms: 300 }),
             ]
         );
