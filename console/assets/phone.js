@@ -236,7 +236,7 @@ class Phone extends HTMLElement {
   /** Calls a user from a business number. When the user answers, the node rings this phone, which takes the call. @param {{ from: string, to: string }} pair */
   async callUser({ from, to }) {
     this.placed = { to, call: "" };
-    this.at("see").hidden = true;
+    this.clear();
     try {
       // Ask for the microphone before anyone is called.
       const microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
@@ -290,6 +290,7 @@ class Phone extends HTMLElement {
     const to = new FormData(this.form("dial")).get("to");
     const endpoint = /** @type {HTMLSelectElement} */ (this.form("login").elements.namedItem("endpoint"));
     this.byApplication = true;
+    this.clear();
     this.who = endpoint.selectedOptions[0]?.dataset.application ?? "";
     try {
       const sdp = await this.offer();
@@ -418,6 +419,13 @@ class Phone extends HTMLElement {
     else this.show(this.byApplication ? [this.t("application"), this.who].filter(Boolean).join(": ") : `${this.t("talking")}: ${this.who}`);
   }
 
+  /** Removes what is shown of the previous call. */
+  clear() {
+    this.at("see").hidden = true;
+    this.at("clock").textContent = "0:00";
+    this.captions?.clear();
+  }
+
   /** @param {boolean} up */
   setInCall(up) {
     for (const name of ["mute", "hold", "captions", "hangup"]) this.at(name).toggleAttribute("disabled", !up);
@@ -427,7 +435,6 @@ class Phone extends HTMLElement {
     this.at("transfer").hidden = !up || !this.taken;
     this.at("quality").hidden = true;
     if (!up) { this.captions?.turn(false); return; }
-    this.captions?.clear();
     this.lost = this.got = 0;
     const begun = Date.now();
     this.clock = setInterval(() => {
@@ -497,7 +504,7 @@ class Phone extends HTMLElement {
           if (!this.peer) this.ringing(true);
           break;
         }
-        this.at("see").hidden = true;
+        this.clear();
         this.ringing(true);
         this.who = this.named(message.caller_name, message.from);
         this.via = message.via ? [message.via_alias, this.named("", message.via)].filter(Boolean).join(" · ") : "";

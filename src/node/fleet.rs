@@ -277,14 +277,16 @@ async fn forward(
     if is_file(request.uri().path()) {
         return forwarder.file(request, next).await;
     }
-    let owner = match subject_of(request.uri().path()) {
+    let subject = subject_of(request.uri().path());
+    let is_node = matches!(subject, Some(Subject::Node(_)));
+    let owner = match subject {
         Some(Subject::Call(call)) => {
             if registry.get(call).is_some() || dialer.find(call).is_some() {
                 return next.run(request).await;
             }
             match claims.owner_of(call).await {
                 Ok(owner) => owner.filter(|owner| *owner != cluster.run()),
-                Err(Unreachable) => return unreachable(),
+                Err(Unreachable) => return unreachable(OWNER_UNREACHABLE),
             }
         }
         Some(Subject::Node(id)) if id != *node_id => {
@@ -293,7 +295,7 @@ async fn forward(
         }
         Some(Subject::Room(room)) => match forwarder.host_of(&room).await {
             Ok(host) => host,
-            Err(NoAnswer) => return unreachable(),
+            Err(NoAnswer) => return unreachable(OWNER_UNREACHABLE),
         },
         Some(Subject::All) if request.method() == Method::DELETE => {
             return forwarder.at_all_nodes(request, next).await;
@@ -318,7 +320,7 @@ async fn forward(
         }
         Err(error) => {
             warn!(%owner, %error, "request not forwarded to another node");
-            unreachable()
+            unreachable(if is_node { NODE_UNREACHABLE } else { OWNER_UNREACHABLE })
         }
     }
 }
@@ -520,9 +522,13 @@ fn too_large() -> Response<Body> {
     listener_error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }
 
+const OWNER_UNREACHABLE: &str =
+    "the node that has this call or room does not answer; try again in a second";
+const NODE_UNREACHABLE: &str =
+    "the node does not answer; if it does not run, other nodes end its calls by themselves";
+
 /// The response for an unreachable node. It is never 404, because the call or room may be live.
-fn unreachable() -> Response<Body> {
-    let message = "the node that has this call or room does not answer; try again in a second";
+fn unreachable(message: &str) -> Response<Body> {
     let mut response = listener_error(StatusCode::SERVICE_UNAVAILABLE, "node_unreachable", message);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response

@@ -159,7 +159,7 @@ impl Body {
             }
             Ok(FetchResponse::Refused { refusal: Refusal { findings, .. } }) => Self::none(
                 Flow::In,
-                format!("200, refused: {} findings", findings.len()),
+                format!("200, document refused, findings: {}", findings.len()),
                 Fidelity::Not,
             ),
             Ok(FetchResponse::Ignored) => Self::none(Flow::In, "2xx", Fidelity::Not),
