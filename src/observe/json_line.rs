@@ -140,7 +140,7 @@ impl fmt::Write for Inside<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let Some(left) = self.left else { return Ok(()) };
         self.left = left.checked_sub(text.len());
-        let mut rest = &text[..text.floor_char_boundary(left)];
+        let mut rest = text.split_at(text.floor_char_boundary(left)).0;
         while let Some(at) = rest.find(|c: char| matches!(c, '"' | '\\') || c < ' ') {
             let (plain, from) = rest.split_at(at);
             self.to.write_str(plain)?;

@@ -204,7 +204,7 @@ impl<W: Write> Write for EscapingWriter<W> {
             return Ok(event.len());
         }
         let text = String::from_utf8_lossy(line);
-        let text = &text[..text.floor_char_boundary(self.bytes_max)];
+        let (text, _) = text.split_at(text.floor_char_boundary(self.bytes_max));
         let end = if is_long { "…\n" } else { "\n" };
         self.to.write_all(format!("{}{end}", escaped(text)).as_bytes())?;
         Ok(event.len())
