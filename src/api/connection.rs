@@ -80,9 +80,9 @@ pub struct HttpLimits {
     /// Maximum number of files that are being downloaded. Beyond it, the connection of the oldest
     /// download of the network with the most downloads is closed.
     pub downloads: usize,
-    /// Maximum number of bytes of all responses to authenticated clients that are larger than 64 KiB
-    /// and not read yet. Beyond it, the connection of the oldest one of the network with the most
-    /// bytes is closed.
+    /// Maximum number of bytes of all responses that are not read yet: those to authenticated clients
+    /// that are larger than 64 KiB, and all over HTTP/2. Beyond it, the connection of the oldest one of
+    /// the network with the most bytes is closed.
     pub response_bytes: usize,
     /// Maximum time without a request.
     pub idle: Duration,

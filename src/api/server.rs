@@ -304,6 +304,9 @@ struct Server {
 #[derive(Clone, Copy)]
 pub struct Download;
 
+/// Memory of an HTTP/2 stream beside its response, in bytes.
+const STREAM_BYTES: usize = 10 << 10;
+
 /// The registration of an open connection, until it is dropped.
 struct OpenConnection {
     id: u64,
@@ -491,6 +494,7 @@ impl Server {
         let mut is_https = origin.is_encrypted || self.config.is_https;
         let share = RequestShare::default();
         let has_body = !request.body().is_end_stream();
+        let is_http2 = request.version() == Version::HTTP_2;
         let mut response = match refusal(&request, connection) {
             Some(refused) => refused,
             None if self.config.local_hosts_only && !is_for_local_host(&request) => {
@@ -518,20 +522,28 @@ impl Server {
             response = closing_error(StatusCode::BAD_REQUEST, "bad_request", message);
         }
         let response = with_security_headers(response, is_https);
-        let claim = self.claim(&response, client, connection, share.get().is_some());
+        let is_authenticated = share.get().is_some();
+        let claim = self.claim(&response, is_http2, client, connection, is_authenticated);
         response.map(|body| Body::new(ObservedBody::new(body, in_flight, share, claim)))
     }
 
-    /// Claims the memory of a response that a client may read slowly.
+    /// Claims the memory of a response that a client may read slowly. On HTTP/2, a client can have many
+    /// unread responses of any size on one connection.
     fn claim(
         &self,
         response: &Response<Body>,
+        is_http2: bool,
         client: IpAddr,
         connection: &Connection,
         is_authenticated: bool,
     ) -> Option<Claim> {
         let (pool, weight) = match response.extensions().get::<Download>() {
             Some(Download) => (&self.downloads, 1),
+            None if response.body().is_end_stream() => return None,
+            None if is_http2 => {
+                let bytes = response.body().size_hint().exact().unwrap_or_default();
+                (&self.responses, usize::try_from(bytes).ok()?.saturating_add(STREAM_BYTES))
+            }
             None if is_authenticated => {
                 let bytes = usize::try_from(response.body().size_hint().exact()?).ok()?;
                 (bytes > PIECE).then_some((&self.responses, bytes))?

@@ -1,5 +1,6 @@
 //! The list of calls: live ones, and the history with its filters, which users can save.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use askama::Template;
@@ -329,6 +330,7 @@ pub(super) fn filter(query: &Form) -> Result<CallFilter, Unreadable> {
         Some((value.parse().ok()?, call.parse().ok()?))
     };
     let selects = ["party", "from", "to", "direction", "outcome", "agent"];
+    let (bill_secs, hangup_codes) = query.read_as("outcome", outcome)?.unwrap_or_default();
     Ok(CallFilter {
         party: number(query, "party"),
         agent: query.read_as("agent", |id| id.parse().ok())?,
@@ -338,15 +340,23 @@ pub(super) fn filter(query: &Form) -> Result<CallFilter, Unreadable> {
         from: number(query, "from"),
         to: number(query, "to"),
         direction: query.read_as("direction", direction)?,
-        bill_secs: Vec::from_iter(query.read_as("outcome", |word| match word {
-            "answered" => Some((Compare::Greater, 0)),
-            "missed" => Some((Compare::Equal, 0)),
-            _ => None,
-        })?),
+        bill_secs,
+        hangup_codes,
         ended: days(query)?,
         before: query.read_as("before", cursor)?,
         ..CallFilter::default()
     })
+}
+
+/// The billed seconds and hangup codes of calls with an outcome.
+fn outcome(word: &str) -> Option<(Vec<(Compare, i64)>, Option<RangeInclusive<u16>>)> {
+    match word {
+        "answered" => Some((vec![(Compare::Greater, 0)], None)),
+        "missed" => Some((vec![(Compare::Equal, 0)], None)),
+        // docs/reference/hangup-causes.md: the answers of the application's URLs.
+        "failed" => Some((Vec::new(), Some(7000..=8999))),
+        _ => None,
+    }
 }
 
 /// The range from the start of the day `since` to the end of the day `until`, in UTC.
@@ -422,6 +432,8 @@ mod tests {
         }
         let all = "party=1&from=2&to=3&direction=&outcome=missed&since=2026-03-01&up=x&sort=newest";
         assert!(read(&Form::read(all.as_bytes())).is_ok());
+        let (failed, _) = read(&Form::read(b"outcome=failed")).unwrap();
+        assert!(failed.hangup_codes.is_some_and(|codes| codes.contains(&8011)));
     }
 
     #[test]

@@ -83,6 +83,8 @@ fn ceiling() -> Targets {
     Targets::new()
         .with_default(LevelFilter::ERROR)
         .with_target("offhook", LevelFilter::TRACE)
+        // Changes and refused sign-ins (docs/operations.md#audit-trail).
+        .with_target("audit", LevelFilter::INFO)
         // Slow statements.
         .with_target("sqlx", LevelFilter::WARN)
         .with_target("stun_proto", LevelFilter::OFF)

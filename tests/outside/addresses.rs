@@ -113,8 +113,7 @@ impl Drop for Process {
 
 /// Starts coturn on the loopback. `None` if it is not installed.
 #[allow(clippy::print_stderr, reason = "the reason for skipping")]
-async fn coturn(options: &[&str]) -> Option<(Process, SocketAddr)> {
-    let port = free_udp_ports(1);
+async fn coturn(port: u16, options: &[&str]) -> Option<(Process, SocketAddr)> {
     let spawned = Command::new("turnserver")
         .args(["-n", "--no-tls", "--no-dtls", "--no-cli", "--log-file", "stdout"])
         .args(["--pidfile", "/dev/null", "--listening-ip", "127.0.0.1"])
@@ -135,9 +134,13 @@ async fn coturn(options: &[&str]) -> Option<(Process, SocketAddr)> {
 
 /// Starts a TURN server that relays to loopback.
 async fn relaying_coturn() -> Option<(Process, SocketAddr)> {
+    relaying_coturn_at(free_udp_ports(1)).await
+}
+
+async fn relaying_coturn_at(port: u16) -> Option<(Process, SocketAddr)> {
     let options = ["--lt-cred-mech", "--user", "offhook:a-password", "--realm", "example.com"];
     let loopback = ["--relay-ip", "127.0.0.1", "--allow-loopback-peers"];
-    coturn(&[&options[..], &loopback].concat()).await
+    coturn(port, &[&options[..], &loopback].concat()).await
 }
 
 fn turn_section(server: SocketAddr, password: &str) -> String {
@@ -159,6 +162,29 @@ async fn calls_are_heard_over_a_turn_server_without_an_open_port() {
     assert_eq!(refused.until_end_with("gave no address within 5s; check").await, Some(1));
 }
 
+/// A restarted server has forgotten the allocations, and a stopped one is not heard.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_server_that_restarts_or_stops_is_used_again() {
+    let Some((mut server, at)) = relaying_coturn().await else { return };
+    let (sim, _app, mut node_config) = meta_and_app(sim_options()).await;
+    node_config.extra = turn_section(at, "a-password");
+    let node = Node::start(&node_config).await;
+    is_heard(&sim, &node).await;
+    for (round, stays_away) in [(1, false), (2, true)] {
+        let losses = "TURN server allocated no address";
+        let (allocated, lost) = (node.count_in_log("TURN address"), node.count_in_log(losses));
+        drop(server);
+        if stays_away {
+            node.until_in_log(losses, lost + 1).await;
+        }
+        let again = relaying_coturn_at(at.port()).await;
+        (server, _) = again.expect("as before");
+        node.until_in_log("TURN address", allocated + 1).await;
+        assert!(node.count_in_log(losses) > lost, "round {round}");
+        is_heard(&sim, &node).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_uses_a_turn_server_is_upgraded() {
     let Some((_server, at)) = relaying_coturn().await else { return };
@@ -176,7 +202,7 @@ async fn a_node_that_uses_a_turn_server_is_upgraded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn coturn_answers_stun() {
-    let Some((_server, at)) = coturn(&["--stun-only"]).await else { return };
+    let Some((_server, at)) = coturn(free_udp_ports(1), &["--stun-only"]).await else { return };
     let (sim, _app, mut node_config) = meta_and_app(sim_options()).await;
     auto(&mut node_config, at);
     let node = Node::start(&node_config).await;

@@ -26,6 +26,14 @@ const RETRY: Duration = Duration::from_secs(5);
 /// allocation lives. Beyond this number, datagrams to other peers are dropped. When no leg is left,
 /// the allocation is replaced.
 const PERMISSIONS_MAX: usize = 4_096;
+/// Interval at which the allocation is checked. A server that restarts forgets it without notice, and
+/// the client would find out after minutes.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
+/// Maximum time for the server's response to a check, which is sent several times.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(8);
+/// Number of addresses that checks use. When each has been used and no leg is left, the allocation is
+/// replaced, since the client refreshes the permission of each.
+const CHECKS_MAX: u8 = 254;
 /// Maximum number of datagrams that wait for a permission, which takes a round trip.
 const WAITING_MAX: usize = 64;
 /// Maximum number of steps for which the client is polled at a time.
@@ -82,6 +90,14 @@ pub(crate) struct Relay {
     waiting: VecDeque<(SocketAddr, Vec<u8>)>,
     /// Messages to the server.
     out: Vec<Vec<u8>>,
+    /// The number of checks of the allocation.
+    checks: u8,
+    /// When the latest check was sent.
+    checked: Instant,
+    /// When the server was heard last.
+    heard: Instant,
+    /// Whether the message from the server that is handled says that there is no allocation.
+    is_unknown: bool,
 }
 
 impl Relay {
@@ -97,6 +113,10 @@ impl Relay {
             permissions: HashSet::new(),
             waiting: VecDeque::new(),
             out: Vec::new(),
+            checks: 0,
+            checked: now,
+            heard: now,
+            is_unknown: false,
         }
     }
 
@@ -117,6 +137,9 @@ impl Relay {
     /// Creates and refreshes the allocation, and repeats requests when that is due. The messages
     /// are sent by [`Relay::flush`].
     pub(crate) fn poll(&mut self, now: Instant) {
+        if self.relayed.get().is_some() && !self.check(now) {
+            return self.renew(now);
+        }
         let time = self.time(now);
         self.due = now + RETRY;
         for _ in 0..STEPS_MAX {
@@ -150,6 +173,7 @@ impl Relay {
             TurnEvent::AllocationCreated(_, address) => {
                 tracing::info!(server = %self.server.address, %address, "TURN address allocated");
                 self.relayed.set(Some(address));
+                self.checked = now;
             }
             TurnEvent::AllocationCreateFailed(_) => return false,
             TurnEvent::PermissionCreated(_, ip) => {
@@ -160,6 +184,9 @@ impl Relay {
                     }
                 }
             }
+            TurnEvent::PermissionCreateFailed(..) if self.is_unknown => return false,
+            // Some servers don't permit the address of a check, but respond.
+            TurnEvent::PermissionCreateFailed(_, ip) if is_check(ip) => {}
             TurnEvent::PermissionCreateFailed(_, ip) => {
                 tracing::warn!(server = %self.server.address, peer = %ip, "TURN permission refused");
                 self.permissions.remove(&ip);
@@ -212,6 +239,12 @@ impl Relay {
         }
     }
 
+    /// Returns whether the allocation has so many permissions that it should be replaced when no leg
+    /// is left.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.is_full() || self.checks == CHECKS_MAX
+    }
+
     /// Returns whether no further peer can get a permission.
     pub(crate) fn is_full(&self) -> bool {
         self.permissions.len() >= PERMISSIONS_MAX
@@ -226,6 +259,9 @@ impl Relay {
         message: &[u8],
     ) -> Option<(SocketAddr, Vec<u8>)> {
         let (time, local) = (self.time(now), self.local);
+        self.heard = now;
+        // RFC 8656, section 5, has 437; coturn 4.6 responds with 400.
+        self.is_unknown = matches!(error_code(message), Some((4, 0 | 37)));
         let received = self.guard(now, |client| {
             let message = Transmit::new(message, TransportType::Udp, from, local);
             match client.recv(message, time) {
@@ -239,7 +275,26 @@ impl Relay {
         if received.is_none() {
             self.poll(now);
         }
+        self.is_unknown = false;
         received
+    }
+
+    /// Checks from time to time that the server has the allocation, by a permission for an address that
+    /// no peer has. Returns `false` if it has not responded.
+    fn check(&mut self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.checked);
+        if self.heard < self.checked && since >= CHECK_TIMEOUT {
+            return false;
+        }
+        if since >= CHECK_EVERY && self.checks < CHECKS_MAX {
+            self.checks += 1;
+            self.checked = now;
+            let (time, ip) = (self.time(now), check_address(self.server.address, self.checks));
+            self.guard(now, |client| {
+                client.create_permission(TransportType::Udp, ip, time).is_ok()
+            });
+        }
+        true
     }
 
     /// Sends the messages to the server.
@@ -277,6 +332,7 @@ impl Relay {
 
     fn reset(&mut self, due: Instant) {
         self.relayed.set(None);
+        self.checks = 0;
         self.permissions.clear();
         self.waiting.clear();
         self.client = client(&self.server, self.local);
@@ -297,6 +353,40 @@ impl Relay {
             self.renew(now);
         }
         done.ok()
+    }
+}
+
+/// The address of the nth check, of those for documentation (RFC 5737, RFC 3849).
+fn check_address(server: SocketAddr, n: u8) -> IpAddr {
+    match server {
+        SocketAddr::V4(_) => IpAddr::from([192, 0, 2, n]),
+        SocketAddr::V6(_) => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(n)]),
+    }
+}
+
+fn is_check(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().starts_with(&[192, 0, 2]),
+        IpAddr::V6(ip) => ip.segments().starts_with(&[0x2001, 0xdb8]),
+    }
+}
+
+/// Returns the class and the number of the error code of a STUN error response (RFC 8489, section 14.8).
+fn error_code(message: &[u8]) -> Option<(u8, u8)> {
+    const ERROR_CODE: u16 = 0x0009;
+    let ([first, second, ..], mut attributes) = message.split_at_checked(20)? else { return None };
+    if u16::from_be_bytes([*first, *second]) & 0xc110 != 0x0110 {
+        return None;
+    }
+    loop {
+        let (&[kind, of_kind, length, of_length], rest) = attributes.split_first_chunk()?;
+        let length = usize::from(u16::from_be_bytes([length, of_length]));
+        let (value, _) = rest.split_at_checked(length)?;
+        if u16::from_be_bytes([kind, of_kind]) == ERROR_CODE {
+            let [_, _, class, number, ..] = value else { return None };
+            return Some((class & 7, *number));
+        }
+        (_, attributes) = rest.split_at_checked(length.next_multiple_of(4))?;
     }
 }
 
@@ -349,6 +439,27 @@ pub fn allocate(
             && relay.is_server(from)
         {
             relay.receive(clock.now(), from, bytes.get(..length).unwrap_or_default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::error_code;
+
+    #[test]
+    fn reads_the_code_of_error_responses_only() {
+        let message = |kind: u16, code: &[u8]| {
+            let head = [&kind.to_be_bytes()[..], &[0, 20], &[0x21, 0x12, 0xa4, 0x42], &[7; 12]];
+            // An attribute of five bytes and its padding comes first.
+            let software = [&[0x80, 0x22, 0, 5][..], b"abcde", &[0; 3]].concat();
+            [&head.concat()[..], &software, &[0, 9, 0, 4], code].concat()
+        };
+        assert_eq!(error_code(&message(0x0118, &[0, 0, 4, 37])), Some((4, 37)));
+        assert_eq!(error_code(&message(0x0108, &[0, 0, 4, 37])), None, "a success response");
+        let whole = message(0x0118, &[0, 0, 4, 0]);
+        for length in 0..whole.len() {
+            assert_eq!(error_code(whole.get(..length).unwrap()), None, "{length}");
         }
     }
 }

@@ -241,8 +241,8 @@ async fn lists_filter_page_and_keep_tenants_apart() {
         (CallFilter { subaccount: Some(SUB.into()), ..none.clone() }, 10),
         (CallFilter { subaccount: Some(OTHER.into()), ..none.clone() }, 0),
         (CallFilter { parent_call: Some(uuid(1)), ..none.clone() }, 0),
-        (CallFilter { hangup_code: Some(4000), ..none.clone() }, 30),
-        (CallFilter { hangup_code: Some(1000), ..none.clone() }, 0),
+        (CallFilter { hangup_codes: Some(4000..=4000), ..none.clone() }, 30),
+        (CallFilter { hangup_codes: Some(1000..=3999), ..none.clone() }, 0),
         (CallFilter { hangup_source: Some("Caller".to_owned()), ..none.clone() }, 30),
         (CallFilter { bill_secs: vec![(Compare::Equal, 7)], ..none.clone() }, 1),
         (

@@ -26,10 +26,6 @@ pub(super) type FieldNames = Arc<OnceLock<Vec<String>>>;
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
 
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoFields {}
-
 /// A request that matches a row, from an authorized principal.
 pub(in crate::api) struct ApiRequest {
     pub(super) state: Arc<ApiState>,
@@ -251,15 +247,23 @@ impl ApiRequest {
         })
     }
 
-    /// Refuses a body with fields if the operation has none.
+    /// Refuses a JSON object with fields if the operation has none. Any other body is ignored, such as
+    /// the `null` of some clients.
     ///
     /// # Errors
-    /// Fails as [`ApiRequest::json`] does.
+    /// Fails as [`ApiRequest::bytes`] does, or with `BadRequest` if the body has a field.
     pub(super) async fn check_has_no_fields(&mut self) -> Result<(), ApiError> {
         if self.operation.body.is_some() || self.head.method != Method::POST {
             return Ok(());
         }
-        self.json::<NoFields>().await.map(|NoFields {}| ())
+        let bytes = self.bytes().await?;
+        match fields::object(&bytes).unwrap_or_default().into_iter().next() {
+            Some((name, _)) => {
+                let message = fields::unknown(&name, std::iter::empty());
+                Err(ApiError::bad_value(name, message))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Checks `If-Match` against the current ETag (RFC 9110 §13.1.1).

@@ -29,8 +29,8 @@ pub(super) fn call_filter(pairs: &Pairs) -> Result<CallFilter, PlivoError> {
                     Some(value.parse().map_err(|_| bad("parent_call_uuid", "a UUID"))?);
             }
             ("hangup_cause_code", Compare::Equal) => {
-                filter.hangup_code =
-                    Some(value.parse().map_err(|_| bad("hangup_cause_code", "an integer"))?);
+                let code = value.parse().map_err(|_| bad("hangup_cause_code", "an integer"))?;
+                filter.hangup_codes = Some(code..=code);
             }
             ("hangup_source", Compare::Equal) => {
                 let sources = HangupSource::ALL.map(HangupSource::as_str);
@@ -144,7 +144,10 @@ mod tests {
             &hangup_source=API+Request&bill_duration__gt=5&bill_duration=6&end_time__lte=2026-11-20&unknown=1&subaccount__gt=x";
         let f = call_filter(&pairs(all)).expect("valid");
         assert_eq!((f.from.as_deref(), f.to.as_deref()), (Some("9198123"), Some("anonymous")));
-        assert_eq!((f.hangup_code, f.hangup_source.as_deref()), (Some(4000), Some("API Request")));
+        assert_eq!(
+            (f.hangup_codes, f.hangup_source.as_deref()),
+            (Some(4000..=4000), Some("API Request"))
+        );
         assert_eq!(f.bill_secs, [(Compare::Greater, 5), (Compare::Equal, 6)]);
         assert_eq!(f.ended.len(), 1);
         for query in [

@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Download, HttpLimits, IN_PROGRESS_MIN, LimitedBody, Peer, ServerConfig, bind, client,
-    has_one_authority, serve,
+    Download, HttpLimits, IN_PROGRESS_MIN, LimitedBody, Peer, STREAM_BYTES, ServerConfig, bind,
+    client, has_one_authority, serve,
 };
 use crate::api::error::listener_error;
 use engine::limiter::RequestClaims;
@@ -617,6 +617,34 @@ async fn a_response_before_the_body_was_read_keeps_the_connection_or_announces_i
     }
     server.cancel.cancel();
     server.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn r10_unread_responses_over_http2_make_room_for_others() {
+    let server =
+        start(HttpLimits { response_bytes: 8 * STREAM_BYTES, ..HttpLimits::default() }).await;
+    let open = async |client: &str, requests: usize| {
+        let io = hyper_util::rt::TokioIo::new(connect(server.at).await);
+        let (mut send, connection) =
+            hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+                .initial_stream_window_size(0)
+                .handshake::<_, Body>(io)
+                .await
+                .unwrap();
+        let connection = tokio::spawn(connection);
+        let mut unread = Vec::new();
+        for _ in 0..requests {
+            let request = Request::get("http://a/peer").header("x-forwarded-for", client);
+            unread.push(send.send_request(request.body(Body::empty()).unwrap()).await);
+        }
+        (connection, send, unread)
+    };
+    let other = open("203.0.113.9", 1).await;
+    let (attacker, _send, _unread) = open("203.0.113.5", 12).await;
+    let end = tokio::time::timeout(Duration::from_secs(10), attacker).await;
+    assert!(end.is_ok(), "its connection is closed");
+    assert!(!other.0.is_finished(), "that of another network is not");
+    server.cancel.cancel();
 }
 
 #[test]

@@ -219,7 +219,7 @@ async fn run(
             // A pipe that is not read would stop the server when it is full.
             tokio::spawn(async move {
                 while let Ok(Some(line)) = lines.next_line().await {
-                    tracing::debug!(target: "postgres", "{line}");
+                    tracing::debug!("PostgreSQL: {line}");
                 }
             });
             return Ok(process);

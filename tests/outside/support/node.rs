@@ -501,14 +501,24 @@ impl Node {
 
     /// Waits until the log has a line with this text.
     pub async fn until_log(&self, text: &str) {
+        self.until_in_log(text, 1).await;
+    }
+
+    /// Waits until the log has so many lines with this text.
+    pub async fn until_in_log(&self, text: &str, lines: usize) {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..1500 {
             every.tick().await;
-            if self.log.lock().expect("log").iter().any(|line| line.contains(text)) {
+            if self.count_in_log(text) >= lines {
                 return;
             }
         }
-        panic!("no {text:?} in the log after 30 s:\n{}", self.log());
+        panic!("not {lines} times {text:?} in the log after 30 s:\n{}", self.log());
+    }
+
+    /// The number of lines of the log with this text.
+    pub fn count_in_log(&self, text: &str) -> usize {
+        self.log.lock().expect("log").iter().filter(|line| line.contains(text)).count()
     }
 
     /// Waits until the process has ended, and checks that it has printed this text.

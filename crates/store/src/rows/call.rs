@@ -1,3 +1,4 @@
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -280,7 +281,7 @@ pub struct CallFilter {
     pub direction: Option<Direction>,
     pub subaccount: Option<AuthId>,
     pub parent_call: Option<CallUuid>,
-    pub hangup_code: Option<u16>,
+    pub hangup_codes: Option<RangeInclusive<u16>>,
     pub hangup_source: Option<String>,
     /// Billed seconds.
     pub bill_secs: Vec<(Compare, i64)>,

@@ -259,7 +259,7 @@ impl List<'_> {
             before,
             direction: _,
             subaccount: _,
-            hangup_code: _,
+            hangup_codes: _,
             hangup_source: _,
         } = self.filter;
         from.is_none()
@@ -309,8 +309,9 @@ impl List<'_> {
                 query.push(format_args!(" AND {column} = ")).push_bind(value);
             }
         }
-        if let Some(code) = f.hangup_code {
-            query.push(" AND hangup_code = ").push_bind(i64::from(code));
+        if let Some(codes) = &f.hangup_codes {
+            query.push(" AND hangup_code BETWEEN ").push_bind(i64::from(*codes.start()));
+            query.push(" AND ").push_bind(i64::from(*codes.end()));
         }
     }
 
@@ -540,7 +541,7 @@ mod tests {
                     && !(f.without_legs && s.parent_call.is_some())
                     && f.subaccount.as_ref().is_none_or(|sub| *sub == s.account)
                     && f.parent_call.is_none_or(|parent| Some(parent) == s.parent_call)
-                    && f.hangup_code.is_none_or(|code| code == e.hangup_code)
+                    && f.hangup_codes.as_ref().is_none_or(|codes| codes.contains(&e.hangup_code))
                     && f.hangup_source.as_ref().is_none_or(|source| *source == e.hangup_source)
                     && f.bill_secs
                         .iter()
@@ -603,7 +604,7 @@ mod tests {
                         Direction::Outbound
                     }),
                     subaccount: sub.then(|| if which { SUB.into() } else { MAIN.into() }),
-                    hangup_code: code.then_some(if which { 4010 } else { 4000 }),
+                    hangup_codes: code.then_some(if which { 4010..=4010 } else { 3000..=4009 }),
                     hangup_source: source
                         .then(|| if which { "Plivo".to_owned() } else { "Caller".to_owned() }),
                     from: from.then(|| "919812345671".to_owned()),
