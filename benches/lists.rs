@@ -129,7 +129,12 @@ async fn history(records: i64) -> Outcome<()> {
             CallFilter { direction: Some(Direction::Outbound), ..all() },
             half / 3,
         ),
-        ("one cause, deep", &main, CallFilter { hangup_code: Some(4_010), ..all() }, half / 5),
+        (
+            "one cause, deep",
+            &main,
+            CallFilter { hangup_codes: Some(4_010..=4_010), ..all() },
+            half / 5,
+        ),
         ("from one user", &main, CallFilter { from: Some("919800000123".to_owned()), ..all() }, 0),
         ("to one number", &main, CallFilter { to: Some("918000000007".to_owned()), ..all() }, 40),
         (

@@ -189,10 +189,13 @@ fn add(
     if json {
         print::json(&store.describe(manifest));
     } else {
+        let folder = store.folder_of(manifest);
+        let data_dir = folder.ancestors().nth(2).unwrap_or(&folder);
         print::line(format_args!(
             "installed in {}; a running `offhook serve` uses it after a reload (SIGHUP), \
-             `offhook dev` after a restart",
-            store.folder_of(manifest).display()
+             `offhook dev --data-dir {}` from its next start",
+            folder.display(),
+            data_dir.display()
         ));
     }
     Exit::Done

@@ -1,6 +1,5 @@
 //! The list of calls: live ones, and the history with its filters, which users can save.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use askama::Template;
@@ -330,7 +329,7 @@ pub(super) fn filter(query: &Form) -> Result<CallFilter, Unreadable> {
         Some((value.parse().ok()?, call.parse().ok()?))
     };
     let selects = ["party", "from", "to", "direction", "outcome", "agent"];
-    let (bill_secs, hangup_codes) = query.read_as("outcome", outcome)?.unwrap_or_default();
+    let of_outcome = query.read_as("outcome", outcome)?.unwrap_or_default();
     Ok(CallFilter {
         party: number(query, "party"),
         agent: query.read_as("agent", |id| id.parse().ok())?,
@@ -340,21 +339,20 @@ pub(super) fn filter(query: &Form) -> Result<CallFilter, Unreadable> {
         from: number(query, "from"),
         to: number(query, "to"),
         direction: query.read_as("direction", direction)?,
-        bill_secs,
-        hangup_codes,
         ended: days(query)?,
         before: query.read_as("before", cursor)?,
-        ..CallFilter::default()
+        ..of_outcome
     })
 }
 
-/// The billed seconds and hangup codes of calls with an outcome.
-fn outcome(word: &str) -> Option<(Vec<(Compare, i64)>, Option<RangeInclusive<u16>>)> {
+/// Selects calls with an outcome.
+fn outcome(word: &str) -> Option<CallFilter> {
+    let any = CallFilter::default();
     match word {
-        "answered" => Some((vec![(Compare::Greater, 0)], None)),
-        "missed" => Some((vec![(Compare::Equal, 0)], None)),
-        // docs/reference/hangup-causes.md: the answers of the application's URLs.
-        "failed" => Some((Vec::new(), Some(7000..=8999))),
+        "answered" => Some(CallFilter { bill_secs: vec![(Compare::Greater, 0)], ..any }),
+        "missed" => Some(CallFilter { bill_secs: vec![(Compare::Equal, 0)], ..any }),
+        // Those of the application's URLs and documents (docs/reference/hangup-causes.md).
+        "failed" => Some(CallFilter { hangup_codes: Some(7000..=8999), ..any }),
         _ => None,
     }
 }
