@@ -507,13 +507,13 @@ impl Node {
     /// Waits until the log has so many lines with this text.
     pub async fn until_in_log(&self, text: &str, lines: usize) {
         let mut every = tokio::time::interval(Duration::from_millis(20));
-        for _ in 0..1500 {
+        for _ in 0..3000 {
             every.tick().await;
             if self.count_in_log(text) >= lines {
                 return;
             }
         }
-        panic!("not {lines} times {text:?} in the log after 30 s:\n{}", self.log());
+        panic!("not {lines} times {text:?} in the log after a minute:\n{}", self.log());
     }
 
     /// The number of lines of the log with this text.
