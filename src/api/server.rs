@@ -299,8 +299,8 @@ struct Server {
     gauge: Option<metrics::Gauge>,
 }
 
-/// Extension of a response whose body is read from a file while it is sent. Anyone who has the link of
-/// the file can request it, and a slow client holds memory, so the number of such responses is limited.
+/// Marks a response whose body is read from a file while it is sent. The number of such responses is
+/// limited, because anyone with the link of the file can request it, and a slow client holds memory.
 #[derive(Clone, Copy)]
 pub struct Download;
 
@@ -537,17 +537,14 @@ impl Server {
         connection: &Connection,
         is_authenticated: bool,
     ) -> Option<Claim> {
+        let bytes = response.body().size_hint().exact().unwrap_or_default();
+        let bytes = usize::try_from(bytes).ok()?;
         let (pool, weight) = match response.extensions().get::<Download>() {
             Some(Download) => (&self.downloads, 1),
-            None if response.body().is_end_stream() => return None,
-            None if is_http2 => {
-                let bytes = response.body().size_hint().exact().unwrap_or_default();
-                (&self.responses, usize::try_from(bytes).ok()?.saturating_add(STREAM_BYTES))
+            None if is_http2 && !response.body().is_end_stream() => {
+                (&self.responses, bytes.saturating_add(STREAM_BYTES))
             }
-            None if is_authenticated => {
-                let bytes = usize::try_from(response.body().size_hint().exact()?).ok()?;
-                (bytes > PIECE).then_some((&self.responses, bytes))?
-            }
+            None if is_authenticated && bytes > PIECE => (&self.responses, bytes),
             None => return None,
         };
         Some(pool.claim_until(client, weight, connection.kill().clone()))

@@ -13,6 +13,8 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::logs::TEXT_BYTES_MAX;
+
 /// The format. It requires that spans format their fields with [`JsonFields`].
 pub(super) struct JsonLine;
 
@@ -120,19 +122,16 @@ fn string(to: &mut Writer<'_>, text: &str) -> fmt::Result {
     to.write_char('"')
 }
 
-/// Maximum size of a value in bytes, before it is escaped. What follows is replaced by an ellipsis.
-pub(super) const VALUE_BYTES_MAX: usize = 16 << 10;
-
-/// Writes the content of a JSON string, escaped as in RFC 8259 §7, up to [`VALUE_BYTES_MAX`].
+/// Writes the content of a JSON string, escaped as in RFC 8259 §7, up to [`TEXT_BYTES_MAX`].
 struct Inside<'a, 'w> {
     to: &'a mut Writer<'w>,
-    /// The number of bytes that fit. `None` after the end of what is written.
+    /// The number of bytes that may still be written. `None` once the value has been cut.
     left: Option<usize>,
 }
 
 impl<'a, 'w> Inside<'a, 'w> {
     fn new(to: &'a mut Writer<'w>) -> Self {
-        Self { to, left: Some(VALUE_BYTES_MAX) }
+        Self { to, left: Some(TEXT_BYTES_MAX) }
     }
 }
 

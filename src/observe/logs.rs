@@ -1,6 +1,6 @@
 //! Logging: each event is one line on standard error, even if its text contains line breaks.
 //!
-//! Libraries are logged at ERROR only. Control and direction characters are escaped, and long lines are
+//! Libraries are logged at ERROR only, except for slow SQL statements. Control and direction characters are escaped, and long lines are
 //! cut. Each place in the code writes at most 1,000 lines a second; further lines are counted and
 //! dropped.
 
@@ -130,13 +130,13 @@ where
             let layer = layer(usize::MAX).fmt_fields(JsonFields::new()).event_format(JsonLine);
             Box::new(base.with(layer))
         }
-        LogFormat::Pretty => Box::new(base.with(layer(LINE_BYTES_MAX))),
+        LogFormat::Pretty => Box::new(base.with(layer(TEXT_BYTES_MAX))),
     }
 }
 
-/// Maximum size of a line of text in bytes, before its characters are escaped. What follows is replaced
-/// by an ellipsis.
-const LINE_BYTES_MAX: usize = 16 << 10;
+/// Maximum size in bytes of a line of text, and of a value in a line of JSON, before their characters
+/// are escaped. What follows is replaced by an ellipsis.
+pub(super) const TEXT_BYTES_MAX: usize = 16 << 10;
 
 /// Maximum number of lines per second from one place in the code.
 const LINES_PER_SECOND: u64 = 1_000;
@@ -176,8 +176,8 @@ impl<S: Subscriber> Layer<S> for RateLimit {
     }
 }
 
-/// Creates writers that get one event per write. They escape its characters, cut what is longer than
-/// `bytes_max`, and keep the newline at its end.
+/// Creates writers that expect one event per write. They escape harmful characters, cut the event after
+/// `bytes_max` bytes, and keep the newline at its end.
 struct Escaping<W> {
     to: W,
     bytes_max: usize,
@@ -250,8 +250,7 @@ mod tests {
 
     use tracing_subscriber::layer::SubscriberExt as _;
 
-    use super::super::json_line::VALUE_BYTES_MAX;
-    use super::{Clock, LogFormat, LogLevel, LogSettings, filter, subscriber};
+    use super::{Clock, LogFormat, LogLevel, LogSettings, TEXT_BYTES_MAX, filter, subscriber};
     use model::{E164, Timestamp};
 
     #[derive(Clone, Default)]
@@ -316,7 +315,7 @@ mod tests {
                 LogFormat::Json => {
                     let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
                     let value = line["long"].as_str().expect("a text");
-                    assert_eq!(value.strip_suffix('…'), long.get(..VALUE_BYTES_MAX));
+                    assert_eq!(value.strip_suffix('…'), long.get(..TEXT_BYTES_MAX));
                     assert_eq!(line["n"], 7);
                 }
                 LogFormat::Pretty => assert!(text.ends_with("ä…\n")),

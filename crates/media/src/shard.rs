@@ -894,7 +894,7 @@ impl Shard {
         let is_idle = self.legs.is_empty();
         for BoundPort { port, relay, .. } in self.ports.values_mut() {
             let Some(relay) = relay else { continue };
-            if is_idle && relay.is_worn() {
+            if is_idle && relay.should_be_replaced() {
                 relay.replace(now);
             }
             if relay.due() <= now {

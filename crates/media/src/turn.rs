@@ -92,12 +92,12 @@ pub(crate) struct Relay {
     out: Vec<Vec<u8>>,
     /// The number of checks of the allocation.
     checks: u8,
-    /// When the latest check was sent.
+    /// Time at which the latest check was sent.
     checked: Instant,
-    /// When the server was heard last.
+    /// Time of the latest message from the server.
     heard: Instant,
-    /// Whether the message from the server that is handled says that there is no allocation.
-    is_unknown: bool,
+    /// Whether the message from the server that is being handled says that there is no allocation.
+    is_forgotten: bool,
 }
 
 impl Relay {
@@ -116,7 +116,7 @@ impl Relay {
             checks: 0,
             checked: now,
             heard: now,
-            is_unknown: false,
+            is_forgotten: false,
         }
     }
 
@@ -184,7 +184,7 @@ impl Relay {
                     }
                 }
             }
-            TurnEvent::PermissionCreateFailed(..) if self.is_unknown => return false,
+            TurnEvent::PermissionCreateFailed(..) if self.is_forgotten => return false,
             // Some servers don't permit the address of a check, but respond.
             TurnEvent::PermissionCreateFailed(_, ip) if is_check(ip) => {}
             TurnEvent::PermissionCreateFailed(_, ip) => {
@@ -239,9 +239,9 @@ impl Relay {
         }
     }
 
-    /// Returns whether the allocation has so many permissions that it should be replaced when no leg
-    /// is left.
-    pub(crate) fn is_worn(&self) -> bool {
+    /// Returns whether the allocation has too many permissions to refresh, so that it should be
+    /// replaced as soon as no call uses it.
+    pub(crate) fn should_be_replaced(&self) -> bool {
         self.is_full() || self.checks == CHECKS_MAX
     }
 
@@ -261,7 +261,7 @@ impl Relay {
         let (time, local) = (self.time(now), self.local);
         self.heard = now;
         // RFC 8656, section 5, has 437; coturn 4.6 responds with 400.
-        self.is_unknown = matches!(error_code(message), Some((4, 0 | 37)));
+        self.is_forgotten = matches!(error_code(message), Some((4, 0 | 37)));
         let received = self.guard(now, |client| {
             let message = Transmit::new(message, TransportType::Udp, from, local);
             match client.recv(message, time) {
@@ -275,7 +275,7 @@ impl Relay {
         if received.is_none() {
             self.poll(now);
         }
-        self.is_unknown = false;
+        self.is_forgotten = false;
         received
     }
 

@@ -504,7 +504,7 @@ impl Node {
         self.until_in_log(text, 1).await;
     }
 
-    /// Waits until the log has so many lines with this text.
+    /// Waits until the log has at least `lines` lines with this text.
     pub async fn until_in_log(&self, text: &str, lines: usize) {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..3000 {
