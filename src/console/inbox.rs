@@ -107,10 +107,14 @@ pub(super) struct User {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct LastMessage {
     text: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    sender: Option<String>,
+    sender_name: Option<String>,
     at: String,
-    direction: String,
 }
 
 /// Call permission of a user, and the remaining limits.
@@ -170,8 +174,9 @@ struct Row {
     /// The person's number.
     user: String,
     number: String,
+    /// Who wrote the last message, with a colon. Empty if the user did.
+    from: String,
     text: String,
-    outbound: bool,
     at: When,
     unread: u64,
     status: String,
@@ -261,6 +266,66 @@ fn call_words(lang: Lang, text: String, cause: &str) -> String {
     text
 }
 
+/// Translates the one-line summary of a message, which is stored in English.
+fn preview(lang: Lang, kind: &str, text: String) -> String {
+    let word = |kind: &str| lang.t(&format!("message.{kind}")).to_owned();
+    let (head, rest) = text.split_once(": ").unwrap_or((&text, ""));
+    match kind {
+        "call" => call_words(lang, text, ""),
+        "location" | "contacts" | "image" | "audio" | "video" | "document" | "sticker" => {
+            if !head.eq_ignore_ascii_case(kind) {
+                return text;
+            }
+            match rest {
+                "" => word(kind),
+                rest => format!("{}: {rest}", word(kind)),
+            }
+        }
+        "interactive" => match (head, rest) {
+            ("Call permission", "accept") => word("permission_granted"),
+            ("Call permission", _) => word("permission_denied"),
+            ("Asked for permission to call", "") => word("permission_requested"),
+            ("Interactive message", "") => word("interactive"),
+            _ => text,
+        },
+        "reaction" => match text.strip_prefix("Reacted ") {
+            Some(emoji) => format!("{}: {emoji}", word("reaction")),
+            None => lang.t("inbox.reaction_removed").to_owned(),
+        },
+        "unsupported" | "unknown" => word("unsupported"),
+        _ => text,
+    }
+}
+
+/// Who wrote an outbound message.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Writer {
+    /// A short note of the writer. Empty if not known.
+    by: String,
+    /// The writer as an introduction to the text, with a colon. Empty if not known.
+    from: String,
+}
+
+impl Writer {
+    /// Describes a sender of the number API to the person with the sign-in name `reader`.
+    fn of(lang: Lang, reader: &str, sender: &str, full_name: &str) -> Self {
+        if let Some(name) = sender.strip_prefix("user:") {
+            let by = if full_name.is_empty() { name } else { full_name };
+            let from = match name == reader {
+                true => lang.t("inbox.you").to_owned(),
+                false => format!("{by}:"),
+            };
+            return Self { by: by.to_owned(), from };
+        }
+        let (by, from) = match sender {
+            "" => return Self::default(),
+            _ if sender.starts_with("agent:") => ("inbox.by_agent", "inbox.from_agent"),
+            _ => ("inbox.by_api", "inbox.from_api"),
+        };
+        Self { by: lang.t(by).to_owned(), from: lang.t(from).to_owned() }
+    }
+}
+
 /// Name of an agent. Empty if there is none.
 pub(super) async fn agent_name(
     console: &Console,
@@ -274,6 +339,9 @@ pub(super) async fn agent_name(
 }
 
 fn row(console: &Console, visitor: &Visitor, agents: &[Choice], conversation: Conversation) -> Row {
+    let lang = visitor.lang();
+    let LastMessage { text, kind, sender, sender_name, at } = conversation.last_message;
+    let (sender, full_name) = (sender.unwrap_or_default(), sender_name.unwrap_or_default());
     let id = conversation.active_agent.map(|id| id.to_string());
     let agent = agents.iter().find(|agent| Some(&agent.id) == id.as_ref());
     Row {
@@ -288,9 +356,9 @@ fn row(console: &Console, visitor: &Visitor, agents: &[Choice], conversation: Co
         name: conversation.user.display_name(),
         user: conversation.user.formatted(),
         number: number_with_alias(console, visitor, &conversation.number),
-        outbound: conversation.last_message.direction == "outbound",
-        text: call_words(visitor.lang(), conversation.last_message.text, ""),
-        at: When::read(&conversation.last_message.at),
+        from: Writer::of(lang, &visitor.person.user.name, &sender, &full_name).from,
+        text: preview(lang, kind.as_deref().unwrap_or("call"), text),
+        at: When::read(&at),
         unread: conversation.unread,
         tone: tone(&conversation.status),
         status: conversation.status,
@@ -333,8 +401,7 @@ struct TimelineItem {
     text: String,
     status: String,
     at: When,
-    /// Name of the agent or person that sent it.
-    sender: String,
+    writer: Writer,
     /// URL of the file. Empty if absent.
     media: String,
     filename: String,
@@ -435,11 +502,6 @@ fn deletable_note(visitor: &Visitor, item: &Value) -> String {
     }
 }
 
-/// The name of a person, without the prefix of the audit trail.
-fn author(sender: String) -> String {
-    sender.strip_prefix("user:").map(str::to_owned).unwrap_or(sender)
-}
-
 fn line(visitor: &Visitor, item: &Value, base_url: &str) -> TimelineItem {
     let lang = visitor.lang();
     let text = |pointer: &str| {
@@ -458,7 +520,7 @@ fn line(visitor: &Visitor, item: &Value, base_url: &str) -> TimelineItem {
         status: text("/status"),
         at: When::read(&text("/at")),
         deletable: deletable_note(visitor, item),
-        sender: author(text("/sender")),
+        writer: Writer::of(lang, &visitor.person.user.name, &text("/sender"), &text("/senderName")),
         preview: Preview::of(&kind, &media),
         media,
         filename: text("/media/filename"),
@@ -982,6 +1044,40 @@ mod tests {
         assert_eq!(text(json!({"code": 131_026, "message": ""})), "Meta gave no reason.");
         assert_eq!(text(json!({"code": 131_026, "message": "Because."})), "Because.");
         assert_eq!(text(Value::Null), "");
+    }
+
+    #[test]
+    fn previews_are_translated_except_what_people_wrote() {
+        for (kind, stored, shown) in [
+            ("text", "Image: Missed call", "Image: Missed call"),
+            ("image", "Image", "Bild"),
+            ("document", "Document: Order: 4711", "Dokument: Order: 4711"),
+            ("location", "Location: Home", "Standort: Home"),
+            ("contacts", "Contacts", "Kontakte"),
+            ("call", "Missed call", "Verpasster Anruf"),
+            ("reaction", "Reacted 👍", "Reaktion: 👍"),
+            ("reaction", "Reaction removed", "Reaktion entfernt"),
+            ("interactive", "Call permission: accept", "Anrufberechtigung erteilt"),
+            ("interactive", "Asked for permission to call", "Anrufberechtigung angefragt"),
+            ("interactive", "Yes, please", "Yes, please"),
+        ] {
+            assert_eq!(preview(Lang::De, kind, stored.to_owned()), shown, "{kind}");
+        }
+    }
+
+    #[test]
+    fn names_the_writer_of_a_message() {
+        let of = |sender, full_name| {
+            let Writer { by, from } = Writer::of(Lang::En, "asha", sender, full_name);
+            (by, from)
+        };
+        let is = |by: &str, from: &str| (by.to_owned(), from.to_owned());
+        assert_eq!(of("user:asha", "Asha Verma"), is("Asha Verma", "You:"));
+        assert_eq!(of("user:ravi", "Ravi Iyer"), is("Ravi Iyer", "Ravi Iyer:"));
+        assert_eq!(of("user:former", ""), is("former", "former:"));
+        assert_eq!(of("agent:5c0e6a1d", ""), is("by agent", "Agent:"));
+        assert_eq!(of("api-key:5c0e6a1d", ""), is("over the API", "API:"));
+        assert_eq!(of("", ""), is("", ""));
     }
 
     #[test]

@@ -163,6 +163,11 @@ impl Doctor {
             let fix = "stop the node and restore a backup: docs/operations.md#backup-and-restore";
             return Finding::failed("store", format!("{at} is damaged: {damage}"), fix);
         }
+        if let Some(why) = &self.unsupported {
+            let fix = "a node of this version does not start with it: start the version that made it, or restore a \
+                       backup from before the update";
+            return Finding::failed("store", why, fix);
+        }
         match &self.store {
             Ok(()) => Finding::ok("store", format!("{at} can be read")),
             Err(Some(why)) => {

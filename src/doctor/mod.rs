@@ -114,6 +114,8 @@ pub struct Doctor {
     overwritten: BTreeMap<E164, Vec<&'static str>>,
     /// Why the store could not be read. `Err(None)` if the file or the tables do not exist yet.
     store: Result<(), Option<String>>,
+    /// Why this version can't work with the store: it has the schema of another version.
+    unsupported: Option<String>,
     /// The damage of the store's file. `None` if none was found.
     damage: Option<String>,
     /// The values in the store that the configured key opens and does not open.
@@ -155,7 +157,7 @@ impl Doctor {
             Ok(contents) => (contents, Ok(())),
             Err(why) => (Contents::default(), Err(why)),
         };
-        let Contents { settings, damage, sealed, dangling } = contents;
+        let Contents { settings, unsupported, damage, sealed, dangling } = contents;
         let simulated = config.meta.is_simulated();
         let runs = store::is_open(&config.store.database, &config.store.data_dir);
         let (at_start, ..) = Book::read(config.admission(), settings.clone(), clock.wall());
@@ -171,6 +173,7 @@ impl Doctor {
             book,
             overwritten,
             store,
+            unsupported,
             damage,
             sealed,
             dangling,
@@ -218,6 +221,7 @@ const DAMAGE_WITHIN: Duration = Duration::from_secs(5);
 struct Contents {
     /// The settings made at run time.
     settings: Vec<Setting>,
+    unsupported: Option<String>,
     damage: Option<String>,
     sealed: Vec<SealedValues>,
     dangling: Vec<WebhookUse>,
@@ -240,6 +244,7 @@ async fn contents(config: &Config) -> Result<Contents, Option<String>> {
         // The store of an earlier version may lack the tables of the last two.
         Ok::<_, StoreError>(Contents {
             settings,
+            unsupported: store::check_schema(at).await.err().map(|error| error.to_string()),
             damage,
             sealed: archive.sealed_values(key, folder).await.unwrap_or_default(),
             dangling: archive.unknown_webhook_uses(&named).await.unwrap_or_default(),

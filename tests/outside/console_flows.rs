@@ -298,6 +298,12 @@ async fn a_conversation_has_notes_and_a_person_who_takes_care_of_it() {
         .await;
     ravi.press("#composer", "Send").await;
     ravi.says(".bubble.ours", "We send you a new one").await;
+    // Everybody sees who wrote it.
+    for browser in [&mut ravi, &mut asha] {
+        browser.says(".bubble.ours > .of", "· ravi").await;
+    }
+    asha.says(".pane-text", "ravi: We send you a new one").await;
+    ravi.says(".pane-text", "You: We send you a new one").await;
     ravi.visit(&chat).await;
     ravi.until("document.querySelector('#composer #text')?.value === ''").await;
     ravi.press("#about", "Assign to me").await;

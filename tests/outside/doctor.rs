@@ -3,6 +3,7 @@
 
 use std::process::{Command, Stdio};
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use sim::Sim;
 
@@ -228,6 +229,19 @@ async fn an_empty_database_is_no_fault() {
     let output = output.await.expect("it ends");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("it has no tables yet"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_a_newer_version_is_reported() {
+    if skipped_on_postgres() {
+        return;
+    }
+    let world = World::start().await;
+    let store = Connection::open(world.node.dir.path().join("offhook.db")).expect("the store");
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+        VALUES (77, 'later', 1, X'00', 1); INSERT INTO store_versions VALUES (77, '4.2.0')";
+    store.execute_batch(newer).expect("the note of a newer version");
+    world.complains("store", "failed", "made by Offhook 4.2.0").await;
 }
 
 /// Two nodes of a machine with the same ports: the other one runs.

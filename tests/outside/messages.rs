@@ -648,7 +648,15 @@ async fn private_notes_are_in_the_timeline_and_go_nowhere() {
     let found = timeline.iter().find(|item| item["id"] == note["id"]).expect("the note");
     assert_eq!((&found["type"], &found["text"]), (&json!("note"), &json!(secret)), "{found}");
     assert_eq!((found.get("status"), found.get("direction")), (None, None), "{found}");
-    assert_eq!(chat.conversation(USER).await["lastMessage"]["text"], "One moment");
+    let reply = timeline.iter().find(|item| item["text"] == "One moment").expect("the reply");
+    let (writer, last) = (&reply["sender"], &chat.conversation(USER).await["lastMessage"]);
+    assert!(writer.as_str().is_some_and(|writer| writer.starts_with("api-key:")), "{reply}");
+    assert_eq!(reply["senderName"], Value::Null, "a key is no person");
+    let shown = json!({
+        "text": "One moment", "type": "text", "direction": "outbound", "at": reply["at"],
+        "sender": writer, "senderName": null,
+    });
+    assert_eq!(last, &shown);
     let at_meta = http::send("GET", &format!("{}/_sim/messages", chat.sim.url()), &[], "").await;
     assert!(at_meta.text().contains("One moment") && !at_meta.text().contains(secret));
     let hook = format!("{:?}", chat.app.requests());

@@ -1,5 +1,7 @@
 //! `/api/v1/conversations/`: conversations, their timelines, state and routing.
 
+use std::collections::HashMap;
+use std::iter::once;
 use std::sync::Arc;
 
 use axum::response::Response;
@@ -203,7 +205,7 @@ pub(super) const ROUTES: &[Route] = &[
 /// A conversation.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Conversation, examples(json!({"id": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "account": "MAXXXXXXXXXXXXXXXXXX", "createdAt": "2026-11-20T09:12:00.000Z", "number": "918035737458", "user": {"waId": "919812345678", "userId": null, "name": "Asha"}, "status": "open", "routing": "webhook", "activeAgent": null, "webhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "aiEnabled": true, "lastMessage": {"text": "Where is my order?", "at": "2026-11-21T22:50:00.000Z", "direction": "inbound"}, "windowExpiresAt": "2026-11-22T22:50:00.000Z", "unread": 1, "sentiment": null, "score": null, "summary": null, "insightsBy": null, "insightsAt": null, "assignee": null, "labels": [], "permission": "none"})))]
+#[schema(as = Conversation, examples(json!({"id": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "account": "MAXXXXXXXXXXXXXXXXXX", "createdAt": "2026-11-20T09:12:00.000Z", "number": "918035737458", "user": {"waId": "919812345678", "userId": null, "name": "Asha"}, "status": "open", "routing": "webhook", "activeAgent": null, "webhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "aiEnabled": true, "lastMessage": {"text": "Where is my order?", "type": "text", "sender": null, "senderName": null, "at": "2026-11-21T22:50:00.000Z", "direction": "inbound"}, "windowExpiresAt": "2026-11-22T22:50:00.000Z", "unread": 1, "sentiment": null, "score": null, "summary": null, "insightsBy": null, "insightsAt": null, "assignee": null, "labels": [], "permission": "none"})))]
 struct ConversationView {
     id: Uuid,
     /// The account or subaccount of the number.
@@ -258,8 +260,16 @@ struct AssigneePage {
 }
 
 #[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 struct LastMessage {
     text: String,
+    /// The message type, `call` for a call. null if it is not known any more.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// Who wrote an outbound message: `user:NAME`, `api-key:ID` or `agent:ID`.
+    sender: Option<String>,
+    /// The full name of the person who wrote it.
+    sender_name: Option<String>,
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp3339,
     #[schema(value_type = String)]
@@ -281,9 +291,39 @@ struct Timeline {
     next: Option<String>,
 }
 
+/// The full names of people who wrote messages.
+struct SenderNames(HashMap<String, String>);
+
+impl SenderNames {
+    /// Reads the names of the people among `senders`, as far as the caller may see them.
+    async fn read<'a>(
+        request: &ApiRequest,
+        senders: impl Iterator<Item = Option<&'a str>>,
+    ) -> Result<Self, ApiError> {
+        let names = senders.flatten().filter_map(sign_in_name).collect();
+        let people = request.api().store.people();
+        let names = people.full_names(request.scope(), &names).await;
+        names.map(Self).map_err(ApiError::store("read names"))
+    }
+
+    fn of(&self, sender: Option<&str>) -> Option<String> {
+        self.0.get(sender.and_then(sign_in_name)?).cloned()
+    }
+}
+
+/// The sign-in name of a sender that is a person.
+fn sign_in_name(sender: &str) -> Option<&str> {
+    sender.strip_prefix("user:")
+}
+
 impl ConversationView {
-    /// Creates the view. `labels` are those of the scope.
-    async fn new(api: &Api, conversation: &Conversation, labels: &[Preset]) -> Self {
+    /// Creates the view. `labels` are those of the scope, `names` those of the last sender.
+    async fn new(
+        api: &Api,
+        conversation: &Conversation,
+        labels: &[Preset],
+        names: &SenderNames,
+    ) -> Self {
         let Conversation {
             pair,
             status,
@@ -317,6 +357,9 @@ impl ConversationView {
                 text: last.text.clone(),
                 at: Timestamp3339(last.at),
                 direction: last.direction,
+                kind: last.kind.clone(),
+                sender: last.sender.clone(),
+                sender_name: names.of(last.sender.as_deref()),
             },
             window_expires_at: heard.map(|heard| Timestamp3339(heard.plus(engine::inbox::WINDOW))),
             unread: *unread,
@@ -371,7 +414,8 @@ fn tag(conversation: &Conversation) -> String {
 async fn view(request: &ApiRequest, id: Uuid) -> Result<Response, ApiError> {
     let conversation = find_id(request, id).await?;
     let labels = presets::list(request, PresetKind::Label).await?;
-    let view = ConversationView::new(request.api(), &conversation, &labels).await;
+    let names = SenderNames::read(request, once(conversation.last.sender.as_deref())).await?;
+    let view = ConversationView::new(request.api(), &conversation, &labels, &names).await;
     Ok(with_etag(ok(&view), &tag(&conversation)))
 }
 
@@ -429,9 +473,11 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let page = api.store.conversations().list(request.scope(), &filter, limit).await;
     let page = page.map_err(ApiError::store("list conversations"))?;
     let labels = presets::list(&request, PresetKind::Label).await?;
+    let senders = page.found.iter().map(|conversation| conversation.last.sender.as_deref());
+    let names = SenderNames::read(&request, senders).await?;
     let mut items = Vec::with_capacity(page.found.len());
     for conversation in &page.found {
-        items.push(ConversationView::new(api, conversation, &labels).await);
+        items.push(ConversationView::new(api, conversation, &labels, &names).await);
     }
     let next = request.next_cursor(page.next.map(|(at, id)| format!("{at}.{id}")));
     Ok(ok(&ConversationPage { items, next }))
@@ -442,13 +488,14 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
 }
 
 /// Builds the JSON of a message or call in the timeline.
-fn timeline_item(api: &Api, message: &Message) -> Value {
+fn timeline_item(api: &Api, message: &Message, names: &SenderNames) -> Value {
     let Message { message, changed, error, .. } = message;
     let url = words::media(&message.content, &message.kind)
         .map(|_| api.inbox.user_files().link(message.id));
     let mut item = words::message(message, url.as_deref());
     if let Some(members) = item.as_object_mut() {
         members.insert("sender".to_owned(), message.sender.clone().into());
+        members.insert("senderName".to_owned(), names.of(message.sender.as_deref()).into());
         members.insert("changedAt".to_owned(), changed.to_string().into());
         let error =
             error.as_ref().map(|(code, text)| serde_json::json!({"code": code, "message": text}));
@@ -464,8 +511,10 @@ async fn timeline(request: ApiRequest) -> Result<Response, ApiError> {
     let messages = api.store.messages().list(request.scope(), id, before, limit + 1).await;
     let messages = messages.map_err(ApiError::store("read a conversation"))?;
     let page = Page::new(messages, limit, |last| position(last.message.at, last.message.id));
-    let items = page.items.iter().rev().map(|message| timeline_item(api, message)).collect();
-    Ok(ok(&Timeline { items, next: request.next_cursor(page.next) }))
+    let senders = page.items.iter().map(|message| message.message.sender.as_deref());
+    let names = SenderNames::read(&request, senders).await?;
+    let items = page.items.iter().rev().map(|message| timeline_item(api, message, &names));
+    Ok(ok(&Timeline { items: items.collect(), next: request.next_cursor(page.next) }))
 }
 
 #[derive(Deserialize, ToSchema)]

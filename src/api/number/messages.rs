@@ -166,8 +166,9 @@ async fn send(mut request: ApiRequest) -> Result<Response, ApiError> {
     // before it responded.
     let key = request.head.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
     let key = key.map(|key| format!("{} {key}", request.scope().auth_id()));
-    let sent =
-        request.api().inbox.sender().send(&conversation, outgoing, "api", key.as_deref()).await;
+    let writer = &request.principal.actor.name;
+    let sender = request.api().inbox.sender();
+    let sent = sender.send(&conversation, outgoing, writer, key.as_deref()).await;
     let id = sent.map_err(|error| match error {
         SendError::NoNumber => {
             request.disconnected(&conversation.pair.number).unwrap_or_else(|| ApiError::from(error))

@@ -35,6 +35,10 @@ pub struct Assignee {
 #[derive(Clone, PartialEq, Eq)]
 pub struct LastMessage {
     pub text: String,
+    /// The message type, `call` for a call. `None` if a later message has taken its place.
+    pub kind: Option<String>,
+    /// Who wrote it, as in [`NewMessage::sender`](crate::NewMessage::sender).
+    pub sender: Option<String>,
     pub direction: Direction,
     pub at: Timestamp,
 }

@@ -65,7 +65,8 @@ pub struct NewMessage {
     /// The content of this message type in Meta's format.
     pub content: serde_json::Value,
     pub status: MessageStatus,
-    /// Who wrote an outbound message.
+    /// Who wrote an outbound message: `user:NAME`, `api-key:ID` or `agent:ID`. Messages that
+    /// earlier versions stored may have `api`.
     pub sender: Option<String>,
     pub at: Timestamp,
 }

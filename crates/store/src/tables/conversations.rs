@@ -134,7 +134,10 @@ pub(crate) const COLUMNS: &str = "c.conversation_id, c.auth_id, c.main_auth_id, 
     c.status, c.unread, c.last_text, c.last_direction, c.last_us, c.heard_us, c.sentiment, c.score, c.summary, \
     c.insights_by, c.insights_us, c.created_us, c.labels, c.assignee, \
     (SELECT u.name FROM users u WHERE u.user_id = c.assignee) AS assignee_name, \
-    (SELECT u.full_name FROM users u WHERE u.user_id = c.assignee) AS assignee_full_name";
+    (SELECT u.full_name FROM users u WHERE u.user_id = c.assignee) AS assignee_full_name, \
+    (SELECT CASE WHEN m.body = c.last_text THEN m.kind || ' ' || coalesce(m.sender, '') END FROM messages m \
+    WHERE m.conversation_id = c.conversation_id AND m.kind <> 'note' \
+    ORDER BY m.came_us DESC, m.message_id DESC LIMIT 1) AS last_kind_and_sender";
 
 /// Returns a conversation of the scope.
 pub(crate) async fn get(
@@ -268,6 +271,8 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, RowError> {
         }),
         None => None,
     };
+    let last = row.try_get::<Option<String>, _>("last_kind_and_sender")?;
+    let (kind, sender) = last.as_deref().and_then(|last| last.split_once(' ')).unzip();
     Ok(Conversation {
         pair: pair(id, row)?,
         status: ConversationStatus::parse(&text("status")?).ok_or("unknown status")?,
@@ -275,6 +280,8 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, RowError> {
         unread: u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default(),
         last: LastMessage {
             text: text("last_text")?,
+            kind: kind.map(str::to_owned),
+            sender: sender.filter(|sender| !sender.is_empty()).map(str::to_owned),
             direction: direction(&text("last_direction")?),
             at: time("last_us")?,
         },

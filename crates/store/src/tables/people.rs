@@ -3,6 +3,8 @@
 //! Each row has an owner, and methods that an API can reach take the caller's scope. Tokens and
 //! keys are passed as digests, so this module handles no secrets.
 
+use std::collections::{BTreeSet, HashMap};
+
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
@@ -197,6 +199,19 @@ impl People<'_> {
         name: &str,
     ) -> Result<Vec<User>, StoreError> {
         crate::tables::people::named_like(&self.0.read, main_account, name).await
+    }
+
+    /// Returns the full names of users of the scope by their sign-in names. Unknown names are left
+    /// out.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn full_names(
+        self,
+        scope: &Scope,
+        names: &BTreeSet<&str>,
+    ) -> Result<HashMap<String, String>, StoreError> {
+        crate::tables::people::full_names(&self.0.read, scope, names).await
     }
 
     /// Links a user to a subject of a sign-in provider. Returns `false` if one of the two is
@@ -816,6 +831,23 @@ pub(crate) async fn named(
     select.push(" ORDER BY created_us, user_id LIMIT ").push_bind(u32::from(SAME_NAME_MAX));
     let rows = select.build().fetch_all(pool).await.map_err(failed("read a user"))?;
     rows.iter().map(user).collect()
+}
+
+/// Returns the full names of users of the scope by their sign-in names.
+pub(crate) async fn full_names(
+    pool: &Pool,
+    scope: &Scope,
+    names: &BTreeSet<&str>,
+) -> Result<HashMap<String, String>, StoreError> {
+    if names.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut select = QueryBuilder::new("SELECT name, full_name FROM users WHERE ");
+    push_scope(&mut select, scope);
+    select.push(" AND name").push_in(names.iter().copied());
+    let rows: Vec<(String, String)> =
+        select.build_query_as().fetch_all(pool).await.map_err(failed("read users' names"))?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Returns the user linked to a subject of a sign-in provider.
