@@ -38,3 +38,5 @@ pub mod observe;
 pub mod phone;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod public_address;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod speech_settings;

@@ -42,7 +42,7 @@ const ENGINE: Layers = Layers {
 const ROOT: Layers = Layers {
     src: "src",
     rows: &[
-        &["observe", "public_address"],
+        &["observe", "public_address", "speech_settings"],
         &["api", "phone", "console"],
         &["doctor", "node"],
         &["cli"],

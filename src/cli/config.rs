@@ -4,8 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use super::{Exit, print};
+use crate::speech_settings;
 use engine::config::{Config, ConfigError, Reference};
 use speech::config::SpeechConfig;
+use speech::recognise::check_recognisers;
 
 /// `offhook config …`.
 #[derive(clap::Args, Clone, Debug)]
@@ -70,9 +72,14 @@ fn check(args: &CheckArgs) -> Exit {
             if let Err(e) = load_certificates(&config) {
                 return Exit::usage(e);
             }
+            // `serve` does not start without a recogniser that the file names.
+            if let Some(Err(e)) = speech_settings::read(&config).ok().map(|s| check_recognisers(&s))
+            {
+                return Exit::usage(format_args!("[speech]: {e}"));
+            }
             print::line(format_args!("{}: ok", args.config.display()));
             print::text(&summary(&config));
-            for warning in config.warnings() {
+            for warning in speech_settings::warnings(&config) {
                 print::error_text(&format!("warning: {}\n", print::plain_lines(&warning)));
             }
             Exit::Done

@@ -46,13 +46,14 @@ impl Exit {
         Self::Interrupted(SIGINT)
     }
 
-    /// Prints why a node did not start. A store of a newer version (wrong binary) and nodes of a
-    /// fleet that exclude each other count as wrong usage, all other reasons as failures.
+    /// Prints why a node did not start. A store of a newer version (wrong binary), speech that is
+    /// not installed and nodes of a fleet that exclude each other count as wrong usage, all other
+    /// reasons as failures.
     pub fn not_started(e: &StartError, why: impl std::fmt::Display) -> Self {
         match e {
-            StartError::Store(StoreError::Newer { .. }) | StartError::BesideFleet(_) => {
-                Self::usage(why)
-            }
+            StartError::Store(StoreError::Newer { .. })
+            | StartError::Speech(_)
+            | StartError::BesideFleet(_) => Self::usage(why),
             StartError::Cluster(e) if !matches!(e, JoinError::Store(_)) => Self::usage(why),
             _ => Self::failed(why),
         }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::{Exit, config, print};
+use crate::speech_settings;
 use speech::catalogue::{Catalogue, DocumentVoice};
 use speech::config::SpeechConfig;
 
@@ -39,8 +40,8 @@ fn language_tag(text: &str) -> Result<String, String> {
 pub fn run(args: Args) -> Exit {
     let speech = match args.config.as_deref().map(config::load) {
         None => SpeechConfig::default(),
-        Some(Ok(config)) => match SpeechConfig::from_table(config.speech) {
-            Ok(speech) => SpeechConfig { data_dir: config.store.data_dir, ..speech },
+        Some(Ok(config)) => match speech_settings::read(&config) {
+            Ok(speech) => speech,
             Err(e) => return Exit::usage(e),
         },
         Some(Err(exit)) => return exit,

@@ -18,6 +18,7 @@ use super::page::{Page, bad_query, failed, html};
 use super::view::When;
 use super::{App, Console};
 use crate::api::{event_log, turns, waterfall_of};
+use engine::call::FETCH_FILE;
 use engine::call::waterfall::{Actor, Body, Flow, Waterfall};
 use model::{CallUuid, Timestamp};
 use store::{FailedRequest, FailedRequestFilter, FailedRequestGroup, StoreError};
@@ -67,6 +68,8 @@ struct ErrorsPage {
     /// The URL of the listed requests. Empty on the page of all groups.
     url: String,
     kind: String,
+    /// Whether the listed requests are those of audio files, whose content is in no event log.
+    is_file: bool,
     requests: Vec<RequestRow>,
     /// Query of the page of all groups.
     all: String,
@@ -117,6 +120,7 @@ async fn load_page(
         groups: Vec::new(),
         url: query.get("url").to_owned(),
         kind: bar_name(lang, query.get("kind")),
+        is_file: query.get("kind") == FETCH_FILE,
         requests: Vec::new(),
         all: query.only(&["hours"]),
         next: String::new(),

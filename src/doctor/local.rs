@@ -11,14 +11,17 @@ use http::{HeaderMap, Method};
 
 use super::{Doctor, Finding};
 use crate::public_address::{self, NotFoundError};
+use crate::speech_settings;
 use egress::{BodyPolicy, EgressError, EgressRequest, is_public};
+use engine::agents::check_model;
 use engine::config::{Config, Listen, MediaIps};
 use engine::objects::{Bucket, BucketError};
 use model::Disk;
 use rustix::fs::Access;
-use speech::config::SpeechConfig;
 use speech::models::ModelStore;
-use speech::recognise::{RecognitionError, check_servers};
+use speech::openai::OpenAi;
+use speech::provider::SpeechError;
+use speech::recognise::{RecognitionError, check_recognisers, check_servers};
 use store::{Database, SealedValues};
 use tls::Validity;
 
@@ -44,30 +47,59 @@ fn speech_models(store: &ModelStore) -> Vec<Finding> {
     store.list().into_iter().map(finding).collect()
 }
 
-/// Returns one finding per streaming recogniser.
-async fn streaming_recognisers(config: &Config) -> Vec<Finding> {
+/// Returns the findings about the recogniser that `[speech]` names, and one per server of
+/// `[speech]`.
+async fn speech_engines(config: &Config) -> Vec<Finding> {
+    const IS: &str = "speech";
     // An invalid table is reported with the configuration.
-    let Ok(config) = SpeechConfig::from_table(config.speech.clone()) else { return Vec::new() };
-    let finding = |(url, outcome): (String, Result<(), RecognitionError>)| match outcome {
-        Ok(()) => Finding::ok("speech", format!("{url} recognises speech")),
-        Err(error) => Finding::warning(
-            "speech",
-            format!("{url} does not recognise speech: {error}"),
-            match error {
-                RecognitionError::Status(status) if status.is_client_error() => {
-                    "check api_key, model and url of [speech.websocket]"
-                }
-                _ => "check that the server runs, and url and protocol of [speech.websocket]",
-            },
-        ),
+    let Ok(config) = speech_settings::read(config) else { return Vec::new() };
+    let mut findings = Vec::new();
+    if let Err(error) = check_recognisers(&config) {
+        let fix = "do that, or remove recogniser from [speech]: the node does not start without it";
+        findings.push(Finding::failed(IS, error.to_string(), fix));
+    }
+    let fix = |table: &str, refused: bool| match (refused, table) {
+        (true, _) => format!("check api_key, model and url of [speech.{table}]"),
+        (false, "websocket") => {
+            "check that the server runs, and url and protocol of [speech.websocket]".to_owned()
+        }
+        (false, _) => format!("check that the server runs, and url of [speech.{table}]"),
     };
-    check_servers(&config).await.into_iter().map(finding).collect()
+    for (table, url, outcome) in check_servers(&config).await {
+        findings.push(match outcome {
+            Ok(()) => Finding::ok(IS, format!("{url} recognises speech")),
+            Err(error) => {
+                let refused = matches!(&error, RecognitionError::Status(s) if s.is_client_error());
+                let what = format!("{url} does not recognise speech: {error}");
+                Finding::warning(IS, what, fix(table, refused))
+            }
+        });
+    }
+    if let Some(openai) = &config.openai {
+        let url = openai.url.split(['?', '#']).next().unwrap_or_default();
+        let checked = match OpenAi::new(openai.clone()) {
+            Ok(server) => server.check().await.map_err(|error| {
+                let refused = matches!(&error, SpeechError::Status(s) if s.is_client_error());
+                (error.to_string(), refused)
+            }),
+            Err(error) => Err((error.to_string(), false)),
+        };
+        findings.push(match checked {
+            Ok(()) => Finding::ok(IS, format!("{url} speaks")),
+            Err((error, refused)) => Finding::warning(
+                IS,
+                format!("{url} does not speak: {error}"),
+                fix("openai", refused),
+            ),
+        });
+    }
+    findings
 }
 
 impl Doctor {
     pub(super) async fn local(&self) -> Vec<Finding> {
         let mut lines = vec![self.configuration()];
-        lines.extend(self.config.warnings().into_iter().map(|warning| {
+        lines.extend(speech_settings::warnings(&self.config).into_iter().map(|warning| {
             Finding::warning(
                 "configuration",
                 warning,
@@ -82,7 +114,8 @@ impl Doctor {
         let (folder, reserve) = (&self.config.store.data_dir, self.config.recordings.reserve);
         lines.extend(Disk::of(folder).ok().and_then(|disk| full_disk(disk, reserve)));
         lines.extend(speech_models(&ModelStore::new(&self.config.store.data_dir)));
-        lines.extend(streaming_recognisers(&self.config).await);
+        lines.extend(speech_engines(&self.config).await);
+        lines.extend(self.model().await);
         lines.extend(self.bucket().await);
         lines.extend(listeners(&self.config.listen, self.runs));
         if self.config.turn.is_some() {
@@ -95,6 +128,21 @@ impl Doctor {
             set => vec![advertised(set.listed(), self.config.listen.media.ip(), self.simulated)],
         });
         lines
+    }
+
+    /// Asks the model of `[model]` for a word. `None` if there is no model.
+    async fn model(&self) -> Option<Finding> {
+        const IS: &str = "model";
+        let model = self.config.model.as_ref()?;
+        let name = format!("{} at {}", model.name, model.url.host_str().unwrap_or_default());
+        Some(match check_model(model, &self.egress).await {
+            Ok(()) => Finding::ok(IS, format!("{name} answers")),
+            Err(error) => Finding::warning(
+                IS,
+                format!("{name} does not answer: {error}"),
+                "check that the server runs, and url, name and api_key of [model]",
+            ),
+        })
     }
 
     /// Writes, reads and deletes an empty object of the bucket of `[recordings.s3]`: the key need not

@@ -58,7 +58,7 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The check: `configuration`, `clock`, `node`, `store`, `secret_key`, `alerts`, `database`, `fleet`, `public_url`, `certificate`, `webhook`,
-    /// `oidc`, `token`, `waba`, `number`, `routing`, `media`, `recordings`, `speech` or `url`.
+    /// `oidc`, `token`, `waba`, `number`, `routing`, `media`, `recordings`, `speech`, `model` or `url`.
     pub check: &'static str,
     /// The checked object, if there are several.
     pub subject: Option<String>,

@@ -30,7 +30,7 @@ use crate::api::server::{Pause, ServerConfig};
 use crate::console::{self, Console, DRAFT_PATH, Drafts, RequestLog, SignUpWindow};
 use crate::observe::{self, Metrics};
 use crate::phone::{PhoneListener, PhoneService};
-use crate::public_address;
+use crate::{public_address, speech_settings};
 use egress::{Egress, EgressConfig, Guard, warm_up};
 use engine::admission::book::Keeper;
 use engine::admission::permission::Consents;
@@ -873,7 +873,7 @@ impl Node {
             fleet::wait_until_settled(cluster).await;
         }
         alerts::start(alerts, &stop_all)?;
-        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        speech_settings::warnings(&config).iter().for_each(|warning| tracing::warn!("{warning}"));
         health.set_ready();
         if let Some(serve_admin) = serve_admin_later {
             tokio::spawn(serve_admin);
@@ -948,12 +948,9 @@ fn speech(
     clock: &Clock,
     egress: &Egress,
 ) -> Result<(Library, Recognisers, ModelManager), StartError> {
-    let mut speech = SpeechConfig::from_table(config.speech.clone())
-        .map_err(|e| StartError::Speech(e.to_string()))?;
-    speech.data_dir.clone_from(&config.store.data_dir);
-    speech.disk_reserve = config.recordings.reserve;
-    speech.free_memory = Some(Memory::free);
     let unusable = |e: EndpointError| StartError::Speech(e.to_string());
+    let speech = speech_settings::read(config).map_err(|e| StartError::Speech(e.to_string()))?;
+    let speech = SpeechConfig { free_memory: Some(Memory::free), ..speech };
     let recognisers = Recognisers::new(&speech).map_err(unusable)?;
     let runtime = tokio::runtime::Handle::current();
     let fetch = Arc::new(egress.clone());

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::settings;
 use crate::api::{ConfigFinding, ReloadOutcome, ReloadSummary};
+use crate::speech_settings;
 use engine::admission::book::Keeper;
 use engine::call::Services;
 use engine::cluster::Cluster;
@@ -287,7 +288,7 @@ impl Inner {
             wabas: config.wabas.len(),
             numbers: config.numbers.len(),
             needs_restart,
-            warnings: config.warnings(),
+            warnings: speech_settings::warnings(config),
         };
         info!(
             accounts = reloaded.accounts,

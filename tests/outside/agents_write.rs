@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::support::agent::{AgentResponse, AgentServer, chunks, reply};
 use crate::support::chat::{Chat, USER, crm};
+use crate::support::http;
 use crate::support::node::NUMBER;
 
 fn sent(items: &[Value]) -> Vec<&str> {
@@ -85,6 +86,31 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
         }
         assert!(n < 499, "the agent closed it");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_not_told_of_replies_that_failed() {
+    let server = AgentServer::start(|turn| {
+        reply(&format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()), Value::Null)
+    })
+    .await;
+    let chat = Chat::start().await;
+    let agent = chat.agent(&server.url).await;
+    chat.connect(&agent).await;
+    let failures = format!("{}/_sim/messages/failures", chat.sim.url());
+    let order = json!({"code": 131_026, "details": "Message undeliverable"}).to_string();
+    assert_eq!(http::send("POST", &failures, &[], order).await.status, 204);
+    chat.send_text(USER, "one").await;
+    let id = chat.id_of(USER).await;
+    let has = |status: &str, items: &[Value]| items.iter().any(|item| item["status"] == status);
+    chat.until(&id, |items| has("failed", items)).await;
+    chat.send_text(USER, "two").await;
+    chat.until(&id, |items| has("read", items)).await;
+    chat.send_text(USER, "three").await;
+    let turns = server.until_requests(3).await;
+    let history = turns[2].body["history"].as_array().unwrap();
+    let said: Vec<&Value> = history.iter().map(|line| &line["text"]).collect();
+    assert_eq!(said, ["one", "two", "You wrote two"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -259,8 +259,8 @@ async fn failed_requests_of_all_calls_are_on_the_errors_page() {
     let world = with_menu().await;
     let gone = world.app.url("/gone");
     let document = format!(
-        "<Response><GetInput action=\"{gone}?token=canary\" numDigits=\"1\"><Speak>Press 1.</Speak>\
-         </GetInput></Response>"
+        "<Response><Play>{gone}.mp3?token=canary</Play><GetInput action=\"{gone}?token=canary\" numDigits=\"1\">\
+         <Speak>Press 1.</Speak></GetInput></Response>"
     );
     world.app.route("/unused", move |seen| match seen.param("Event") {
         "Hangup" => (503, "busy".to_owned()),
@@ -290,7 +290,7 @@ async fn failed_requests_of_all_calls_are_on_the_errors_page() {
         let items = groups["items"].as_array().expect("groups").clone();
         let has =
             |kind: &str| items.iter().any(|group| group["kind"] == kind && group["calls"] == 2);
-        if has("fetch action") && has("callback hangup") {
+        if has("fetch action") && has("callback hangup") && has("fetch file") {
             break items;
         }
         tries += 1;
@@ -313,6 +313,10 @@ async fn failed_requests_of_all_calls_are_on_the_errors_page() {
     assert_eq!(first["response"], "no such page");
     let hangups = api(API_KEY, "?kind=callback+hangup&limit=1").await;
     assert_eq!(hangups["items"][0]["response"], "busy", "{hangups}");
+    let files = api(API_KEY, "?kind=fetch+file&limit=1").await;
+    let file = &files["items"][0];
+    assert_eq!(file["url"], format!("{gone}.mp3"), "{files}");
+    assert!(said(file, "outcome").contains("404"), "{files}");
     for kind in ["x", "fetch", "fetch+hangup"] {
         let url = format!("{}/api/v1/failed-requests/?kind={kind}", world.node.public);
         let wrong = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await;
@@ -335,6 +339,10 @@ async fn failed_requests_of_all_calls_are_on_the_errors_page() {
         assert!(one.contains(part), "{part} in {one}");
     }
     assert!(!one.contains(HOSTILE));
+    let file =
+        asha.get(&format!("/console/errors/?url={encoded}.mp3&kind=fetch+file")).await.text();
+    assert!(file.contains("fetch audio file") && file.contains("404"), "{file}");
+    assert!(!file.contains("event log"), "{file}");
     let eve = Session::of(&world, "eve").await;
     assert!(!eve.get("/console/errors/").await.text().contains(&gone));
     let foreign = eve.get(&format!("/console/errors/?url={encoded}")).await.text();

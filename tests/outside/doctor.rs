@@ -334,6 +334,48 @@ async fn another_secret_key_and_receivers_of_alerts_that_are_away_are_reported()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn speech_and_a_model_that_do_not_work_are_reported() {
+    let mut world = World::start().await;
+    let config = world.node.dir.path().join("offhook.toml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let closed = format!("http://127.0.0.1:{}/v1", free_port());
+    let dead = format!(
+        "{text}\n[speech]\nespeak = \"/nowhere/espeak\"\n[speech.transcribe]\nurl = \"{closed}\"\n\
+         [speech.openai]\nurl = \"{closed}\"\n[model]\nurl = \"{closed}\"\nname = \"small\"\n"
+    );
+    std::fs::write(&config, dead).expect("it is written");
+    let all = world.complaints().await;
+    for (check, words) in [
+        ("configuration", "espeak is /nowhere/espeak, which does not exist".to_owned()),
+        ("speech", format!("{closed} does not recognise speech")),
+        ("speech", format!("{closed} does not speak")),
+        ("model", "small at 127.0.0.1 does not answer".to_owned()),
+    ] {
+        let is_it = |(of, state, what): &(String, String, String)| {
+            of == check && state == "warning" && what.contains(&words)
+        };
+        assert!(all.iter().any(is_it), "{check} {words} in {all:?}");
+    }
+
+    // A recogniser without which the node does not start.
+    world.node.kill();
+    std::fs::write(&config, format!("{text}\n[speech]\nrecogniser = \"whisper\"\n"))
+        .expect("it is written");
+    world.complains("speech", "failed", "offhook models fetch whisper").await;
+    for command in [&["config", "check"][..], &["serve"]] {
+        let mut command_line = Command::new(env!("CARGO_BIN_EXE_offhook"));
+        command_line.args(command).arg("--config").arg(&config).env_remove("RUST_LOG");
+        let output = tokio::task::spawn_blocking(move || command_line.output().expect("it runs"));
+        let output = output.await.expect("it ends");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {text}");
+        if command != ["serve"] {
+            assert!(text.contains("offhook models fetch whisper"), "{command:?}: {text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_draining_node_is_reported() {
     let world = World::start_with(|config| config.is_single = true).await;
     let node = &world.node;

@@ -1,7 +1,7 @@
 //! The `[speech]` section of the configuration.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
@@ -287,6 +287,30 @@ impl SpeechConfig {
             }
             Some(_) | None => Ok(config),
         }
+    }
+
+    /// Returns a warning for each configured program that does not exist. It is started for each
+    /// text or utterance, and the next engine takes its place when that fails.
+    pub fn missing_programs(&self) -> Vec<String> {
+        let exists = |program: &Path| match program.components().count() {
+            // Searched on `PATH`.
+            1 => std::env::var_os("PATH").is_some_and(|path| {
+                std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+            }),
+            _ => program.is_file(),
+        };
+        let speaks = self.provider == ProviderName::Espeak;
+        let espeak = self.espeak.clone().or(speaks.then(|| PathBuf::from("espeak-ng")));
+        [("espeak", espeak), ("pocketsphinx", self.pocketsphinx.clone())]
+            .into_iter()
+            .filter_map(|(key, program)| {
+                let program = program.filter(|program| !exists(program))?;
+                Some(format!(
+                    "[speech] {key} is {}, which does not exist: install it, or correct the path",
+                    program.display()
+                ))
+            })
+            .collect()
     }
 }
 

@@ -48,6 +48,20 @@ impl OpenAi {
         Ok(Self { client, endpoint, config })
     }
 
+    /// Requests a word, to check the endpoint. Returns when the first audio comes.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the endpoint does not respond with audio.
+    pub async fn check(&self) -> Result<(), SpeechError> {
+        let (mut sink, mut audio) = Sink::new(1);
+        let segment = Segment::unstyled("en-US", "Hello.");
+        tokio::select! {
+            spoken = self.speak(&segment, &mut sink) => spoken,
+            Some(_) = audio.recv() => Ok(()),
+        }
+    }
+
     async fn speak(&self, segment: &Segment, sink: &mut Sink) -> Result<(), SpeechError> {
         let deadline = Duration::from_millis(self.config.timeout_ms);
         let outcome = tokio::time::timeout(deadline, self.request_speech(segment, sink)).await;

@@ -35,7 +35,6 @@ pub struct Segment {
     pub runs: Vec<Run>,
 }
 
-#[cfg(test)]
 impl Segment {
     /// Creates a segment in a female voice with the default style.
     pub(super) fn unstyled(language: &str, text: &str) -> Self {

@@ -11,6 +11,7 @@ use super::super::turns;
 use super::request::{ApiRequest, parse_position, position};
 use super::response::{Page, Timestamp3339, ok};
 use super::route::{CURSOR, LIMIT, Route, handler};
+use engine::call::FETCH_FILE;
 use machine::{CallbackKind, FetchKind};
 use model::{AuthId, CallUuid, Role, Timestamp};
 use store::{FailedRequest, FailedRequestFilter, FailedRequestGroup};
@@ -63,12 +64,14 @@ struct FailedRequestView {
     account: AuthId,
     #[schema(value_type = String, format = Uuid)]
     call_uuid: CallUuid,
-    /// `fetch` or `callback` with its kind, as in the waterfall of the call.
+    /// `fetch` or `callback` with its kind, as in the waterfall of the call, or `fetch file`: an
+    /// audio file that could not be played.
     kind: String,
     method: String,
     /// The URL without query and credentials.
     url: String,
     outcome: String,
+    /// The number of attempts. 1 for an audio file, whose requests several calls may share.
     attempts: u32,
     /// The beginning of the response, at most 2,000 characters, if it is text, and its status is an
     /// error or it is a refused document.
@@ -125,6 +128,7 @@ fn since(request: &ApiRequest) -> Result<Option<Timestamp>, ApiError> {
 fn kind(request: &ApiRequest) -> Result<Option<String>, ApiError> {
     let Some(kind) = request.query_text("kind") else { return Ok(None) };
     let is_known = match kind.split_once(' ') {
+        Some(_) if kind == FETCH_FILE => true,
         Some(("fetch", of)) => FetchKind::ALL.iter().any(|known| known.as_str() == of),
         Some(("callback", of)) => CallbackKind::ALL.iter().any(|known| known.as_str() == of),
         _ => false,
@@ -135,7 +139,7 @@ fn kind(request: &ApiRequest) -> Result<Option<String>, ApiError> {
             CallbackKind::ALL.map(CallbackKind::as_str).join(", "),
         ];
         let message = format!(
-            "kind must be `fetch` and one of {fetches}, or `callback` and one of {callbacks}, such as `fetch answer`"
+            "kind must be `fetch` and one of {fetches} or file, or `callback` and one of {callbacks}, such as `fetch answer`"
         );
         ApiError::bad_value("kind", message)
     };

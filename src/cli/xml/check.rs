@@ -9,8 +9,8 @@ use super::draw::render;
 use super::explain;
 use super::sarif::Sarif;
 use super::source::{self, STDIN};
+use crate::speech_settings;
 use speech::catalogue;
-use speech::config::SpeechConfig;
 use speech::recognise::Recognisers;
 use xml::{self, EngineCapabilities, ParseOutcome};
 
@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args) -> Exit {
     let insecure = args.allow_insecure.or(configured).unwrap_or(true);
     let own_host = known.as_ref().and_then(|c| c.public.base_url.as_ref()?.host_str());
     let own_host = own_host.map(ToOwned::to_owned);
-    let speech = known.as_ref().and_then(|c| SpeechConfig::from_table(c.speech.clone()).ok());
+    let speech = known.as_ref().and_then(|config| speech_settings::read(config).ok());
     let recognisers = speech.as_ref().and_then(|speech| Recognisers::new(speech).ok());
     let own: Option<BTreeSet<String>> = known.map(|c| {
         c.numbers

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::contract::{self, Piece, Question};
 use super::events::Events;
 use super::llm::{self, ActionParser};
-use super::settings::SharedModel;
+use super::settings::{ModelSettings, SharedModel};
 use crate::answer::{EVENT_SIGNATURE, sign_event};
 use egress::{BodyPolicy, Egress, EgressError, EgressRequest, EgressStream, USER_AGENT};
 use model::{AuthId, Clock, Secret};
@@ -31,6 +31,8 @@ const ATTEMPTS_MAX: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(300);
 /// The time limit for establishing a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time limit of the check of the operator's model.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 /// The maximum size of a reply in bytes.
 const REPLY_MAX: usize = 256 * 1024;
 
@@ -210,33 +212,50 @@ impl AgentClient {
         if !shared.take_request(main_account).await {
             return Err(AgentError::Budget);
         }
-        let model = &shared.settings;
-        let url = completions(model.url.as_str());
-        let target = Target {
-            egress: self.model_egress.clone(),
-            url,
-            key: model.api_key.as_ref(),
-            model: &model.name,
-        };
-        let asked = llm::Completion {
-            model: target.model,
-            messages: vec![llm::Message::new("system", system), llm::Message::new("user", user)],
-            stream: true,
-            max_tokens: 500,
-        };
-        let body = serde_json::to_vec(&asked).map_err(|e| AgentError::Unreadable(e.to_string()))?;
-        let work = async {
-            let answer = post(&target, headers(target.key)?, body.into(), within).await?;
-            let mut text = String::new();
-            let mut on = |piece: String| {
-                text.push_str(&piece);
-                Ok(())
-            };
-            completed(answer, &mut on).await?;
-            Ok(text)
-        };
-        timeout(within, work).await.unwrap_or(Err(AgentError::Late(within)))
+        ask(&shared.settings, &self.model_egress, system, user, within).await
     }
+}
+
+/// Asks the operator's model for a word, to check that it answers. Counts for no account.
+///
+/// # Errors
+/// Fails if the model does not answer.
+pub async fn check_model(settings: &ModelSettings, egress: &Egress) -> Result<(), AgentError> {
+    ask(settings, egress, "Answer with one word.", "Hello", CHECK_TIMEOUT).await.map(drop)
+}
+
+/// Asks the operator's model, and returns the complete answer.
+async fn ask(
+    model: &ModelSettings,
+    egress: &Egress,
+    system: &str,
+    user: &str,
+    within: Duration,
+) -> Result<String, AgentError> {
+    let target = Target {
+        egress: egress.clone(),
+        url: completions(model.url.as_str()),
+        key: model.api_key.as_ref(),
+        model: &model.name,
+    };
+    let asked = llm::Completion {
+        model: target.model,
+        messages: vec![llm::Message::new("system", system), llm::Message::new("user", user)],
+        stream: true,
+        max_tokens: 500,
+    };
+    let body = serde_json::to_vec(&asked).map_err(|e| AgentError::Unreadable(e.to_string()))?;
+    let work = async {
+        let answer = post(&target, headers(target.key)?, body.into(), within).await?;
+        let mut text = String::new();
+        let mut on = |piece: String| {
+            text.push_str(&piece);
+            Ok(())
+        };
+        completed(answer, &mut on).await?;
+        Ok(text)
+    };
+    timeout(within, work).await.unwrap_or(Err(AgentError::Late(within)))
 }
 
 /// Returns the URL of `/chat/completions` below a base URL. A base URL that ends with that path is

@@ -21,7 +21,7 @@ mod voice;
 
 use std::sync::Arc;
 
-pub use client::{AgentClient, AgentError};
+pub use client::{AgentClient, AgentError, check_model};
 pub use insights::Insight;
 pub use messages::answer_messages;
 pub use settings::ModelSettings;

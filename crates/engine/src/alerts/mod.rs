@@ -140,8 +140,8 @@ pub fn start(parts: AlertParts, stop: &CancellationToken) -> Result<(), MailErro
     Ok(())
 }
 
-/// Connects to the receivers of alerts without sending anything. Returns the host of each and, if
-/// it does not respond, the reason.
+/// Connects to the receivers of alerts without sending anything. Returns the kind and host of each
+/// and, if it does not respond, the reason.
 pub async fn check_channels(
     settings: &AlertSettings,
     egress: &Egress,
@@ -151,14 +151,14 @@ pub async fn check_channels(
         // The path of a URL may be a secret.
         let host = url::Url::parse(&target.url).ok();
         let host = host.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-        checked.push((host, webhook::check(target, egress).await));
+        checked.push((format!("webhook {host}"), webhook::check(target, egress).await));
     }
     if let Some(settings) = &settings.mail {
         let answered = match mail::Mail::new(settings.clone()) {
             Ok(mail) => mail.check().await,
             Err(e) => Err(e.to_string()),
         };
-        checked.push((settings.host.clone(), answered));
+        checked.push((format!("mail server {}", settings.host), answered));
     }
     checked
 }

@@ -5,6 +5,9 @@ use model::{AuthId, CallUuid, Timestamp};
 use store::{FailedRequest, Store};
 use uuid::Uuid;
 
+/// The kind of the request of an audio file to play.
+pub const FETCH_FILE: &str = "fetch file";
+
 /// Maximum length of a URL and of an outcome, in characters.
 const URL_MAX: usize = 500;
 const OUTCOME_MAX: usize = 300;

@@ -57,6 +57,7 @@ pub mod web;
 pub use binding::CallEvent;
 pub use consent::PermissionService;
 pub use dialer::Dialer;
+pub use failed::FETCH_FILE;
 pub use live_call::{LiveCall, SendOutcome};
 pub use outbox::{GivenUp, Outbox, OutboxLimits};
 pub use recordings::{Recordings, RecordingsConfig};

@@ -382,6 +382,9 @@ impl Shell {
             Input::Digit { leg: Leg::A, digit } => self.stream.key(*digit),
             Input::PlayStarted { leg: Leg::A, play } => self.playback.started(call, *play),
             Input::Played { leg: Leg::A, play } => self.playback.ended(call, *play),
+            Input::PlayFailed { leg: Leg::A, play, item, reason } => {
+                self.playback.failed(call, *play, *item, reason);
+            }
             Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } => {
                 let awaited = self.machine.awaits_recording(*record);
                 self.recordings.ended(*record, awaited);

@@ -438,10 +438,52 @@ fn recognised_speech(
     }
 }
 
-/// Sends a short silence to each server of `[speech.websocket]`, and returns its URL with the
-/// outcome.
-pub async fn check_servers(config: &SpeechConfig) -> Vec<(String, Result<(), RecognitionError>)> {
-    websocket::check_servers(config).await
+/// Checks that the recogniser that the configuration names is there.
+///
+/// # Errors
+///
+/// Fails if it is not installed, or if an endpoint cannot be used.
+pub fn check_recognisers(config: &SpeechConfig) -> Result<(), EndpointError> {
+    Engines::new(config).map(drop)
+}
+
+/// Sends a short silence to each server of `[speech.transcribe]` and `[speech.websocket]`, and
+/// returns the name of the table and the server's URL with the outcome.
+pub async fn check_servers(
+    config: &SpeechConfig,
+) -> Vec<(&'static str, String, Result<(), RecognitionError>)> {
+    let mut checked = Vec::new();
+    if let Some(settings) = &config.transcribe {
+        let outcome = match transcribe::Transcribe::new(settings.clone()) {
+            Ok(server) => recognise_silence(&server, &config.transcript_language).await,
+            Err(error) => Err(RecognitionError::Request(error.to_string())),
+        };
+        checked.push(("transcribe", shown_url(&settings.url).to_owned(), outcome));
+    }
+    let servers = websocket::check_servers(config).await;
+    checked.extend(servers.into_iter().map(|(url, outcome)| ("websocket", url, outcome)));
+    checked
+}
+
+/// Recognises a tenth of a second of silence, to check a server.
+async fn recognise_silence(
+    server: &dyn Recogniser,
+    language: &str,
+) -> Result<(), RecognitionError> {
+    let (sender, mut silence) = UtteranceAudio::new();
+    let _ = sender.try_send(vec![0; RATE as usize / 10]);
+    drop(sender);
+    let options = RecognitionOptions {
+        language: language.to_owned(),
+        model: "default".to_owned(),
+        ..RecognitionOptions::default()
+    };
+    server.recognise(&options, &mut silence, &mut |_: &str| {}).await.map(drop)
+}
+
+/// A server's URL without its query, which may contain a key.
+fn shown_url(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// Parses the response of an HTTP endpoint. For fuzzing.

@@ -28,6 +28,7 @@ use url::Url;
 
 use super::{
     OnPartial, RATE, Recogniser, RecognitionError, RecognitionOptions, Transcript, UtteranceAudio,
+    recognise_silence, shown_url,
 };
 use crate::config::{SpeechConfig, WebSocketConfig, WebSocketProtocol};
 use crate::http::{CONNECT_TIMEOUT, EndpointError, INVALID_KEY, error_chain};
@@ -540,20 +541,12 @@ pub(super) async fn check_servers(
     let default = settings.url.iter().map(|url| (config.transcript_language.as_str(), url));
     let mut outcomes: Vec<(String, Result<(), RecognitionError>)> = Vec::new();
     for (language, url) in default.chain(languages) {
-        let shown = url.split(['?', '#']).next().unwrap_or_default();
+        let shown = shown_url(url);
         if outcomes.iter().any(|(known, _)| known == shown) {
             continue;
         }
-        let (sender, mut silence) = UtteranceAudio::new();
-        let _ = sender.try_send(vec![0; MESSAGE_SAMPLES]);
-        drop(sender);
-        let options = RecognitionOptions {
-            language: language.to_owned(),
-            model: "default".to_owned(),
-            ..RecognitionOptions::default()
-        };
-        let outcome = socket.recognise_utterance(&options, &mut silence, &mut |_: &str| {}).await;
-        outcomes.push((shown.to_owned(), outcome.map(|_| ())));
+        let outcome = recognise_silence(&socket, language).await;
+        outcomes.push((shown.to_owned(), outcome));
     }
     outcomes
 }

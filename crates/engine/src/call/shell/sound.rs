@@ -1,21 +1,25 @@
 //! The prompts of a call and its playback.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::author;
+use super::super::failed::{self, FETCH_FILE, Failed};
 use super::super::handover::micros;
 use super::super::trace::Trace;
 use super::context::Context;
 use machine::{MediaCommand, Overlay, OverlayKind, PlayId, Sound, SoundItem};
 use media::PlayItem;
 use media::prompt::Prompt;
+use xml::ast::DocUrl;
 
 /// Maximum number of prompts that a call keeps ready.
 const PREPARED_MAX: usize = 64;
 /// Maximum number of playlists whose voices are awaited. A call plays one, and two beside it.
 const PLAYLISTS_MAX: usize = 4;
+/// Maximum number of audio files whose failure is recorded with their URL.
+const FILES_MAX: usize = 64;
 
 /// The prompts of a call and its playback.
 #[derive(Default)]
@@ -28,6 +32,8 @@ pub(super) struct Playback {
     playing: Option<(PlayId, Instant)>,
     /// The playlists whose voices are not in the event log yet.
     playlists: Vec<Playlist>,
+    /// The customer's audio files in playlists that have not ended, with their places.
+    files: VecDeque<(PlayId, u16, DocUrl)>,
 }
 
 /// A playlist whose voices are not in the event log yet.
@@ -105,6 +111,16 @@ impl Playback {
             repeat: item.repeat,
         };
         let prepared: Vec<PlayItem> = items.iter().map(play_item).collect();
+        for (place, item) in (0..).zip(items) {
+            if let Sound::File { url } = &item.sound
+                && author::path_of(&url.0).is_none()
+            {
+                if self.files.len() >= FILES_MAX {
+                    self.files.pop_front();
+                }
+                self.files.push_back((*play, place, url.clone()));
+            }
+        }
         // A file may be the speech of an agent.
         let may_speak =
             |item: &SoundItem| matches!(item.sound, Sound::Speak { .. } | Sound::File { .. });
@@ -137,9 +153,35 @@ impl Playback {
         }
     }
 
+    /// Records a customer's audio file that could not be played with the failed requests.
+    pub(super) fn failed(&mut self, call: &Context, play: PlayId, item: u16, reason: &str) {
+        let is_it = |(of, place, _): &(PlayId, u16, DocUrl)| (*of, *place) == (play, item);
+        let Some((_, _, url)) =
+            self.files.iter().position(is_it).and_then(|at| self.files.remove(at))
+        else {
+            return;
+        };
+        let (services, setup) = (&call.services, &call.view.setup);
+        // The reason begins with the URL.
+        let outcome = reason.split_once(": ").map_or(reason, |(_, outcome)| outcome);
+        let failed = Failed {
+            call: call.id,
+            account: &setup.account,
+            main_account: &setup.parent_account,
+            kind: FETCH_FILE.to_owned(),
+            method: "GET",
+            url: &url.0,
+            outcome,
+            attempts: 1,
+            response: None,
+        };
+        failed::record(&services.store, services.uuid(), services.clock.wall(), failed);
+    }
+
     /// Logs the voices of the playlists that have ended: one, or all of the call.
     fn log_voices(&mut self, call: &Context, ended: Option<PlayId>) {
         let is_over = |playlist: &mut Playlist| ended.is_none_or(|play| playlist.play == play);
+        self.files.retain(|(play, ..)| ended.is_some_and(|ended| *play != ended));
         for playlist in self.playlists.extract_if(.., is_over) {
             playlist.log_voices(call);
         }
