@@ -31,7 +31,7 @@ use engine::cluster::{self, Cluster, PeerHandler, Peers};
 use engine::feed::Feed;
 use engine::inbox::Inbox;
 use engine::shared_settings::SharedSettings;
-use engine::webhook::{self, SignedWebhook, WebhookHandler};
+use engine::webhook::{self, HandOver, SignedWebhook, WebhookHandler};
 use model::{AuthId, CallUuid};
 use store::Scope;
 
@@ -118,12 +118,16 @@ impl PeerRequests {
                 let webhook = SignedWebhook { body, headers: head.headers };
                 empty(webhook::handle_forwarded(&self.webhooks, &webhook))
             }
-            cluster::CALLS => {
+            path @ (cluster::CALLS | cluster::HELD_CALLS) => {
+                let reason = match path {
+                    cluster::CALLS => HandOver::NotAdmitted,
+                    _ => HandOver::NoUnits,
+                };
                 let (head, body) = request.into_parts();
                 let (webhooks, headers) = (self.webhooks.clone(), head.headers);
                 Box::pin(async move {
                     let webhook = SignedWebhook { body, headers };
-                    empty(webhook::handle_handed_over(&webhooks, &webhook).await).await
+                    empty(webhook::handle_handed_over(&webhooks, &webhook, reason).await).await
                 })
             }
             cluster::HAS_CALL => {

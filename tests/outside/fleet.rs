@@ -300,6 +300,91 @@ async fn f04_without_the_database_a_node_asks_the_others_for_a_call() {
 }
 
 #[tokio::test]
+async fn f15_calls_go_on_while_the_database_refuses_writes() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let nodes = world.nodes(2).await;
+    let mut calls = BTreeSet::new();
+    for node in &nodes {
+        let begun = call(node).await;
+        world.graph.wait(&begun, "accept").await;
+        calls.insert(begun);
+    }
+    database::refuse_writes(world.folder(), true).await;
+    for node in &nodes {
+        node.until_metric("offhook_cluster_degraded", &[], 1.0).await;
+    }
+    // Longer than the 4.5 s for which an answered beat allows admissions.
+    let clock = Clock::real();
+    let begun = clock.now();
+    let mut every = tokio::time::interval(Duration::from_millis(500));
+    let mut turn = nodes.iter().cycle();
+    while clock.now().duration_since(begun) < Duration::from_secs(10) {
+        every.tick().await;
+        let wacid = call(turn.next().unwrap()).await;
+        world.graph.wait(&wacid, "accept").await;
+        let ended = terminate_body(&wacid).to_string();
+        assert_eq!(nodes[0].post_webhook(&ended).await.status, 200);
+        calls.insert(wacid);
+    }
+    assert!(world.with_action("reject").is_empty());
+    database::refuse_writes(world.folder(), false).await;
+    for node in &nodes {
+        node.until_metric("offhook_cluster_degraded", &[], 0.0).await;
+    }
+    for wacid in &calls {
+        let ended = terminate_body(wacid).to_string();
+        assert_eq!(nodes[0].post_webhook(&ended).await.status, 200);
+    }
+    world.until_hung_up(&calls).await;
+}
+
+#[tokio::test]
+async fn f15_without_the_database_a_node_without_units_passes_calls_on() {
+    if skipped_without_postgres() {
+        return;
+    }
+    // One slot for each node.
+    let world = World::new(2, 1_000).await;
+    let (mut nodes, mut cables) = (Vec::new(), Vec::new());
+    for name in ["n0", "n1"] {
+        let cable = Cable::to(database::port()).await;
+        let config = NodeConfig { store_port: Some(cable.port), ..world.config(name) };
+        nodes.push(Node::start(&config).await);
+        cables.push(cable);
+    }
+    // Neither has had a call since its start.
+    for node in &nodes {
+        node.until_metric("offhook_units", &[("kind", "slot"), ("what", "held")], 1.0).await;
+    }
+    cables.iter().for_each(Cable::cut);
+    for node in &nodes {
+        node.until_metric("offhook_cluster_degraded", &[], 1.0).await;
+    }
+    let first = call(&nodes[1]).await;
+    world.graph.wait(&first, "accept").await;
+    assert_eq!(in_use(&nodes[1..]).await, 1.0);
+    let second = call(&nodes[1]).await;
+    world.graph.wait(&second, "accept").await;
+    assert_eq!(in_use(&nodes[..1]).await, 1.0, "it was passed on to the node with a free slot");
+    // None is free any more.
+    let third = call(&nodes[1]).await;
+    world.graph.wait(&third, "reject").await;
+    cables.iter().for_each(Cable::mend);
+    let calls = BTreeSet::from([first, second]);
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    for call in &calls {
+        let body = terminate_body(call).to_string();
+        while nodes[0].post_webhook(&body).await.status != 200 {
+            every.tick().await;
+        }
+    }
+    world.until_hung_up(&calls).await;
+}
+
+#[tokio::test]
 async fn f26_a_node_that_loses_the_database_alone_is_carried_by_another() {
     if skipped_without_postgres() {
         return;

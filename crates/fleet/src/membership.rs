@@ -269,8 +269,11 @@ impl Membership {
     }
 
     /// Adds a limit, of which the run holds nothing. The answers to later beats update its maximum.
-    pub fn track(&mut self, key: LimitKey, cap: u32) {
-        let limit = self.limits.entry(key).or_insert(Limit { cap, ..Limit::default() });
+    /// It counts as used now: other runs may use it, and without a standing share this one could
+    /// not take its calls if the database failed.
+    pub fn track(&mut self, key: LimitKey, cap: u32, now: Duration) {
+        let new = Limit { cap, last_used: Some(now), ..Limit::default() };
+        let limit = self.limits.entry(key).or_insert(new);
         limit.gone = false;
     }
 
@@ -733,7 +736,7 @@ mod tests {
         /// A strict member whose beats have been answered for 3 s, in an open term.
         fn new() -> Self {
             let mut member = Membership::new(RUN, true);
-            member.track(key(), 100);
+            member.track(key(), 100, Duration::ZERO);
             let mut fixture = Self { now: Duration::ZERO, member, counter: Counter::default() };
             let Some(Request::Register(register)) = fixture.poll() else {
                 panic!("not registered")
@@ -816,6 +819,22 @@ mod tests {
         assert!(second.asks.iter().any(|ask| ask.want > 0), "asked again");
         fixture.answer(&second, Verdict::Ok, state(TERM, true), 100);
         assert!(fixture.counter.limit >= 5);
+    }
+
+    #[test]
+    fn f13_a_new_run_gets_a_standing_share() {
+        let mut fixture = Fixture::new();
+        let beat = fixture.beat();
+        fixture.answer(&beat, Verdict::Ok, state(TERM, true), 100);
+        assert_eq!(fixture.counter.limit, 25, "a quarter of the cap of 100");
+        fixture.now += RECENT;
+        loop {
+            let beat = fixture.beat();
+            fixture.answer(&beat, Verdict::Ok, state(TERM, true), 100);
+            if fixture.member.may_grow(fixture.now) && fixture.counter.limit == 0 {
+                return;
+            }
+        }
     }
 
     #[test]

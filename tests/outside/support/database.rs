@@ -127,6 +127,26 @@ pub async fn execute(folder: &Path, statement: &'static str, argument: &str) {
     }
 }
 
+/// Has PostgreSQL refuse all writes to the tables of a schema, like a server that is read-only or
+/// has no space left, or ends that.
+pub async fn refuse_writes(folder: &Path, refuse: bool) {
+    let change = match refuse {
+        true => {
+            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE EXCEPTION 'no space left'; END $$; \
+             DO $$ DECLARE t text; BEGIN \
+             FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP \
+             EXECUTE format('CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE ON %I \
+             FOR EACH STATEMENT EXECUTE FUNCTION refuse()', t); END LOOP; END $$"
+        }
+        false => "DROP FUNCTION refuse() CASCADE",
+    };
+    let at = PgConnectOptions::from_str(&url_of(folder)).expect("a URL");
+    let mut store = at.connect().await.expect("PostgreSQL");
+    sqlx::raw_sql(change).execute(&mut store).await.expect("a change");
+    store.close().await.expect("closed");
+}
+
 /// Returns the arguments that name this node's store to a command of `offhook`: the folder, which
 /// works for SQLite only, or the configuration.
 pub fn place(folder: &Path) -> [String; 2] {

@@ -321,6 +321,14 @@ impl Gate {
         &self.directory
     }
 
+    /// Whether a slot of a number and a permit of its account are free on this node. `true` if the
+    /// number is unknown.
+    pub fn has_units(&self, now: Instant, id: &PhoneNumberId) -> bool {
+        self.directory.number(id).is_none_or(|number| {
+            number.slots.has_room() && number.account.find(self.since(now)).is_some()
+        })
+    }
+
     /// Refuses every call from here on, for draining.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);

@@ -25,6 +25,11 @@ const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause between two attempts to connect to the database while other nodes carry the beats.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Pause before the first attempt if the database answered the last one, but not the beat after it:
+/// it can be read and not written. The beats in between go to other nodes, which shows whether one of
+/// them can write.
+const WRITE_INTERVAL: Duration = Duration::from_secs(2);
+
 /// An order to the task that sends the beats.
 pub(super) enum Order {
     /// See [`Membership::set_frozen`]. The sender reports that it is done.
@@ -49,6 +54,17 @@ pub(super) struct Beats {
     /// Attempts to connect to the database, while it does not answer and other nodes carry the
     /// beats.
     probe: Option<JoinHandle<FleetSession>>,
+    /// The result of the last attempts to reach the database. `None` since a beat was answered.
+    outage: Option<Outage>,
+}
+
+/// What is known about the database since it did not answer a beat.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outage {
+    /// Whether a probe succeeded.
+    is_readable: bool,
+    /// Whether no other node could carry the last beat that was sent to them.
+    is_for_all: bool,
 }
 
 /// Records an answered beat.
@@ -86,6 +102,7 @@ impl Beats {
             caps: BTreeMap::new(),
             sent: VecDeque::new(),
             probe: None,
+            outage: None,
         }
     }
 
@@ -117,8 +134,9 @@ impl Beats {
             none => none.insert(self.store.fleet_session().await?),
         };
         session.set_caps(&changed).await?;
+        let now = self.shared.now();
         for (key, cap) in changed {
-            self.member.track(key.clone(), cap);
+            self.member.track(key.clone(), cap, now);
             self.caps.insert(key, cap);
         }
         self.member.retain(|key| caps.contains_key(key));
@@ -238,6 +256,9 @@ impl Beats {
         let Some(probe) = &mut self.probe else { return false };
         if probe.is_finished() {
             self.session = probe.await.ok();
+            if let Some(outage) = &mut self.outage {
+                outage.is_readable = self.session.is_some();
+            }
         } else if !self.shared.peers.sees().is_empty() {
             return true;
         } else {
@@ -268,10 +289,11 @@ impl Beats {
         tokio::time::timeout(OVERDUE, asked).await.ok().flatten()
     }
 
-    /// Starts to connect to the database until it answers.
-    fn probe(&self) -> JoinHandle<FleetSession> {
+    /// Starts to connect to the database after `pause`, until it answers.
+    fn probe(&self, pause: Duration) -> JoinHandle<FleetSession> {
         let store = self.store.clone();
         tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
             loop {
                 let session = async {
                     let mut session = store.fleet_session().await?;
@@ -290,6 +312,10 @@ impl Beats {
     /// Records the answer to a request. `outcome` says who has sent it.
     fn receive(&mut self, request: &Request, reply: Reply, outcome: &'static str) {
         let now = self.shared.now();
+        match (outcome, &mut self.outage) {
+            (beat::CARRIED, Some(outage)) => outage.is_for_all = false,
+            (_, outage) => *outage = None,
+        }
         let term = match (request, reply) {
             (Request::Register(register), Reply::Registered(term)) => {
                 self.member.registered(now, register, term);
@@ -352,11 +378,19 @@ impl Beats {
         let now = self.shared.now();
         self.session = None;
         record(outcome, now.saturating_sub(request.sent()));
-        if self.probe.is_none() && !self.shared.peers.sees().is_empty() {
-            self.probe = Some(self.probe());
-            self.member.abandon(request.sent());
+        let outage = self.outage.get_or_insert_default();
+        let is_for_all = if self.probe.is_none() && !self.shared.peers.sees().is_empty() {
+            let Outage { is_readable, is_for_all } = *outage;
+            let pause = if is_readable { WRITE_INTERVAL } else { Duration::ZERO };
+            self.probe = Some(self.probe(pause));
+            is_for_all
         } else {
-            self.member.fail(now, request.sent());
+            outage.is_for_all = true;
+            true
+        };
+        match is_for_all {
+            true => self.member.fail(now, request.sent()),
+            false => self.member.abandon(request.sent()),
         }
         self.shared.state.send_if_modified(|state| std::mem::take(&mut state.is_connected));
         self.publish();

@@ -19,10 +19,10 @@ use store::{ClaimKey, ClaimOutcome, FleetSession, Store, StoreError};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
-use super::{CALLS, HAS_CALL, Shared, WEBHOOK};
+use super::{CALLS, HAS_CALL, HELD_CALLS, Shared, WEBHOOK};
 use crate::call::CallEvent;
 use crate::call::registry::{CallKey, Registry};
-use crate::webhook::{Claim, ClaimPurpose, OtherNodes, SignedWebhook, Unreachable};
+use crate::webhook::{Claim, ClaimPurpose, HandOver, OtherNodes, SignedWebhook, Unreachable};
 
 /// Number of database sessions for claims.
 const SESSIONS: usize = 4;
@@ -453,14 +453,22 @@ impl OtherNodes for FleetClaims {
         !self.shared.has_started.load(Ordering::Acquire)
     }
 
-    fn hand_over(&self, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>> {
+    fn hand_over(
+        &self,
+        webhook: SignedWebhook,
+        reason: HandOver,
+    ) -> BoxFuture<'_, Result<(), Unreachable>> {
+        let path = match reason {
+            HandOver::NotAdmitted => CALLS,
+            HandOver::NoUnits => HELD_CALLS,
+        };
         async move {
             let mut nodes = self.shared.peers.sees();
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
             let count = nodes.len().max(1);
             nodes.rotate_left(turn % count);
             for to in nodes {
-                if self.post(to, CALLS, webhook.clone()).await.is_ok() {
+                if self.post(to, path, webhook.clone()).await.is_ok() {
                     return Ok(());
                 }
             }

@@ -63,6 +63,10 @@ pub const WEBHOOK: &str = "/webhook";
 /// Path of webhooks with inbound calls that the sending node does not admit, with Meta's signature.
 pub const CALLS: &str = "/calls";
 
+/// Path of webhooks with inbound calls for which the sending node holds no units, while the database
+/// is away, with Meta's signature.
+pub const HELD_CALLS: &str = "/held-calls";
+
 /// Path of the question whether a node has a live call: a JSON array with the call's
 /// [`CallKey`](crate::call::registry::CallKey) and the id in the event's opaque data or null. The
 /// status is 200 if it has the call, otherwise 404.

@@ -37,9 +37,21 @@ pub trait OtherNodes: Send + Sync {
     /// full.
     fn is_starting(&self) -> bool;
 
-    /// Hands the inbound calls of a webhook over to any other node, because this one takes none at
-    /// the moment.
-    fn hand_over(&self, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>>;
+    /// Hands the inbound calls of a webhook over to any other node that takes them.
+    fn hand_over(
+        &self,
+        webhook: SignedWebhook,
+        reason: HandOver,
+    ) -> BoxFuture<'_, Result<(), Unreachable>>;
+}
+
+/// Why a node hands inbound calls over to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandOver {
+    /// It takes no calls at the moment.
+    NotAdmitted,
+    /// It holds no units for them, and no node gets more while the database is away.
+    NoUnits,
 }
 
 /// What a node claims a call for.

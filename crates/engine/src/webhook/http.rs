@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Body;
 
 use super::calls::Calls;
-use super::claims::SignedWebhook;
+use super::claims::{HandOver, SignedWebhook};
 use super::effect::Effect;
 use super::kind::Kind;
 use super::route::WebhookHandler;
@@ -83,11 +83,12 @@ pub fn handle_forwarded<C: Calls>(
 pub async fn handle_handed_over<C: Calls>(
     handler: &WebhookHandler<C>,
     webhook: &SignedWebhook,
+    reason: HandOver,
 ) -> StatusCode {
     if !handler.secrets().signed(&webhook.headers, &webhook.body) {
         return StatusCode::UNAUTHORIZED;
     }
-    match handler.take_over(&webhook.body, STORE_TIME).await {
+    match handler.take_over(&webhook.body, reason, STORE_TIME).await {
         Ok(true) => StatusCode::OK,
         Ok(false) => StatusCode::SERVICE_UNAVAILABLE,
         Err(_) => StatusCode::BAD_REQUEST,

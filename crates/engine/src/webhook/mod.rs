@@ -21,7 +21,7 @@ mod verify;
 mod tests;
 
 pub use calls::Calls;
-pub use claims::{Claim, ClaimPurpose, OtherNodes, SignedWebhook, Unreachable};
+pub use claims::{Claim, ClaimPurpose, HandOver, OtherNodes, SignedWebhook, Unreachable};
 pub use decode::{BadJson, decode};
 pub use effect::{Effect, ItemResult};
 pub use http::{handle, handle_forwarded, handle_handed_over};

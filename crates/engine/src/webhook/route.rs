@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use super::calls::Calls;
-use super::claims::{Claim, ClaimPurpose, OtherNodes, SignedWebhook, Unreachable};
+use super::claims::{Claim, ClaimPurpose, HandOver, OtherNodes, SignedWebhook, Unreachable};
 use super::decode::{self, BadJson};
 use super::dedupe::{KeyTable, key_of};
 use super::effect::{Effect, ItemResult, Tally, count};
@@ -343,14 +343,29 @@ impl<C: Calls> WebhookHandler<C> {
     ///
     /// # Errors
     /// Returns an error if the body is not JSON. Nothing has been processed then.
-    pub(super) async fn take_over(&self, body: &[u8], at_most: Duration) -> Result<bool, BadJson> {
-        if self.passes_calls_on() {
+    pub(super) async fn take_over(
+        &self,
+        body: &[u8],
+        reason: HandOver,
+        at_most: Duration,
+    ) -> Result<bool, BadJson> {
+        let is_starting = || self.others.as_ref().is_some_and(|others| others.is_starting());
+        let is_refused = match reason {
+            HandOver::NotAdmitted => self.passes_calls_on(),
+            HandOver::NoUnits => self.gate.is_draining() || is_starting(),
+        };
+        if is_refused {
             return Ok(false);
         }
         let (now, mut waiting, mut busy) = (self.clock.now(), Vec::new(), false);
         decode::decode(body, |Item { kind, content, .. }| {
             let Content::Connect(connect) = content else { return };
             if connect.direction == Direction::Inbound {
+                let number = &connect.key.phone_number_id;
+                if reason == HandOver::NoUnits && !self.gate.has_units(now, number) {
+                    busy = true;
+                    return;
+                }
                 let before = waiting.len();
                 let effect = self.connect(*connect, now, now, &mut waiting);
                 let tally = Tally::new(kind.label(), effect);
@@ -516,7 +531,8 @@ impl<C: Calls> WebhookHandler<C> {
         tally: Option<&Tally>,
     ) -> bool {
         let key = call_event("connect", &received.connect.key);
-        let effect = match self.hand_over(webhook).await {
+        let number = &received.connect.key.phone_number_id;
+        let effect = match self.hand_over(number, webhook).await {
             // Counted as a copy: the other node counts the call.
             true => Effect::Duplicate,
             false if self.others.as_ref().is_some_and(|others| others.is_starting()) => {
@@ -546,15 +562,18 @@ impl<C: Calls> WebhookHandler<C> {
             || others.is_some_and(|others| others.is_cut_off() || others.is_starting())
     }
 
-    /// Hands the calls of a webhook over to another node if this one should not take them. The
-    /// balancer may not have noticed that yet. Returns `false` if this node must decide about them.
-    async fn hand_over(&self, webhook: Option<&SignedWebhook>) -> bool {
-        match (&self.others, webhook) {
-            (Some(others), Some(webhook)) if self.passes_calls_on() => {
-                others.hand_over(webhook.clone()).await.is_ok()
-            }
-            _ => false,
+    /// Hands the calls of a webhook over to another node if this one should not take them, or if it
+    /// holds no units for a call of `number` and can't get any. The balancer may not have noticed
+    /// that yet. Returns `false` if this node must decide about them.
+    async fn hand_over(&self, number: &PhoneNumberId, webhook: Option<&SignedWebhook>) -> bool {
+        let (Some(others), Some(webhook)) = (&self.others, webhook) else { return false };
+        let hand_over = |reason| others.hand_over(webhook.clone(), reason);
+        if self.passes_calls_on() && hand_over(HandOver::NotAdmitted).await.is_ok() {
+            return true;
         }
+        others.is_cut_off()
+            && !self.gate.has_units(self.clock.now(), number)
+            && hand_over(HandOver::NoUnits).await.is_ok()
     }
 
     async fn admit_shared(&self, received: ReceivedConnect) -> Effect {

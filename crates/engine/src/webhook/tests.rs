@@ -1152,7 +1152,7 @@ impl OtherNodes for OneClaim {
         self.is_starting.load(Ordering::SeqCst)
     }
 
-    fn hand_over(&self, _: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>> {
+    fn hand_over(&self, _: SignedWebhook, _: HandOver) -> BoxFuture<'_, Result<(), Unreachable>> {
         std::future::ready(Err(Unreachable)).boxed()
     }
 }

@@ -340,8 +340,8 @@ impl World {
     pub(crate) fn start(&mut self, name: usize) {
         let run = self.id();
         let mut member = Membership::new(run, self.scene.strict);
-        member.track(slots(), SLOTS);
-        member.track(permits(), PERMITS);
+        member.track(slots(), SLOTS, Duration::ZERO);
+        member.track(permits(), PERMITS, Duration::ZERO);
         let node = self.nodes.len();
         let earlier = self.nodes.iter().filter(|other| other.name == name && !other.alive);
         let ended = earlier.map(|other| other.run).collect();
@@ -429,8 +429,8 @@ impl World {
         let pretended = self.mutated(Mutation::UnitsKept).then_some(held);
         let at = &mut self.nodes[node];
         at.member = Membership::resume(snapshot, strict, clock);
-        at.member.track(slots(), SLOTS);
-        at.member.track(permits(), PERMITS);
+        at.member.track(slots(), SLOTS, clock);
+        at.member.track(permits(), PERMITS, clock);
         at.counters = Counters {
             now,
             slots: 0,
