@@ -100,7 +100,7 @@ async fn drain(args: NodeIdArgs) -> Result<Exit, Exit> {
     let live = answer["liveCalls"].as_u64().unwrap_or(0);
     let id = &args.node_id;
     print::line(format_args!(
-        "{id} drains with {live} live calls; stop it with SIGTERM when `offhook nodes` shows 0"
+        "{id} drains; live calls: {live}; stop it with SIGTERM when `offhook nodes` shows 0"
     ));
     Ok(Exit::Done)
 }

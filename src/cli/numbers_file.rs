@@ -138,7 +138,7 @@ pub(super) async fn export(args: ExportArgs) -> Result<Exit, Exit> {
             std::fs::write(file, text).map_err(|e| {
                 Exit::failed(format_args!("could not write {}: {e}", file.display()))
             })?;
-            print::line(format_args!("{}: {} numbers", file.display(), numbers.len()));
+            print::line(format_args!("{}: numbers: {}", file.display(), numbers.len()));
         }
     }
     Ok(Exit::Done)

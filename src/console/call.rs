@@ -323,6 +323,9 @@ fn row(lang: Lang, bar: &Bar, first: i64, last: i64, part: bool) -> BarRow {
 
 /// Returns the name of a bar. Names without a text are technical: elements, requests and URLs.
 pub(super) fn bar_name(lang: Lang, name: &str) -> String {
+    if let Some(number) = name.strip_prefix("request ") {
+        return lang.with("bar.request", &[number]);
+    }
     lang.find(&format!("bar.{name}")).map_or_else(|| name.to_owned(), str::to_owned)
 }
 

@@ -10,6 +10,12 @@ const CHECK: &str = "certificate";
 const DAYS: i64 = 14;
 const DAY_SECS: i64 = 86_400;
 
+/// The remedy for a certificate that should have been renewed by a program.
+const RENEWAL: &str = "renew it now; its automatic renewal does not work";
+/// The remedy for a file of `[tls]`.
+const FILE_RENEWAL: &str =
+    "renew it now, as it was issued; the node takes the new files within seconds";
+
 /// The finding for a certificate of this validity.
 pub(super) fn finding(validity: Option<Validity>, now: Timestamp) -> Finding {
     let Some(Validity { not_after: end, .. }) = validity else {
@@ -26,21 +32,28 @@ pub(super) fn finding(validity: Option<Validity>, now: Timestamp) -> Finding {
     }
     let what = format!("valid for {days} more days, until {end}");
     if days < DAYS {
-        return Finding::warning(CHECK, what, "renew it now; its automatic renewal does not work");
+        return Finding::warning(CHECK, what, RENEWAL);
     }
     Finding::ok(CHECK, what)
+}
+
+/// Adds the remedy for a file of `[tls]`, which the node does not renew.
+fn of_file(finding: Finding) -> Finding {
+    let fix = finding.fix.map(|fix| if fix == RENEWAL { FILE_RENEWAL.to_owned() } else { fix });
+    Finding { fix, ..finding }
 }
 
 impl Doctor {
     /// The finding for the certificate that clients of the public URL get.
     pub(super) fn presented(&self, validity: Option<Validity>) -> Finding {
         let finding = finding(validity, self.clock.wall());
-        match (&self.config.tls, finding.fix) {
-            (Some(TlsSettings::Acme(_)), Some(fix)) => Finding {
-                fix: Some(format!("{fix}; the node's log says why: `certificate not issued`")),
-                ..finding
-            },
-            (_, fix) => Finding { fix, ..finding },
+        match &self.config.tls {
+            Some(TlsSettings::Acme(_)) => {
+                let why = |fix| format!("{fix}; the node's log says why: `certificate not issued`");
+                Finding { fix: finding.fix.map(why), ..finding }
+            }
+            Some(TlsSettings::Files(_)) => of_file(finding),
+            None => finding,
         }
     }
 
@@ -61,7 +74,9 @@ impl Doctor {
         let mut findings: Vec<_> = files
             .iter()
             .zip(loaded.validities())
-            .map(|(files, validity)| finding(validity, now).of(files.cert.display().to_string()))
+            .map(|(files, validity)| {
+                of_file(finding(validity, now)).of(files.cert.display().to_string())
+            })
             .collect();
         let host = self.config.public.base_url.as_ref().and_then(|url| url.host_str());
         if let Some(host) = host.filter(|host| !loaded.has_certificate_for(host)) {

@@ -490,6 +490,22 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_silent_bot_and_a_late_prompt_are_not_part_of_the_set_up() {
+        let answered_us = Some(81_000);
+        let sound = |note, from, to| bar(Actor::Media, "first sound", note, from, to, Vec::new());
+        for (sound, took) in [
+            (sound("of the stream's server", 90, 7_100), "Set-up took 81 ms"),
+            (sound("", 5_000, 5_040), "Set-up took 81 ms"),
+            (sound("", 82, 130), "Set-up took 130 ms"),
+        ] {
+            let accept = bar(Actor::Graph, "graph accept", "200", 0, 81, Vec::new());
+            let bars = vec![accept, sound];
+            let drawn = waterfall(&Waterfall { bars, answered_us, ..menu() }, 100, Paint::Plain);
+            assert!(drawn.contains(took), "{drawn}");
+        }
+    }
+
     /// Compares the rendering of each log with the committed one. `UPDATE=1 cargo test --lib draws`
     /// rewrites them.
     #[test]

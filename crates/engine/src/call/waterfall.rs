@@ -194,10 +194,18 @@ impl Waterfall {
         Some(bar)
     }
 
-    /// Returns when the set-up was complete: at the first outbound audio, or else at the answer.
-    /// `None` if there was neither.
+    /// Returns when the set-up was complete: at the first outbound audio of a prompt that followed
+    /// the answer, or else at the answer. The server of a stream may be silent for any time. `None`
+    /// if there was neither.
     pub fn set_up_us(&self) -> Option<i64> {
-        self.first_sound_us().or(self.answered_us)
+        let latest = self.answered_us.map(|answered| answered.saturating_add(PROMPT_FOLLOWS_US));
+        let is_first = |bar: &&Bar| {
+            bar.name == FIRST_SOUND
+                && bar.note != OF_STREAM
+                && latest.is_none_or(|latest| bar.from_us <= latest)
+        };
+        let sound = self.bars.iter().filter(is_first).filter_map(|bar| bar.to_us).min();
+        sound.or(self.answered_us)
     }
 
     /// The time of the first packet of the first prompt or of a stream's server. `None` if nothing
@@ -209,6 +217,10 @@ impl Waterfall {
 
 /// Name of the bar from the play command, or the start of a stream, to its first packet.
 const FIRST_SOUND: &str = "first sound";
+/// Note of that bar for a stream.
+const OF_STREAM: &str = "of the stream's server";
+/// Longest time from the answer to the command of a prompt that is part of the set-up.
+const PROMPT_FOLLOWS_US: i64 = 1_000_000;
 /// Name of the first bar, until the first input provides a better one.
 const WEBHOOK: &str = "webhook";
 
@@ -651,7 +663,7 @@ impl Builder {
             Trace::StreamSounds { at_us } => {
                 let from = self.stream_begun.take().unwrap_or(at_us);
                 let bar = Bar::new(Actor::Media, FIRST_SOUND, from, Some(at_us.max(from)));
-                self.add(bar.noted("of the stream's server", false));
+                self.add(bar.noted(OF_STREAM, false));
             }
             Trace::Spoken { play, voices } => {
                 if let Some(bar) =

@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -155,8 +155,13 @@ impl Coding {
     }
 }
 
+/// Creates the folder of recordings with mode 0700, unless it exists.
+pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
 impl AudioFile {
-    /// Creates the file, readable by this user only.
+    /// Creates the file, readable by this user only. The folder is created again if it was removed.
     pub(super) fn create(
         folder: &Path,
         id: Uuid,
@@ -164,8 +169,14 @@ impl AudioFile {
         stereo: bool,
     ) -> io::Result<Self> {
         Self::open(folder, id, format, stereo, FileState::default(), |part, audio_at, channels| {
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
+            let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
+            let mut file = match create() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    create_folder(folder)?;
+                    create()?
+                }
+                created => created?,
+            };
             if audio_at > 0
                 && let Err(error) = append(&mut file, &header(channels, 0))
             {

@@ -163,8 +163,7 @@ impl Recorder {
     ///
     /// Returns an error if the folder or a thread cannot be created.
     pub fn start(folder: &Path, threads: usize) -> std::io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        file::create_folder(folder)?;
         let mut recorder = Self {
             folder: folder.to_owned(),
             threads: Mutex::default(),

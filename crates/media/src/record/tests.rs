@@ -328,6 +328,14 @@ fn writes_and_repairs_mp3() {
 }
 
 #[test]
+fn a_removed_folder_is_created_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let removed = folder.path().join("recordings");
+    AudioFile::create(&removed, Uuid::new_v4(), Format::Wav, true).unwrap();
+    assert_eq!(std::fs::read_dir(&removed).unwrap().count(), 1);
+}
+
+#[test]
 fn reads_files_back_by_channel() {
     for format in [Format::Wav, Format::of(true)] {
         for stereo in [true, false] {

@@ -255,7 +255,7 @@ fn ordered(setup: &CallSetup, placed: &Outbound) -> Body {
     if let Some(parent) = placed.parent_call {
         put(&mut order, "parent_call_uuid", json!(parent));
     }
-    Body::json(Flow::In, "the order to place it", &order)
+    Body::json(Flow::In, "the request to place the call", &order)
 }
 
 /// Builds the webhook with Meta's answer to the node's offer.
