@@ -495,8 +495,8 @@ mod tests {
         let answered_us = Some(81_000);
         let sound = |note, from, to| bar(Actor::Media, "first sound", note, from, to, Vec::new());
         for (sound, took) in [
-            (sound("of the stream's server", 90, 7_100), "Set-up took 81 ms"),
-            (sound("", 5_000, 5_040), "Set-up took 81 ms"),
+            (sound("of the stream's server", 90, 7_100), "Set-up took 81.0 ms"),
+            (sound("", 5_000, 5_040), "Set-up took 81.0 ms"),
             (sound("", 82, 130), "Set-up took 130 ms"),
         ] {
             let accept = bar(Actor::Graph, "graph accept", "200", 0, 81, Vec::new());

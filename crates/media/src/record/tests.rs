@@ -149,10 +149,11 @@ fn completes_its_files_when_stopped() {
 }
 
 #[test]
-fn reports_a_missing_folder() {
+fn reports_a_folder_that_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(&folder.path().join("recordings"), 1).unwrap();
     std::fs::remove_dir(folder.path().join("recordings")).unwrap();
+    std::fs::write(folder.path().join("recordings"), "no folder").unwrap();
     let (tell, results) = mpsc::sync_channel(1);
     let on_finished = Box::new(move |result| tell.send(result).unwrap());
     let _handle = recorder
