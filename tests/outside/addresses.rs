@@ -170,7 +170,7 @@ async fn a_turn_server_that_restarts_or_stops_is_used_again() {
     node_config.extra = turn_section(at, "a-password");
     let node = Node::start(&node_config).await;
     is_heard(&sim, &node).await;
-    let (allocations, losses) = ("TURN address allocated", "TURN server allocated no address");
+    let (allocations, losses) = ("TURN address allocated", "TURN server lost an address");
     // One for each media thread.
     let relays = node.count_in_log(allocations);
     for (round, stays_away) in [(1, false), (2, true)] {

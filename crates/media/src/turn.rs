@@ -317,10 +317,18 @@ impl Relay {
 
     /// Schedules a new allocation after one has failed or ended.
     fn renew(&mut self, now: Instant) {
-        tracing::warn!(
-            server = %self.server.address,
-            "TURN server allocated no address; calls are impossible until it does; see [turn]"
-        );
+        let server = self.server.address;
+        match self.relayed.get() {
+            Some(address) => tracing::warn!(
+                %server,
+                %address,
+                "TURN server lost an address; calls are impossible until it allocates another; see [turn]"
+            ),
+            None => tracing::warn!(
+                %server,
+                "TURN server allocated no address; calls are impossible until it does; see [turn]"
+            ),
+        }
         self.reset(now + RETRY);
     }
 
