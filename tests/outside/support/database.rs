@@ -127,23 +127,34 @@ pub async fn execute(folder: &Path, statement: &'static str, argument: &str) {
     }
 }
 
-/// Has PostgreSQL refuse all writes to the tables of a schema, like a server that is read-only or
-/// has no space left, or ends that.
-pub async fn refuse_writes(folder: &Path, refuse: bool) {
-    let change = match refuse {
-        true => {
-            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
-             $$ BEGIN RAISE EXCEPTION 'no space left'; END $$; \
-             DO $$ DECLARE t text; BEGIN \
-             FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP \
-             EXECUTE format('CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE ON %I \
-             FOR EACH STATEMENT EXECUTE FUNCTION refuse()', t); END LOOP; END $$"
-        }
-        false => "DROP FUNCTION refuse() CASCADE",
+/// Has PostgreSQL refuse all writes to these tables, or to all without names, like a server that is
+/// read-only or has no space left.
+pub async fn refuse_writes(folder: &Path, tables: &[&str]) {
+    let names: Vec<String> = tables.iter().map(|table| format!("'{table}'")).collect();
+    let which = match names.is_empty() {
+        true => String::new(),
+        false => format!(" AND tablename IN ({})", names.join(", ")),
     };
+    let refuse = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE EXCEPTION 'no space left'; END $$; \
+         DO $$ DECLARE t text; BEGIN \
+         FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema(){which} LOOP \
+         EXECUTE format('CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE ON %I \
+         FOR EACH STATEMENT EXECUTE FUNCTION refuse()', t); END LOOP; END $$"
+    );
+    run(folder, refuse).await;
+}
+
+/// Ends [`refuse_writes`].
+pub async fn allow_writes(folder: &Path) {
+    run(folder, "DROP FUNCTION refuse() CASCADE".to_owned()).await;
+}
+
+async fn run(folder: &Path, statements: String) {
     let at = PgConnectOptions::from_str(&url_of(folder)).expect("a URL");
     let mut store = at.connect().await.expect("PostgreSQL");
-    sqlx::raw_sql(change).execute(&mut store).await.expect("a change");
+    sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut store).await.expect("a change");
     store.close().await.expect("closed");
 }
 

@@ -3,6 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
+use super::AgentError;
 use crate::inbox::Inbox;
 use crate::notices::{Notice, Notices};
 use model::{AuthId, CallUuid, NotificationTopic};
@@ -15,6 +16,8 @@ pub(super) enum Reason {
     Requested,
     /// The agent did not reply.
     Failed,
+    /// The account has no requests to the node's model left.
+    NoRequests,
     /// The user seems to be an automated system.
     Loop,
     /// The agent was deleted, switched off, or no longer answers on this channel.
@@ -25,12 +28,21 @@ pub(super) enum Reason {
     TransferFailed,
 }
 
+impl From<&AgentError> for Reason {
+    fn from(error: &AgentError) -> Self {
+        match error {
+            AgentError::Budget => Self::NoRequests,
+            _ => Self::Failed,
+        }
+    }
+}
+
 impl Reason {
     /// The word in the event.
     fn as_str(self) -> &'static str {
         match self {
             Self::Requested => "agent",
-            Self::Failed => "agent_failed",
+            Self::Failed | Self::NoRequests => "agent_failed",
             Self::Loop => "loop",
             Self::Off => "agent_off",
             Self::Late => "agent_late",
@@ -43,7 +55,7 @@ impl Reason {
     pub(super) fn silences(self) -> bool {
         match self {
             Self::Requested | Self::Loop | Self::Off => true,
-            Self::Failed | Self::Late | Self::TransferFailed => false,
+            Self::Failed | Self::NoRequests | Self::Late | Self::TransferFailed => false,
         }
     }
 
@@ -52,6 +64,10 @@ impl Reason {
         match self {
             Self::Requested => format!("{name} asks a person to take over from {who}"),
             Self::Failed => format!("{name} failed to answer {who}: a person is needed"),
+            Self::NoRequests => format!(
+                "{name} did not answer {who}: the account has used all of its requests to the node's model within 24 \
+                 hours ([model] requests_per_day); a person is needed"
+            ),
             Self::Loop => {
                 format!("{who} seems to be an automated system: {name} has stopped answering")
             }

@@ -245,7 +245,7 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
         let event = stable_id("turn", &[&turn.message.id.to_string()]);
         if let Err(error) = self.agents.ask(&agent, event, &question, &mut heard).await {
             tracing::warn!(agent = %agent.id, %error, "agent failed in a conversation");
-            return self.escalate(turn, Some(&agent), Reason::Failed).await;
+            return self.escalate(turn, Some(&agent), Reason::from(&error)).await;
         }
         let reply = heard.reply;
         let then = match reply.action {

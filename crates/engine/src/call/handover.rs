@@ -142,6 +142,9 @@ pub(super) struct MovedDialogue {
     /// The playback that the caller can interrupt, and its start in microseconds since the zero of
     /// the call's time.
     pub(super) playing: Option<(PlayId, u64)>,
+    /// The start of that playback's pause, if it is paused.
+    #[serde(default)]
+    pub(super) paused_us: Option<u64>,
 }
 
 impl std::fmt::Debug for MovedDialogue {

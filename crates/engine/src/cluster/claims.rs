@@ -419,8 +419,12 @@ impl OtherNodes for FleetClaims {
             };
             let is_other = |owner: &Uuid| *owner != self.shared.run;
             match (found, named) {
-                // Meta can be faster than the batch with the row of an outbound call.
-                (Ok(None), Some(call)) => Ok(self.owner_of(call).await?.filter(is_other)),
+                // Meta can be faster than the batch with the row of an outbound call. A database
+                // without space has neither the row nor the claim.
+                (Ok(None), Some(call)) => match self.owner_of(call).await? {
+                    Some(owner) => Ok(Some(owner).filter(is_other)),
+                    None => Ok(self.ask_nodes(&key, named).await),
+                },
                 (Ok(owner), _) => Ok(owner.filter(is_other)),
                 (Err(error), _) => match self.ask_nodes(&key, named).await {
                     Some(owner) => Ok(Some(owner)),

@@ -141,6 +141,9 @@ struct Turn {
     playback: Playback,
     /// Set when the turn is over: `true` on success, `false` on failure.
     done: Option<bool>,
+    /// Whether it failed because the account has no requests to the node's model left.
+    #[serde(default)]
+    no_requests: bool,
     /// Whether the action was carried out.
     acted: bool,
 }
@@ -206,19 +209,29 @@ impl Turn {
         }
     }
 
-    fn end(&mut self, well: bool) {
+    fn end(&mut self, done: Result<(), Reason>) {
         if let Some(rest) = std::mem::take(&mut self.text).finish() {
             self.say(rest);
         }
         self.out = None;
-        self.done = Some(well);
+        self.done = Some(done.is_ok());
+        self.no_requests = done == Err(Reason::NoRequests);
+    }
+
+    /// How the turn has ended. `None` while it runs.
+    fn outcome(&self) -> Option<Result<(), Reason>> {
+        Some(match (self.done?, self.no_requests) {
+            (true, _) => Ok(()),
+            (false, true) => Err(Reason::NoRequests),
+            (false, false) => Err(Reason::Failed),
+        })
     }
 }
 
 /// The content of the next document.
 enum ReplyState {
-    /// The complete reply. `None` if the agent failed.
-    Complete(Option<Reply>),
+    /// The complete reply, or why there is none.
+    Complete(Result<Reply, Reason>),
     /// The reply is streamed by the prompt of this id.
     Streamed(Uuid),
     /// No reply yet.
@@ -373,10 +386,10 @@ impl VoiceAgents {
             dialogue.silences += 1;
             let over = dialogue.running.as_ref().map(|running| {
                 let mut turn = running.progress.state();
-                let action = match turn.done.filter(|_| !turn.acted) {
-                    Some(true) => turn.reply.action.clone().map(Ok),
+                let action = match turn.outcome().filter(|_| !turn.acted) {
+                    Some(Ok(())) => turn.reply.action.clone().map(Ok),
                     // The reply broke off while it was being spoken.
-                    Some(false) => Some(Err(Reason::Failed)),
+                    Some(Err(reason)) => Some(Err(reason)),
                     None => None,
                 };
                 turn.acted |= action.is_some();
@@ -419,8 +432,8 @@ impl VoiceAgents {
                 &PromptSource::Stream(&format!("{base}/sound/{id}")),
                 true,
             ),
-            ReplyState::Complete(None) => self.give_up(wish, &spec, base, Reason::Failed),
-            ReplyState::Complete(Some(reply)) => {
+            ReplyState::Complete(Err(reason)) => self.give_up(wish, &spec, base, reason),
+            ReplyState::Complete(Ok(reply)) => {
                 let text = reply.text();
                 self.record_line(wish.call, Role::Assistant, &text);
                 match &reply.action {
@@ -438,14 +451,14 @@ impl VoiceAgents {
     async fn await_reply(&self, call: CallUuid) -> ReplyState {
         let progress =
             self.dialogues().get(&call).and_then(|s| Some(s.running.as_ref()?.progress.clone()));
-        let Some(progress) = progress else { return ReplyState::Complete(None) };
+        let Some(progress) = progress else { return ReplyState::Complete(Err(Reason::Failed)) };
         loop {
             let news = progress.news.notified();
             let begun = {
                 let mut turn = progress.state();
-                if let Some(well) = turn.done {
+                if let Some(done) = turn.outcome() {
                     turn.acted = true;
-                    return ReplyState::Complete(well.then(|| turn.reply.clone()));
+                    return ReplyState::Complete(done.map(|()| turn.reply.clone()));
                 }
                 !turn.sentences.is_empty()
             };
@@ -463,21 +476,20 @@ impl VoiceAgents {
         let (out, sentences) = mpsc::channel(SENTENCES_MAX);
         {
             let mut turn = progress.state();
-            if turn.done.is_none() {
-                for sentence in std::mem::take(&mut turn.sentences) {
-                    drop(out.try_send(sentence));
-                }
-                turn.out = Some(out);
-                turn.streamed = true;
-            } else {
+            if let Some(done) = turn.outcome() {
                 turn.acted = true;
-                return ReplyState::Complete(
-                    turn.done.unwrap_or_default().then(|| turn.reply.clone()),
-                );
+                return ReplyState::Complete(done.map(|()| turn.reply.clone()));
             }
+            for sentence in std::mem::take(&mut turn.sentences) {
+                drop(out.try_send(sentence));
+            }
+            turn.out = Some(out);
+            turn.streamed = true;
         }
         let mut dialogues = self.dialogues();
-        let Some(dialogue) = dialogues.get_mut(&call) else { return ReplyState::Complete(None) };
+        let Some(dialogue) = dialogues.get_mut(&call) else {
+            return ReplyState::Complete(Err(Reason::Failed));
+        };
         let (prompt, writer) = Prompt::new();
         let spec = Arc::new(dialogue.agent.spec.clone());
         let speaking = stream::speak(
@@ -536,7 +548,7 @@ impl VoiceAgents {
             if let Err(error) = &done {
                 tracing::warn!(agent = %agent.id, %error, "agent failed in a call");
             }
-            turn.state().end(done.is_ok());
+            turn.state().end(done.map_err(|error| Reason::from(&error)));
             turn.news.notify_one();
             voices.store_streamed(call);
         });
@@ -827,7 +839,7 @@ mod tests {
             turn.streamed = true;
         }
         assert!(running.take_streamed("now", None).is_none(), "it still comes");
-        progress.state().end(false);
+        progress.state().end(Err(Reason::Failed));
         assert_eq!(running.take_streamed("now", None).unwrap().text, "One moment. I am looking");
         assert!(running.streamed("now", None).is_none(), "once");
     }
@@ -845,7 +857,7 @@ mod tests {
             turn.streamed = true;
             turn.playback.begin(Duration::ZERO, "One moment, please.".to_owned());
             turn.playback.end(Duration::from_secs(2));
-            turn.end(true);
+            turn.end(Ok(()));
         }
         drop(end);
         running.tasks.close();

@@ -86,8 +86,8 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
         },
     };
     info!(queued = queued.len(), "call taken over");
-    if let Some(MovedDialogue { dialogue, playing }) = dialogue {
-        shell.playback.resume(call.zero, playing);
+    if let Some(MovedDialogue { dialogue, playing, paused_us }) = dialogue {
+        shell.playback.resume(call.zero, playing, paused_us);
         shell.context.services.author.resume(shell.context.id, dialogue);
     }
     // An agent's streamed speech has moved with the leg. It has no URL to fetch.
@@ -241,9 +241,10 @@ impl Shell {
                 }
                 // The other process exports the trace of the whole call.
                 drop(call.view.log.export());
-                let playing = self.playback.playing(zero);
+                let (playing, paused_us) = self.playback.playing(zero);
                 let dialogue = call.services.author.detach(call.id);
-                let dialogue = dialogue.map(|dialogue| MovedDialogue { dialogue, playing });
+                let dialogue =
+                    dialogue.map(|dialogue| MovedDialogue { dialogue, playing, paused_us });
                 // The user stays reserved: the reservation goes on in the other process.
                 if let Some((_, mut engaged)) = self.held.take() {
                     engaged.take_reservation().into_iter().for_each(Reservation::dismiss);

@@ -28,12 +28,37 @@ pub(super) struct Playback {
     prepared: HashMap<Sound, Arc<Prompt>>,
     /// Whether this node writes the call's documents. Only then is the playback tracked.
     pub(super) written: bool,
-    /// The current playback and its start.
-    playing: Option<(PlayId, Instant)>,
+    /// The current playback.
+    playing: Option<Playing>,
     /// The playlists whose voices are not in the event log yet.
     playlists: Vec<Playlist>,
     /// The customer's audio files in playlists that have not ended, with their places.
     files: VecDeque<(PlayId, u16, DocUrl)>,
+}
+
+/// A playback that the caller can interrupt.
+#[derive(Clone, Copy)]
+struct Playing {
+    play: PlayId,
+    /// Its start, later by all pauses that have ended.
+    since: Instant,
+    /// The start of the current pause: the caller speaks, and the playback may go on.
+    paused: Option<Instant>,
+}
+
+impl Playing {
+    fn pause(&mut self, now: Instant, on: bool) {
+        if on {
+            self.paused.get_or_insert(now);
+        } else if let Some(paused) = self.paused.take() {
+            self.since += now.saturating_duration_since(paused);
+        }
+    }
+
+    /// How long the caller has heard it.
+    fn heard(&self, now: Instant) -> Duration {
+        self.paused.unwrap_or(now).saturating_duration_since(self.since)
+    }
 }
 
 /// A playlist whose voices are not in the event log yet.
@@ -142,6 +167,9 @@ impl Playback {
     /// Notes that the first packet of a playlist was sent. Its voices are logged if no further one
     /// can follow.
     pub(super) fn started(&mut self, call: &Context, play: PlayId) {
+        if let Some(playing) = self.playing.as_mut().filter(|playing| playing.play == play) {
+            playing.since = call.services.clock.now();
+        }
         let Some(index) = self.playlists.iter().position(|playlist| playlist.play == play) else {
             return;
         };
@@ -213,34 +241,70 @@ impl Playback {
         let now = call.services.clock.now();
         let cut = match command {
             MediaCommand::Play { play, .. } => {
-                self.playing = Some((*play, now));
+                self.playing = Some(Playing { play: *play, since: now, paused: None });
                 None
             }
-            MediaCommand::Stop { play } => self.playing.take_if(|(playing, _)| playing == play),
+            MediaCommand::PlayPause { play, on } => {
+                if let Some(playing) = self.playing.as_mut().filter(|playing| playing.play == *play)
+                {
+                    playing.pause(now, *on);
+                }
+                None
+            }
+            MediaCommand::Stop { play } => self.playing.take_if(|playing| playing.play == *play),
             MediaCommand::Close => self.playing.take(),
             _ => None,
         };
-        if let Some((_, since)) = cut {
-            call.services.author.cut(call.id, now.saturating_duration_since(since));
+        if let Some(playing) = cut {
+            call.services.author.cut(call.id, playing.heard(now));
         }
     }
 
-    /// The current playback of a written document, and its start in microseconds since `zero`.
-    pub(super) fn playing(&self, zero: Instant) -> Option<(PlayId, u64)> {
-        let (play, since) = self.playing?;
-        Some((play, micros(since.saturating_duration_since(zero))))
+    /// The current playback of a written document, and its start and that of its pause in
+    /// microseconds since `zero`.
+    pub(super) fn playing(&self, zero: Instant) -> (Option<(PlayId, u64)>, Option<u64>) {
+        let Some(Playing { play, since, paused }) = self.playing else { return (None, None) };
+        let us = |at: Instant| micros(at.saturating_duration_since(zero));
+        (Some((play, us(since))), paused.map(us))
     }
 
     /// Continues to track the playback of a call with written documents, after another process.
-    pub(super) fn resume(&mut self, zero: Instant, playing: Option<(PlayId, u64)>) {
+    pub(super) fn resume(
+        &mut self,
+        zero: Instant,
+        playing: Option<(PlayId, u64)>,
+        paused_us: Option<u64>,
+    ) {
+        let at = |us| zero + Duration::from_micros(us);
         self.written = true;
-        self.playing =
-            playing.map(|(play, since_us)| (play, zero + Duration::from_micros(since_us)));
+        self.playing = playing.map(|(play, since_us)| Playing {
+            play,
+            since: at(since_us),
+            paused: paused_us.map(at),
+        });
     }
 
     /// Notes that a playback has ended.
     pub(super) fn ended(&mut self, call: &Context, play: PlayId) {
         self.log_voices(call, Some(play));
-        self.playing.take_if(|(playing, _)| *playing == play);
+        self.playing.take_if(|playing| playing.play == play);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_do_not_count_as_heard() {
+        let zero = model::Clock::real().now();
+        let at = |ms| zero + Duration::from_millis(ms);
+        let mut playing = Playing { play: PlayId(1), since: zero, paused: None };
+        playing.pause(at(300), true);
+        playing.pause(at(800), true);
+        assert_eq!(playing.heard(at(2_000)), Duration::from_millis(300));
+        playing.pause(at(2_000), false);
+        playing.pause(at(2_100), false);
+        assert_eq!(playing.heard(at(2_500)), Duration::from_millis(800));
     }
 }
