@@ -478,6 +478,31 @@ async fn a_failing_agent_is_retried_twice_and_escalates() {
     assert!(told["conversation"].is_string() && told["user"]["waId"].is_string(), "{told}");
 }
 
+/// The prompt pauses while the caller speaks. That time does not count as heard.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_knows_what_a_caller_heard_before_speaking() {
+    const GREETING: &str = "We open at nine. We close at six. A table costs nothing. Our menu is long. \
+        Children eat for half. Dogs may come in, too.";
+    let server = AgentServer::start(|_| reply("Goodbye.", json!("hangup"))).await;
+    let (_hearing, transcribe) = Endpoint::start(r#"{"text":"A table for four."}"#).await;
+    let world = World::start(&format!("[speech.transcribe]\nurl = \"{transcribe}\"\n")).await;
+    world
+        .with_agent(json!({
+            "name": "Asha", "kind": "http", "endpoint": format!("{}/agent", server.url),
+            "channels": ["voice"], "greeting": GREETING,
+        }))
+        .await;
+    let said =
+        say(1_000, "I would like to book a table for four people at seven on Friday, please.");
+    let script = CallScript { say: said.await, hangup: HangupRule::Never, ..CallScript::default() };
+    let events = world.call(script).await;
+    assert!(business_hung_up(&events), "{events:#?}");
+    let history = server.turns()[0].body["history"].clone();
+    let heard = history[0]["text"].as_str().expect("the greeting");
+    // Two seconds at most: some 30 letters.
+    assert!(is_begin_of(&history[0]["text"], GREETING) && heard.len() < 50, "{history}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_models_answer_plays_from_its_first_sentence() {
     let (sender, events) = mpsc::channel(64);

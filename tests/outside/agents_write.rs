@@ -349,4 +349,11 @@ async fn s3_23_insights_come_from_the_model_or_are_calculated() {
     let (status, refused) = chat.ask("POST", "agents/", agent).await;
     let says = refused["error"]["message"].as_str().unwrap();
     assert!(status == 400 && says.contains("model must be one of"), "{refused}");
+    let agent = json!({"name": "Ria", "kind": "llm", "channels": ["whatsapp"]});
+    let (status, agent) = chat.ask("POST", "agents/", agent).await;
+    assert_eq!(status, 201, "{agent}");
+    chat.connect(agent["id"].as_str().unwrap()).await;
+    chat.send_text("919412340003", "Hello?").await;
+    let notices = until_escalated(&chat, 1).await;
+    assert!(notices[0]["text"].as_str().unwrap().contains("requests_per_day"), "{notices:?}");
 }
