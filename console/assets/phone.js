@@ -509,7 +509,7 @@ class Phone extends HTMLElement {
         this.who = this.named(message.caller_name, message.from);
         this.via = message.via ? [message.via_alias, this.named("", message.via)].filter(Boolean).join(" · ") : "";
         this.bellElsewhere?.rings({ call: message.call, name: message.caller_name === message.from ? "" : message.caller_name, number: this.named("", message.from), via: this.via });
-        this.show(`${this.who} ${this.t("rings")}${this.via ? ` (${this.t("via").replace("{0}", this.via)})` : ""}`);
+        this.show(`${this.who} ${this.t(message.outbound ? "was_called" : "rings")}${this.via ? ` (${this.t("via").replace("{0}", this.via)})` : ""}`);
         this.at("accept").focus();
         break;
       case "calling":

@@ -204,6 +204,9 @@ pub(super) enum NodeMessage<'a> {
         via: &'a str,
         #[serde(skip_serializing_if = "str::is_empty")]
         via_alias: &'a str,
+        /// Whether the business has called the user, who has answered.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        outbound: bool,
         headers: BTreeMap<String, &'a str>,
     },
     Cancelled {
@@ -287,7 +290,9 @@ impl NodeMessage<'_> {
 impl<'a> From<&'a ToPhone> for NodeMessage<'a> {
     fn from(told: &'a ToPhone) -> Self {
         match told {
-            ToPhone::Ring(Ring { call, from, to, caller_name, via: [via, via_alias], headers }) => {
+            ToPhone::Ring(ring) => {
+                let Ring { call, from, to, caller_name, via, outbound, headers } = ring;
+                let [via, via_alias] = via;
                 Self::Ring {
                     call: *call,
                     from,
@@ -295,6 +300,7 @@ impl<'a> From<&'a ToPhone> for NodeMessage<'a> {
                     caller_name,
                     via,
                     via_alias,
+                    outbound: *outbound,
                     headers: headers
                         .iter()
                         .map(|(name, value)| (format!("X-PH-{name}"), value.as_str()))
@@ -399,6 +405,7 @@ mod tests {
             to: "sip:asha@h".to_owned(),
             caller_name: "Ravi \"R\"".to_owned(),
             via: ["918035737458".to_owned(), String::new()],
+            outbound: false,
             headers: vec![("A".to_owned(), "1".to_owned())],
         });
         assert_eq!(

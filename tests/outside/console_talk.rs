@@ -307,6 +307,7 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     chat.until("location.pathname.startsWith('/console/calls/')").await;
     let uuid = chat.eval("location.pathname.split('/')[3]").await.as_str().unwrap().to_owned();
     phone.until("document.querySelector('[data-at=accept]:not([hidden])')").await;
+    phone.says("[data-at=state]", "was called and has answered").await;
     phone.press(".handset", "Answer").await;
     phone.says("[data-at=state]", "In a call").await;
     phone.press(".handset", "Hang up").await;

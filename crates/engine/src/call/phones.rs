@@ -63,6 +63,9 @@ pub struct Ring {
     pub caller_name: String,
     /// The business number that was called or is calling, and its alias. Both may be empty.
     pub via: [String; 2],
+    /// Whether the business has called the user of `from`, who has answered.
+    #[serde(default)]
+    pub outbound: bool,
     pub headers: Vec<(String, String)>,
 }
 
@@ -750,7 +753,15 @@ mod tests {
     fn ring(call: CallUuid) -> Ring {
         let (from, to, caller_name) =
             ("919812345678".to_owned(), "sip:asha@h".to_owned(), String::new());
-        Ring { call, from, to, caller_name, via: Default::default(), headers: Vec::new() }
+        Ring {
+            call,
+            from,
+            to,
+            caller_name,
+            via: Default::default(),
+            outbound: false,
+            headers: Vec::new(),
+        }
     }
 
     fn ended() -> Ended {

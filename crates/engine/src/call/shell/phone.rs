@@ -45,13 +45,14 @@ pub(super) fn execute(context: &Context, sdp: &Arc<str>, action: GraphAction) {
 /// Rings the endpoint at all of its registrations.
 fn ring(context: &Context, line: &Arc<Line>) {
     let setup = &context.view.setup;
-    let (via, name) = origin(context);
+    let Origin { via, name, outbound } = origin(context);
     let ring = Ring {
         call: context.id,
         from: setup.from.clone(),
         to: setup.to.clone(),
         caller_name: if setup.caller_name.is_empty() { name } else { setup.caller_name.clone() },
         via,
+        outbound,
         headers: setup.headers.clone(),
     };
     let rings = line.ring(ring) > 0 || line.is_awaited(context.services.clock.now());
@@ -62,9 +63,19 @@ fn ring(context: &Context, line: &Arc<Line>) {
     }
 }
 
-/// Returns the business number and alias of the call that dials this endpoint, and its user's name
-/// if the phone rings in the user's name.
-fn origin(context: &Context) -> ([String; 2], String) {
+/// The call with a user that dials an endpoint.
+#[derive(Default)]
+struct Origin {
+    /// The business number and its alias.
+    via: [String; 2],
+    /// The user's name, if the phone rings in it.
+    name: String,
+    /// Whether the business has called the user.
+    outbound: bool,
+}
+
+/// Describes the call that dials this endpoint.
+fn origin(context: &Context) -> Origin {
     let (own, registry) = (&context.view.setup, &context.registry);
     let parent = own.outbound.as_ref().and_then(|outbound| outbound.parent_call);
     let parent = parent
@@ -78,5 +89,6 @@ fn origin(context: &Context) -> ([String; 2], String) {
     };
     let is_theirs = own.from == *user && setup.direction == Direction::Inbound;
     let name = if is_theirs { setup.caller_name.clone() } else { String::new() };
-    ([number.clone(), registry.alias(&setup.phone_number_id)], name)
+    let via = [number.clone(), registry.alias(&setup.phone_number_id)];
+    Origin { via, name, outbound: setup.direction == Direction::Outbound }
 }
