@@ -299,8 +299,8 @@ struct Server {
     gauge: Option<metrics::Gauge>,
 }
 
-/// Marks a response whose body is read from a file while it is sent. The number of such responses is
-/// limited, because anyone with the link of the file can request it, and a slow client holds memory.
+/// Marks a response whose body is read from a file while it is sent. Anyone with the link can request
+/// the file, and a slow client holds memory, so the number of such responses is limited.
 #[derive(Clone, Copy)]
 pub struct Download;
 

@@ -68,7 +68,7 @@ struct ErrorsPage {
     /// The URL of the listed requests. Empty on the page of all groups.
     url: String,
     kind: String,
-    /// Whether the listed requests are those of audio files, whose content is in no event log.
+    /// Whether the listed requests are for audio files. Event logs do not contain audio.
     is_file: bool,
     requests: Vec<RequestRow>,
     /// Query of the page of all groups.

@@ -18,6 +18,7 @@ use engine::config::{Config, Listen, MediaIps};
 use engine::objects::{Bucket, BucketError};
 use model::Disk;
 use rustix::fs::Access;
+use speech::http::shown_url;
 use speech::models::ModelStore;
 use speech::openai::OpenAi;
 use speech::provider::SpeechError;
@@ -76,7 +77,7 @@ async fn speech_engines(config: &Config) -> Vec<Finding> {
         });
     }
     if let Some(openai) = &config.openai {
-        let url = openai.url.split(['?', '#']).next().unwrap_or_default();
+        let url = shown_url(&openai.url);
         let checked = match OpenAi::new(openai.clone()) {
             Ok(server) => server.check().await.map_err(|error| {
                 let refused = matches!(&error, SpeechError::Status(s) if s.is_client_error());

@@ -1,8 +1,8 @@
 //! Logging: each event is one line on standard error, even if its text contains line breaks.
 //!
-//! Libraries are logged at ERROR only, except for slow SQL statements. Control and direction characters are escaped, and long lines are
-//! cut. Each place in the code writes at most 1,000 lines a second; further lines are counted and
-//! dropped.
+//! Libraries are logged at ERROR only, except for slow SQL statements. Control and direction
+//! characters are escaped, and long lines are cut. Each place in the code writes at most 1,000 lines
+//! a second; further lines are counted and dropped.
 
 use std::borrow::Cow;
 use std::io::{self, Write};

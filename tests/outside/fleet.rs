@@ -147,6 +147,18 @@ async fn call(node: &Node) -> String {
     wacid
 }
 
+/// Ends calls at a node. The nodes' connections to the database may come back one after the other, so
+/// it is repeated as Meta does.
+async fn end_all(node: &Node, calls: &BTreeSet<String>) {
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    for call in calls {
+        let body = terminate_body(call).to_string();
+        while node.post_webhook(&body).await.status != 200 {
+            every.tick().await;
+        }
+    }
+}
+
 /// Runs a command of the binary.
 async fn offhook(arguments: &[&str]) -> std::process::Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_offhook"));
@@ -257,13 +269,7 @@ async fn f04_a_call_that_two_nodes_began_without_the_database_is_kept_by_one() {
     assert_eq!(join_all(withdrawn).await.into_iter().sum::<f64>(), 1.0);
     // The one that is left is ended at any node, and reported once.
     let all: BTreeSet<String> = earlier.into_iter().chain([wacid.clone()]).collect();
-    for call in &all {
-        let body = terminate_body(call).to_string();
-        // The nodes' connections to the database come back one after the other.
-        while nodes[0].post_webhook(&body).await.status != 200 {
-            every.tick().await;
-        }
-    }
+    end_all(&nodes[0], &all).await;
     world.until_hung_up(&all).await;
     assert!(!world.with_action("terminate").contains(&wacid));
     let records = "SELECT count(*), count(DISTINCT wacid), count(ended_us), 0::bigint FROM calls";
@@ -399,13 +405,7 @@ async fn f15_without_the_database_a_node_without_units_passes_calls_on() {
     world.graph.wait(&third, "reject").await;
     cables.iter().for_each(Cable::mend);
     let calls = BTreeSet::from([first, second]);
-    let mut every = tokio::time::interval(Duration::from_millis(20));
-    for call in &calls {
-        let body = terminate_body(call).to_string();
-        while nodes[0].post_webhook(&body).await.status != 200 {
-            every.tick().await;
-        }
-    }
+    end_all(&nodes[0], &calls).await;
     world.until_hung_up(&calls).await;
 }
 

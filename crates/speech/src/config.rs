@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
+use super::espeak;
 use super::memory::FreeMemory;
+use super::subprocess::find_on_path;
 use model::Secret;
 
 /// Settings of speech synthesis and recognition. The defaults need no other software.
@@ -292,15 +294,13 @@ impl SpeechConfig {
     /// Returns a warning for each configured program that does not exist. It is started for each
     /// text or utterance, and the next engine takes its place when that fails.
     pub fn missing_programs(&self) -> Vec<String> {
+        let path = std::env::var_os("PATH");
         let exists = |program: &Path| match program.components().count() {
-            // Searched on `PATH`.
-            1 => std::env::var_os("PATH").is_some_and(|path| {
-                std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-            }),
+            1 => find_on_path(program, path.as_deref()).is_some(),
             _ => program.is_file(),
         };
         let speaks = self.provider == ProviderName::Espeak;
-        let espeak = self.espeak.clone().or(speaks.then(|| PathBuf::from("espeak-ng")));
+        let espeak = self.espeak.clone().or(speaks.then(|| espeak::PROGRAM.into()));
         [("espeak", espeak), ("pocketsphinx", self.pocketsphinx.clone())]
             .into_iter()
             .filter_map(|(key, program)| {

@@ -18,6 +18,8 @@ use super::script::Segment;
 use super::subprocess::{self, Subprocess};
 use super::wav::WavReader;
 
+/// The name of the program on `PATH`.
+pub(super) const PROGRAM: &str = "espeak-ng";
 /// Time limit for one segment of text. The program synthesises hundreds of seconds of audio per
 /// second.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -45,11 +47,7 @@ impl Espeak {
     /// Returns the program at `program`, or the first `espeak-ng` in the folders of `path` (the
     /// value of `PATH`). Returns `None` if there is no such program.
     pub fn find(program: Option<&Path>, path: Option<&OsStr>) -> Option<Self> {
-        let on_path = || {
-            std::env::split_paths(path?)
-                .map(|folder| folder.join("espeak-ng"))
-                .find(|file| file.is_file())
-        };
+        let on_path = || subprocess::find_on_path(PROGRAM, path);
         program.map(Path::to_owned).or_else(on_path).map(|program| Self { program })
     }
 

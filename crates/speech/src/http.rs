@@ -49,6 +49,11 @@ pub(super) fn endpoint(table: &'static str, url: &str, path: &str) -> Result<Uri
     usable.then_some(uri).ok_or_else(invalid)
 }
 
+/// Returns the URL of an endpoint for people, without its query, which may contain a key.
+pub fn shown_url(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}
+
 /// Returns the value of an `Authorization` header, or `None` if the key contains a character that
 /// headers do not allow.
 pub(super) fn bearer(key: &Secret) -> Option<HeaderValue> {

@@ -1,10 +1,17 @@
 //! Child processes that read standard input and write standard output. They get no environment and
 //! are killed when dropped.
 
+use std::ffi::OsStr;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+/// Returns the first file with this name in the folders of `path`, the value of `PATH`.
+pub(super) fn find_on_path(program: impl AsRef<Path>, path: Option<&OsStr>) -> Option<PathBuf> {
+    std::env::split_paths(path?).map(|folder| folder.join(&program)).find(|file| file.is_file())
+}
 
 /// A running child process. Dropping `input` closes its standard input.
 pub(super) struct Subprocess {

@@ -71,7 +71,7 @@ struct FailedRequestView {
     /// The URL without query and credentials.
     url: String,
     outcome: String,
-    /// The number of attempts. 1 for an audio file, whose requests several calls may share.
+    /// The number of attempts. Always 1 for an audio file, because calls share its downloads.
     attempts: u32,
     /// The beginning of the response, at most 2,000 characters, if it is text, and its status is an
     /// error or it is a refused document.

@@ -13,8 +13,8 @@ use super::response::ok;
 use super::route::{NOT_FOUND, Route, handler};
 use engine::agents::contract::{Line, Role as Speaker};
 use engine::inbox::words;
-use model::{Direction, MessageStatus, Role};
-use store::{ConversationChange, Insights, NOTE, NewMessage};
+use model::{Direction, Role};
+use store::{ConversationChange, Insights};
 
 /// Maximum number of messages that are assessed. The latest ones are used.
 const MESSAGES: u32 = 200;
@@ -49,9 +49,7 @@ async fn assess(request: ApiRequest) -> Result<Response, ApiError> {
         api.store.messages().list(scope, conversation.pair.conversation, None, MESSAGES).await;
     let mut messages = messages.map_err(ApiError::store("read the messages of a conversation"))?;
     messages.reverse();
-    let is_said =
-        |m: &&NewMessage| m.kind != "call" && m.kind != NOTE && m.status != MessageStatus::Failed;
-    let lines = messages.iter().map(|m| &m.message).filter(is_said).map(|m| Line {
+    let lines = messages.iter().map(|m| &m.message).filter(|m| m.is_exchanged()).map(|m| Line {
         role: if m.direction == Direction::Inbound { Speaker::User } else { Speaker::Assistant },
         text: words::text_of(&m.kind, &m.content).unwrap_or_else(|| m.text.clone()),
         at: m.at.rfc3339(),

@@ -24,7 +24,7 @@ use super::escalation::{self, Reason};
 use super::pace::Pace;
 use super::scheduler::Scheduler;
 use crate::inbox::{Inbox, Outgoing, SendError, Turn, words};
-use model::{ConversationStatus, Direction, MessageStatus, stable_id};
+use model::{ConversationStatus, Direction, stable_id};
 use store::{AfterReply, Agent, AgentChannel, ConversationChange, PendingReply, Scope, StoreError};
 
 /// The largest number of turns per conversation in memory. Further ones wait in the store.
@@ -343,9 +343,7 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
         let asked = (message.at, message.id);
         let said = |m: &&store::NewMessage| {
             let waits = m.direction == Direction::Inbound && (m.at, m.id) >= asked;
-            let was_said = m.kind != "call" && m.kind != store::NOTE && !m.text.is_empty();
-            // The user never received a failed message.
-            !waits && was_said && m.status != MessageStatus::Failed
+            !waits && m.is_exchanged() && !m.text.is_empty()
         };
         let history = earlier.iter().map(|m| &m.message).filter(said).take(lines).map(|m| Line {
             role: if m.direction == Direction::Inbound { Role::User } else { Role::Assistant },

@@ -54,11 +54,11 @@ pub(super) struct Beats {
     /// Attempts to connect to the database, while it does not answer and other nodes carry the
     /// beats.
     probe: Option<JoinHandle<FleetSession>>,
-    /// The result of the last attempts to reach the database. `None` since a beat was answered.
+    /// `None` while the database answers.
     outage: Option<Outage>,
 }
 
-/// What is known about the database since it did not answer a beat.
+/// What the attempts since the last answered beat have shown about the database.
 #[derive(Clone, Copy, Debug, Default)]
 struct Outage {
     /// Whether a probe succeeded.

@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::config::{RecogniserName, SpeechConfig, WebSocketProtocol};
-use super::http::EndpointError;
+use super::http::{EndpointError, shown_url};
 use super::provider::{BoxFuture, SpeechError};
 use super::turn_estimator::TurnEstimator;
 use model::metric::{self, recognition};
@@ -438,11 +438,11 @@ fn recognised_speech(
     }
 }
 
-/// Checks that the recogniser that the configuration names is there.
+/// Checks that the configured recognisers can be used. Sends nothing.
 ///
 /// # Errors
 ///
-/// Fails if it is not installed, or if an endpoint cannot be used.
+/// Fails if one is not installed, or if the URL of an endpoint is invalid.
 pub fn check_recognisers(config: &SpeechConfig) -> Result<(), EndpointError> {
     Engines::new(config).map(drop)
 }
@@ -479,11 +479,6 @@ async fn recognise_silence(
         ..RecognitionOptions::default()
     };
     server.recognise(&options, &mut silence, &mut |_: &str| {}).await.map(drop)
-}
-
-/// A server's URL without its query, which may contain a key.
-fn shown_url(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// Parses the response of an HTTP endpoint. For fuzzing.

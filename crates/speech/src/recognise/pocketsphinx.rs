@@ -61,11 +61,7 @@ impl Pocketsphinx {
         path: Option<&OsStr>,
         is_chosen: bool,
     ) -> Option<Self> {
-        let on_path = || {
-            std::env::split_paths(path?)
-                .map(|folder| folder.join(PROGRAM))
-                .find(|file| file.is_file())
-        };
+        let on_path = || subprocess::find_on_path(PROGRAM, path);
         let program = program.map(Path::to_owned).or_else(on_path)?;
         let (dictionary, permits) = (PathBuf::from(DICTIONARY), Semaphore::new(PROCESSES_MAX));
         Some(Self { program, dictionary, permits, words: OnceLock::new(), is_chosen })

@@ -28,10 +28,10 @@ use url::Url;
 
 use super::{
     OnPartial, RATE, Recogniser, RecognitionError, RecognitionOptions, Transcript, UtteranceAudio,
-    recognise_silence, shown_url,
+    recognise_silence,
 };
 use crate::config::{SpeechConfig, WebSocketConfig, WebSocketProtocol};
-use crate::http::{CONNECT_TIMEOUT, EndpointError, INVALID_KEY, error_chain};
+use crate::http::{CONNECT_TIMEOUT, EndpointError, INVALID_KEY, error_chain, shown_url};
 use crate::language::primary;
 use crate::provider::BoxFuture;
 use egress::client_tls;

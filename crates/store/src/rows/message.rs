@@ -71,6 +71,14 @@ pub struct NewMessage {
     pub at: Timestamp,
 }
 
+impl NewMessage {
+    /// Whether the business and the user have exchanged it: it is no call, no private note, and did
+    /// not fail.
+    pub fn is_exchanged(&self) -> bool {
+        self.kind != "call" && self.kind != NOTE && self.status != MessageStatus::Failed
+    }
+}
+
 impl std::fmt::Debug for NewMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "NewMessage({} {} {:?})", self.id, self.kind, self.status)

@@ -18,7 +18,7 @@ use xml::ast::DocUrl;
 const PREPARED_MAX: usize = 64;
 /// Maximum number of playlists whose voices are awaited. A call plays one, and two beside it.
 const PLAYLISTS_MAX: usize = 4;
-/// Maximum number of audio files whose failure is recorded with their URL.
+/// Maximum number of audio files whose URLs are kept, to record those that fail.
 const FILES_MAX: usize = 64;
 
 /// The prompts of a call and its playback.
@@ -206,8 +206,9 @@ impl Playback {
         failed::record(&services.store, services.uuid(), services.clock.wall(), failed);
     }
 
-    /// Logs the voices of the playlists that have ended: one, or all of the call.
-    fn log_voices(&mut self, call: &Context, ended: Option<PlayId>) {
+    /// Logs the voices of the playlists that have ended, one or all of the call, and forgets their
+    /// files.
+    fn end_playlists(&mut self, call: &Context, ended: Option<PlayId>) {
         let is_over = |playlist: &mut Playlist| ended.is_none_or(|play| playlist.play == play);
         self.files.retain(|(play, ..)| ended.is_some_and(|ended| *play != ended));
         for playlist in self.playlists.extract_if(.., is_over) {
@@ -230,9 +231,9 @@ impl Playback {
         match command {
             MediaCommand::Stop { play } => {
                 self.give_up(*play);
-                self.log_voices(call, Some(*play));
+                self.end_playlists(call, Some(*play));
             }
-            MediaCommand::Close => self.log_voices(call, None),
+            MediaCommand::Close => self.end_playlists(call, None),
             _ => {}
         }
         if !self.written {
@@ -286,7 +287,7 @@ impl Playback {
 
     /// Notes that a playback has ended.
     pub(super) fn ended(&mut self, call: &Context, play: PlayId) {
-        self.log_voices(call, Some(play));
+        self.end_playlists(call, Some(play));
         self.playing.take_if(|playing| playing.play == play);
     }
 }
