@@ -19,7 +19,7 @@ pub struct Args {
 /// Subcommands.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Command {
-    /// Validate a configuration file with its environment variables, secret files and certificates
+    /// Validate a configuration file with its environment variables, secret files, certificates and recognisers
     Check(CheckArgs),
     /// Print every key with its type, default and meaning, and whether a reload applies it
     Keys(KeysArgs),

@@ -23,6 +23,16 @@ struct Record {
     source: String,
     before: Value,
     after: Value,
+    /// Name of the API key that made the change. Empty for other actors and deleted keys.
+    #[serde(skip)]
+    key_name: String,
+}
+
+/// An API key in the number API.
+#[derive(Deserialize)]
+struct Key {
+    id: String,
+    name: String,
 }
 
 /// A field that changed; `before` or `after` is empty if there is no such state.
@@ -33,6 +43,11 @@ struct FieldChange {
 }
 
 impl Record {
+    /// The id of the API key that made the change.
+    fn key_id(&self) -> Option<&str> {
+        self.actor.strip_prefix("api-key:").filter(|id| !id.starts_with("configuration/"))
+    }
+
     fn at(&self) -> When {
         When::read(&self.at)
     }
@@ -91,7 +106,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let known = [FILTERS, &["cursor"]].concat();
     let path = format!("/api/v1/audit/{}", visitor.query.only(&known));
     let answer = visitor.ask(&console, Method::GET, &path, None).await;
-    let (records, wrong) = match serde_json::from_value::<Records>(answer.body.clone()) {
+    let (mut records, wrong) = match serde_json::from_value::<Records>(answer.body.clone()) {
         Ok(records) => (records, String::new()),
         // The form stays, so that the filter can be corrected.
         Err(_) if answer.status == StatusCode::BAD_REQUEST => {
@@ -99,6 +114,13 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         }
         Err(_) => return failed(&console, &visitor, answer.status, answer.message()),
     };
+    if records.items.iter().any(|record| record.key_id().is_some()) {
+        let keys: Vec<Key> = visitor.items(&console, "/api/v1/api-keys/?limit=200").await;
+        for record in &mut records.items {
+            let key = record.key_id().and_then(|id| keys.iter().find(|key| key.id == id));
+            record.key_name = key.map(|key| key.name.clone()).unwrap_or_default();
+        }
+    }
     let status = if wrong.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
     let page = AuditPage {
         page: visitor.page(&console, visitor.lang().t("audit.title"), "people"),

@@ -159,6 +159,17 @@ async fn changes_are_recorded_with_actor_address_and_fields() {
     assert_eq!(misspelt.status, 400);
     assert!(text.contains("createWebhook") && text.contains("value=\"createWebhok\""), "{text}");
 
+    // A key is shown with its name, and its entry leads to its changes.
+    let body = json!({"name": "crm", "role": "admin"});
+    let key = ask(&world, API_KEY, "POST", "api-keys/", body).await.json();
+    let (id, secret) = (key["id"].as_str().unwrap(), key["secret"].as_str().unwrap());
+    let label = json!({"name": "Refund", "colour": "orange"});
+    assert_eq!(ask(&world, secret, "POST", "labels/", label).await.status, 201);
+    let query = format!("/console/people/audit/?actor=api-key:{id}");
+    assert!(asha.get("/console/people/").await.text().contains(&query));
+    let page = asha.get(&query).await.text();
+    assert!(page.contains("createLabel") && page.contains(">crm</small>"), "{page}");
+
     // A person of the console is deleted, and no WhatsApp user erased.
     let mira = created_user(&world, "mira").await;
     assert_eq!(ask(&world, API_KEY, "DELETE", &mira, Value::Null).await.status, 204);

@@ -138,6 +138,9 @@ fn joined(tags: &[Tag]) -> String {
 }
 
 fn spelling_hint(name: &str, allowed: &[Tag]) -> Cow<'static, str> {
+    if name == "speak" && allowed.contains(&Tag::Break) {
+        return "remove <speak> and keep its content: Speak is the root of the SSML".into();
+    }
     let every = Tag::RESPONSE.iter().chain(dial::TARGETS).chain(speak::SSML);
     if let Some(known) = every.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(name)) {
         return format!("write {known}: names are case-sensitive").into();

@@ -311,6 +311,8 @@ fn suggests_the_element_that_was_meant() {
     assert_eq!(hint("<GetDigit/>"), "did you mean GetDigits?");
     assert_eq!(hint("<GetInput><Spaek/></GetInput>"), "did you mean Speak?");
     assert_eq!(hint("<speak/>"), "write Speak: names are case-sensitive");
+    let in_speak = hint("<Speak>a<speak>b</speak></Speak>");
+    assert_eq!(in_speak, "remove <speak> and keep its content: Speak is the root of the SSML");
     assert!(hint("<Bogus/>").starts_with("allowed here: "));
 }
 
