@@ -65,8 +65,8 @@ const RATE_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Limits of a listener (`docs/reference/reliability.md#r10`).
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
-    /// Maximum number of open connections. Beyond it, the oldest connection of the network with the
-    /// most connections is closed.
+    /// Maximum number of open connections. Beyond it, the oldest unauthenticated connection of the
+    /// network with the most is closed.
     pub connections: usize,
     /// Maximum number of bytes of all request bodies that are being read. Beyond it, the oldest
     /// body of the network that sends the most is dropped.

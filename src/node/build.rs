@@ -384,7 +384,7 @@ impl Node {
             outbox: outbox.clone(),
             directory: directory.clone(),
             graph: graph.clone(),
-            notices: Notices::new(store.clone(), feed.clone(), clock.clone()),
+            notices: notices.clone(),
             feed: feed.clone(),
             clock: clock.clone(),
             node_id: node_id.clone(),

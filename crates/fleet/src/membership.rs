@@ -337,11 +337,6 @@ impl Membership {
         self.limits.get(key).map_or(0, |limit| limit.limit)
     }
 
-    /// Returns whether other runs hold units of a limit, as far as this run knows.
-    pub fn others_hold(&self, key: &LimitKey) -> bool {
-        self.limits.get(key).is_some_and(|limit| limit.others > 0)
-    }
-
     /// Returns whether the run may admit calls. Call this after taking a unit, so that a run that
     /// was paused in between waits for the database first.
     pub fn contact(&self, now: Duration) -> Contact {

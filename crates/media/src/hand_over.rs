@@ -13,9 +13,7 @@
 //! 5. The old process drops its handles and its `Media`. If the new one fails instead, the old one
 //!    continues with [`Media::resume`].
 //!
-//! Legs that cannot move stay in the old process, which gets their datagrams through
-//! [`Media::forward_unmatched`] and [`Media::receive_forwarded`]. A tapped leg can move 20 ms after
-//! its [`Tap`] was dropped. A [`LegHandle::movable_tap`] and a [`LegHandle::movable_feed`] need not be
+//! A tapped leg can move 20 ms after its [`Tap`] was dropped. A [`LegHandle::movable_tap`] and a [`LegHandle::movable_feed`] need not be
 //! dropped: the new process continues them. So does a bridge, if both of its legs move at once.
 //!
 //! [`MediaConfig::inherited`]: crate::MediaConfig::inherited
@@ -73,7 +71,7 @@ impl Media {
     ///
     /// A frozen leg sends nothing and reports nothing, not even when its handle is dropped. Its
     /// commands wait for [`Media::resume`]. The sockets are no longer read, so legs that were not
-    /// frozen send but receive only what [`Media::receive_forwarded`] gets from the new process.
+    /// frozen send but receive nothing.
     pub fn hand_over(
         &self,
         legs: &[&LegHandle],

@@ -17,7 +17,7 @@
 //! | `tap`, `tap_reader`, `feed` | audio out of and into a leg, for recordings, streams and rooms |
 //! | `mixer`, `record`, `workers` | rooms, recordings, and the threads that they run on |
 //! | `seats` | audio between a room and members at other nodes |
-//! | `hand_over`, `snapshot`, `forward` | move legs to another process |
+//! | `hand_over`, `snapshot` | move legs to another process |
 //! | `bridge`, `cable` | connect two legs, or two users of taps and feeds without a leg |
 
 // Input from the network must not make the process panic. Each exception has an `allow` with a
@@ -47,7 +47,6 @@ mod drift;
 mod dtls;
 pub mod dtmf;
 mod feed;
-mod forward;
 mod hand_over;
 mod held_tap;
 mod ice;

@@ -154,11 +154,6 @@ impl PortTable {
         }
     }
 
-    /// Returns the open port with this number. `None` if there is none.
-    pub(super) fn port_with_number(&self, number: u16) -> Option<&Port> {
-        self.ports().find(|port| port.bound.port() == number)
-    }
-
     /// Returns the shard of a leg. `None` if the leg has ended.
     pub(super) fn shard_of(&self, leg: LegId) -> Option<usize> {
         let port = self.legs.get(&leg)?.port;
@@ -449,7 +444,6 @@ mod tests {
         for (leg, at) in [(7, bound[2]), (8, bound[0]), (9, bound[2])] {
             let port = new.allocate_at(LegId(leg), at, vec![peer(1)]).expect("a port");
             assert_eq!((port.bound, new.shard_of(LegId(leg))), (at, Some(0)));
-            assert_eq!(new.port_with_number(at.port()).map(|port| port.id), Some(port.id));
         }
         assert_eq!(new.ports().count(), 2);
         assert!(new.allocate_at(LegId(10), peer(9), vec![]).is_none());

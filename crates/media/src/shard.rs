@@ -5,9 +5,9 @@
 //! that each batch contains many packets (docs/reference/media.md#threads). This path makes no
 //! allocation per leg and no system call per packet.
 //!
-//! With few legs, batches would be small in any case. The thread then skips the ticks of slots
-//! without legs and wakes for commands. It also wakes for datagrams while a leg connects, is
-//! tapped, or sends live audio. Otherwise, datagrams are read at the next tick.
+//! With few legs, batches would be small in any case. The legs then share a slot, and the thread
+//! skips the ticks of the others and wakes for commands. It also wakes for datagrams while a leg
+//! connects, is tapped, or sends live audio. Otherwise, datagrams are read at the next tick.
 //!
 //! A datagram is assigned to a leg as follows. A STUN request names it by ufrag, a STUN response by
 //! the transaction id of a check. All other datagrams are assigned by source address. An address is
@@ -33,7 +33,6 @@ use super::ticker::{SLOTS, TICK, Ticker};
 use super::turn::Relay;
 use super::waker::Waker;
 use super::{EventSink, LegEvent, LegId};
-use crate::forward::Forwarder;
 use crate::hand_over::OtherProcess;
 use crate::snapshot::LegSnapshot;
 use crate::sockets::{
@@ -54,12 +53,13 @@ const NICE: i32 = -10;
 /// Maximum sleep without legs. The command for the first leg wakes the thread. Until then, no
 /// expected datagram can arrive.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
-/// Maximum number of legs for which the thread wakes for commands, and for datagrams if a leg is
-/// [live](Leg::is_live). Two legs receive as many datagrams as there are ticks.
-const PROMPT_LEGS: usize = 2;
-/// Like [`PROMPT_LEGS`], while one of the legs is connecting. A faster handshake lets the caller
+/// Maximum number of legs that share a slot, and for which the thread wakes for commands. It also
+/// wakes for their datagrams while one of them connects, since a faster handshake lets the caller
 /// hear something earlier.
-const PROMPT_LEGS_CONNECTING: usize = 8;
+const FEW_LEGS: usize = 8;
+/// Maximum number of legs for whose datagrams the thread wakes while one is [live](Leg::is_live).
+/// More legs receive more datagrams than there are ticks.
+const LIVE_LEGS_MAX: usize = 2;
 /// Time from the connection of a leg within which the command to play has usually arrived.
 const FIRST_AUDIO: Duration = Duration::from_millis(2);
 /// Maximum number of wake-ups for datagrams between two ticks, so that a flood does not turn into
@@ -90,10 +90,6 @@ pub(super) enum Command {
     Thaw(OtherProcess),
     /// Starts reading the sockets.
     Receive,
-    /// Starts forwarding datagrams that no leg accepts.
-    Forward(Forwarder),
-    /// A datagram that another process has received on a port.
-    Forwarded(PortId, SocketAddr, Box<[u8]>),
     Stop,
 }
 
@@ -206,8 +202,6 @@ pub(super) struct Shard {
     /// Adopted and resumed legs that have no slot yet.
     resumed: Vec<LegId>,
     frozen: Frozen,
-    /// The process that has legs on the same ports. `None` if there is none.
-    forwarder: Option<Forwarder>,
     /// Whether the sockets are read. Otherwise another process reads them.
     reads: bool,
     last_sweep: Instant,
@@ -259,7 +253,6 @@ impl Shard {
             connected: Vec::new(),
             resumed: Vec::new(),
             frozen: Frozen::default(),
-            forwarder: None,
             reads,
             packets: (0, 0),
             metrics: Metrics {
@@ -301,9 +294,7 @@ impl Shard {
                 ticker = Ticker::new(now);
                 continue;
             }
-            let connecting = self.is_connecting();
-            let limit = if connecting { PROMPT_LEGS_CONNECTING } else { PROMPT_LEGS };
-            let is_prompt = self.legs.len() <= limit;
+            let is_prompt = self.is_prompt();
             ticker.unskip(now);
             if !self.resumed.is_empty() {
                 self.place_resumed(now, |at| ticker.slot_from(at));
@@ -317,6 +308,9 @@ impl Shard {
                     let tick = ticker.start_tick(now);
                     if !self.tick(now, tick.slot, &mut buffers) {
                         return;
+                    }
+                    if is_prompt {
+                        self.gather(tick.slot);
                     }
                     self.flush_counts(tick.late);
                     self.counters.count_tick(self.clock.now().saturating_duration_since(now));
@@ -352,12 +346,30 @@ impl Shard {
     /// 20 ms.
     fn advance_connected(&mut self, slot: usize) {
         for id in std::mem::take(&mut self.connected) {
-            let Some(routed) = self.legs.get_mut(&id) else { continue };
-            let before = std::mem::replace(&mut routed.slot, slot);
-            self.remove_from_slot(id, before);
-            if let Some(legs) = self.slots.get_mut(slot) {
-                legs.push(id);
-            }
+            self.move_to_slot(id, slot);
+        }
+    }
+
+    /// Moves the legs of a slot that has just had its tick to the slot with the most legs, so that
+    /// the thread wakes once for all. Their next packets are sent up to 15 ms early. Live legs stay,
+    /// because their next audio may not have arrived by then.
+    fn gather(&mut self, from: usize) {
+        let to = self.fullest_slot();
+        if from == to {
+            return;
+        }
+        let is_live = |id: &LegId| self.legs.get(id).is_some_and(|routed| routed.leg.is_live());
+        let legs = self.slots.get(from).map(Vec::as_slice).unwrap_or_default();
+        let legs: Vec<LegId> = legs.iter().copied().filter(|id| !is_live(id)).collect();
+        legs.into_iter().for_each(|id| self.move_to_slot(id, to));
+    }
+
+    fn move_to_slot(&mut self, id: LegId, slot: usize) {
+        let Some(routed) = self.legs.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut routed.slot, slot);
+        self.remove_from_slot(id, before);
+        if let Some(legs) = self.slots.get_mut(slot) {
+            legs.push(id);
         }
     }
 
@@ -389,11 +401,15 @@ impl Shard {
         true
     }
 
-    /// Returns whether a leg has no media path yet.
-    fn is_connecting(&self) -> bool {
-        // With more legs, their batches are large enough.
-        self.legs.len() <= PROMPT_LEGS_CONNECTING
-            && self.legs.values().any(|routed| routed.leg.is_unconnected())
+    /// Returns whether the thread skips the ticks of empty slots, and wakes for commands. With more
+    /// legs, their batches are large enough.
+    fn is_prompt(&self) -> bool {
+        let is_connecting = || self.legs.values().any(|routed| routed.leg.is_unconnected());
+        match self.legs.len() {
+            ..=LIVE_LEGS_MAX => true,
+            ..=FEW_LEGS => is_connecting() || !self.is_live(),
+            _ => false,
+        }
     }
 
     /// Returns whether a leg's datagrams must be read as they arrive.
@@ -464,7 +480,7 @@ impl Shard {
         match command {
             Command::Add(new) => {
                 self.reads = true;
-                let slot = self.emptiest_slot();
+                let slot = self.slot_for_new_leg();
                 if let Some(id) = self.add(*new, slot)
                     && let Some(place) = self.slots.get_mut(slot)
                 {
@@ -476,14 +492,6 @@ impl Shard {
             Command::Freeze(request) => self.freeze(request),
             Command::Thaw(other) => self.thaw(other),
             Command::Receive => self.reads = true,
-            Command::Forward(to) => self.forwarder = Some(to),
-            Command::Forwarded(port, from, bytes) => {
-                let waited = Duration::ZERO;
-                let datagram = ReceivedDatagram { from, bytes: &bytes, waited };
-                let is_matched = self.route(now, port, datagram);
-                self.count_unmatched(u64::from(!is_matched));
-                self.flush();
-            }
             Command::Leg(id, command) => self.execute_on(id, command),
             Command::Stop => {
                 let all: Vec<LegId> = self.legs.keys().copied().collect();
@@ -521,9 +529,17 @@ impl Shard {
         self.legs.get(&id).is_some_and(|r| !r.conflicts.is_empty())
     }
 
-    /// Returns the slot with the fewest legs, so that the packets of all legs spread over the 20 ms.
-    fn emptiest_slot(&self) -> usize {
+    /// Returns the slot that few legs share, or with more legs the slot with the fewest, so that
+    /// their packets spread over the 20 ms.
+    fn slot_for_new_leg(&self) -> usize {
+        if self.legs.len() < FEW_LEGS {
+            return self.fullest_slot();
+        }
         (0..SLOTS).min_by_key(|s| self.slots.get(*s).map(Vec::len)).unwrap_or_default()
+    }
+
+    fn fullest_slot(&self) -> usize {
+        (0..SLOTS).max_by_key(|s| self.slots.get(*s).map(Vec::len)).unwrap_or_default()
     }
 
     /// Adds a leg that another process has connected.
@@ -685,7 +701,6 @@ impl Shard {
             self.prefetch(rtp, Leg::prefetch_for_receiving);
             for datagram in batch.datagrams() {
                 let is_matched = match is_relayed {
-                    false if self.forwarder.is_some() => self.route_or_forward(now, port, datagram),
                     false => self.route(now, port, datagram),
                     true => self.receive_relayed(now, port, datagram),
                 };
@@ -766,36 +781,6 @@ impl Shard {
             }
             None => false,
         }
-    }
-
-    /// Passes a datagram to its leg, or to the other process if no leg accepts it. Returns `false` if
-    /// it matches no leg here.
-    fn route_or_forward(
-        &mut self,
-        now: Instant,
-        port: PortId,
-        datagram: ReceivedDatagram<'_>,
-    ) -> bool {
-        let received = |shard: &Self| {
-            let leg =
-                shard.by_address.get(&(port, datagram.from)).and_then(|id| shard.legs.get(id));
-            leg.map(|routed| routed.leg.packets_received())
-        };
-        let before = received(self);
-        let is_matched = self.route(now, port, datagram);
-        // A leg of the other process may have the same peer address. Only one of them can
-        // authenticate the packet.
-        let is_accepted = match stun::classify(datagram.bytes) {
-            Kind::NotStun => is_matched && received(self) > before,
-            Kind::Request { .. } | Kind::Response(_) | Kind::OtherStun => is_matched,
-        };
-        let number = self.ports.get(&port).map(|open| open.port.bound.port());
-        if let (false, Some(number), Some(to)) = (is_accepted, number, &self.forwarder)
-            && !to.forward(number, datagram.from, datagram.bytes)
-        {
-            self.forwarder = None;
-        }
-        is_matched
     }
 
     /// Passes a datagram to the legs on a shared path until one accepts it. Returns `false` if

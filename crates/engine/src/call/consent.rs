@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::permission::{
-    Consents, Counter, Event, GraphPermission, PairKey, Refusal, RefusalReason, Reservation,
-    ReserveError, View,
+    ClaimError, Consents, Counter, Event, GraphPermission, PairKey, Refusal, RefusalReason,
+    Reservation, ReserveError, View,
 };
 use crate::admission::{Denied, Gate, NumberEntry};
 use crate::meta::permissions::{CallPermissions, Limit, Request};
@@ -175,14 +175,28 @@ impl PermissionService {
         let may = || self.consents.may_request(&key, &spec.permissions, self.now());
         may().map_err(NotSent::TooSoon)?;
         let _under_way = self.consents.begin_request(&key).ok_or(NotSent::UnderWay)?;
-        // A request may have been sent in a conversation since the first check.
-        may().map_err(NotSent::TooSoon)?;
+        let is_counted = match self.consents.count_shared(&key, &spec.permissions, self.now()).await
+        {
+            Ok(is_counted) => is_counted,
+            Err(ClaimError::Refused(refusal)) => return Err(NotSent::TooSoon(refusal)),
+            Err(error) => {
+                tracing::warn!(%error, "permission request not counted in the store");
+                false
+            }
+        };
+        if !is_counted {
+            // A request may have been sent in a conversation since the first check.
+            may().map_err(NotSent::TooSoon)?;
+        }
         let permissions = self.graph.permissions(&spec.phone_number_id, spec.access_token.as_ref());
         match permissions.request(user, request).await {
             Ok(message) => {
                 // The request counts even if the process dies now.
-                if let Some(stored) =
-                    self.consents.take(&key, &spec.permissions, self.now(), Event::Requested).stored
+                if !is_counted
+                    && let Some(stored) = self
+                        .consents
+                        .take(&key, &spec.permissions, self.now(), Event::Requested)
+                        .stored
                 {
                     stored.await;
                 }
@@ -199,6 +213,8 @@ impl PermissionService {
                     // Meta may have sent the request despite the error, so the row must be checked
                     // with Graph.
                     self.note(number, user, Event::Doubted);
+                } else if is_counted {
+                    self.note(number, user, Event::Withdrawn);
                 }
                 Err(NotSent::Graph(outcome))
             }

@@ -136,7 +136,7 @@ impl<R: Reaper> Watcher<R> {
         {
             tracing::warn!(
                 node_id = %other.node_id,
-                "its configuration has other [[number]] tables than this node's; the last to start or reload wins"
+                "another node has different [[number]] tables; those of the last node to start or reload are in force"
             );
         }
         let findings = self.watch.findings(|run| peers.link(run));

@@ -73,9 +73,9 @@ impl PermissionRequests {
     /// Counts the messages that request permission.
     ///
     /// # Errors
-    /// Fails if another request to the user is in progress, or if a limit on requests is reached.
-    /// In that case the message is not counted.
-    pub(super) fn count<'a>(
+    /// Fails if another request to the user is in progress, if a limit on requests is reached, or
+    /// in a fleet if the store fails. In that case the message is not counted.
+    pub(super) async fn count<'a>(
         &'a self,
         number: &NumberEntry,
         pair: &'a Pair,
@@ -84,11 +84,12 @@ impl PermissionRequests {
         let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);
         let mut counted = CountedRequests { all: self, pair, requests: 0 };
         for _ in outgoing.iter().filter(|(_, one)| is_permission_request(&one.kind, &one.content)) {
-            let taken =
-                self.consents.claim_request(&key, &number.spec.permissions, self.clock.wall());
-            taken.map_err(|why| match why {
+            let rules = &number.spec.permissions;
+            let claimed = self.consents.claim_request(&key, rules, self.clock.wall()).await;
+            claimed.map_err(|error| match error {
                 ClaimError::InProgress => SendError::RequestInProgress,
                 ClaimError::Refused(refusal) => SendError::RequestTooSoon(refusal),
+                ClaimError::Store(error) => SendError::Store(error),
             })?;
             counted.requests += 1;
         }

@@ -212,8 +212,8 @@ impl MessageSender {
         if !self.lanes.has_room(pair.conversation) {
             return Err(SendError::TooMany(1));
         }
-        let counted =
-            self.requests.count(&number, pair, outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing))?;
+        let to_count = outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing);
+        let counted = self.requests.count(&number, pair, to_count).await?;
         for (_, one) in outgoing.iter_mut().take(REPLIES_MAX) {
             self.templates.add_text(&number, one).await;
         }

@@ -306,16 +306,7 @@ impl Display for Output {
 
 impl Display for CallState {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Dialing => "dialing",
-            Self::Proceeding => "proceeding",
-            Self::Ringing => "ringing",
-            Self::Preparing => "preparing",
-            Self::Accepting => "accepting",
-            Self::Live => "live",
-            Self::Closing => "closing",
-            Self::Over => "over",
-        })
+        f.write_str(self.as_str())
     }
 }
 

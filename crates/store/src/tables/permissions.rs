@@ -142,14 +142,6 @@ impl Permissions<'_> {
         self.0.queue.run(EngagementWrite::End(engagement))
     }
 
-    /// Ends the engagements of a run whose calls have ended.
-    ///
-    /// # Errors
-    /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
-    pub async fn disengage_all(self, run: Uuid) -> Result<u64, StoreError> {
-        self.0.queue.run(EngagementWrite::EndAll(run)).await
-    }
-
     /// Deletes a permission that has not changed since `before` and, if `pair` is given, still has
     /// this content. Does not wait for the write.
     pub fn delete_unchanged(
@@ -182,7 +174,6 @@ const LIVE: &str =
 enum EngagementWrite {
     Inbound(Engagement),
     End(Uuid),
-    EndAll(Uuid),
 }
 
 impl WriteTask for EngagementWrite {
@@ -200,9 +191,6 @@ impl WriteTask for EngagementWrite {
             }
             Self::End(id) => sql::query("DELETE FROM engagements WHERE engagement = $1::uuid")
                 .bind(id.to_string()),
-            Self::EndAll(run) => {
-                sql::query("DELETE FROM engagements WHERE run = $1::uuid").bind(run.to_string())
-            }
         };
         async move { Ok(query.execute(to).await?.rows_affected()) }.boxed()
     }

@@ -196,11 +196,14 @@ impl Drop for Engaged {
 }
 
 /// Why a request was not counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// Another permission request is in progress.
+    #[error("another permission request is in progress")]
     InProgress,
+    #[error("{0}")]
     Refused(Refusal),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// A permission request in progress. Dropping the guard ends it.
@@ -339,31 +342,24 @@ impl Consents {
         Some(Reservation { store: store.clone(), id, is_made: true })
     }
 
-    /// Like [`Consents::claim_request`], decided by the database in a fleet.
+    /// In a fleet, counts a request that is about to be sent in the database, if it is allowed, so
+    /// that no other node sends one as well. Returns `false` without a fleet.
     ///
     /// # Errors
     ///
-    /// Returns the rule that refuses it, or that another request is in progress on this node. If the
-    /// store fails, nothing is counted.
-    pub async fn reserve_request(
+    /// Returns the rule that refuses it. If the store fails, nothing is counted.
+    pub async fn count_shared(
         &self,
         key: &PairKey,
         rules: &Rules,
         now: Timestamp,
-    ) -> Result<Result<(), ClaimError>, StoreError> {
-        let Some((store, _)) = self.shared() else {
-            return Ok(self.claim_request(key, rules, now).map(drop));
-        };
+    ) -> Result<bool, ClaimError> {
+        let Some((store, _)) = self.shared() else { return Ok(false) };
         for _ in 0..TRIES {
-            if self.asking.contains(key) {
-                return Ok(Err(ClaimError::InProgress));
-            }
             let stored = store.permissions().pair(&key.number, &key.user).await?;
             self.put_stored(key, stored.as_deref());
             let mut pair = parse(stored.as_deref());
-            if let Err(refusal) = pair.may_request(rules, now) {
-                return Ok(Err(ClaimError::Refused(refusal)));
-            }
+            pair.may_request(rules, now).map_err(ClaimError::Refused)?;
             let before = pair.state(rules, now);
             pair.apply(rules, now, Event::Requested);
             let row = row(key, &pair, rules, now);
@@ -371,10 +367,10 @@ impl Consents {
                 let after = pair.state(rules, now);
                 self.pairs.insert(key.clone(), pair);
                 notify(&self.listener, key, before, after);
-                return Ok(Ok(()));
+                return Ok(true);
             }
         }
-        Err(StoreError::Contended)
+        Err(ClaimError::Store(StoreError::Contended))
     }
 
     /// Returns the state of a pair, or `None` if it is unknown.
@@ -407,17 +403,24 @@ impl Consents {
     }
 
     /// Counts a request that is about to be sent, if it is allowed. Concurrent requests never
-    /// exceed the limit.
+    /// exceed the limit, in a fleet those of all nodes.
     ///
     /// # Errors
     ///
-    /// Returns the rule that refuses it, or that another request is in progress.
-    pub fn claim_request(
+    /// Returns the rule that refuses it, that another request is in progress, or in a fleet that
+    /// the store failed.
+    pub async fn claim_request(
         &self,
         key: &PairKey,
         rules: &Rules,
         now: Timestamp,
-    ) -> Result<AppliedEvent, ClaimError> {
+    ) -> Result<(), ClaimError> {
+        if self.is_shared() {
+            if self.asking.contains(key) {
+                return Err(ClaimError::InProgress);
+            }
+            return self.count_shared(key, rules, now).await.map(drop);
+        }
         let pair = self.pairs.entry(key.clone()).or_default();
         // Checked under the entry's lock: a task that begins a request reads the pair afterwards
         // and sees this count.
@@ -425,7 +428,8 @@ impl Consents {
             return Err(ClaimError::InProgress);
         }
         pair.may_request(rules, now).map_err(ClaimError::Refused)?;
-        Ok(self.change(key, pair, rules, now, Event::Requested))
+        self.change(key, pair, rules, now, Event::Requested);
+        Ok(())
     }
 
     /// Begins a permission request. No other request to this user can begin before the guard is

@@ -177,14 +177,14 @@ async fn f23_one_request_a_day_is_sent_by_the_fleet() {
     let rules = Rules::default();
     let (one, two) = (key(), key());
     let requests = (0..10).flat_map(|_| {
-        let of_a = a.consents.reserve_request(&one, &rules, now());
-        [of_a, b.consents.reserve_request(&two, &rules, now())]
+        let of_a = a.consents.claim_request(&one, &rules, now());
+        [of_a, b.consents.claim_request(&two, &rules, now())]
     });
     let mut sent = 0;
     for result in join_all(requests).await {
-        match result.unwrap() {
+        match result {
             Ok(()) => sent += 1,
-            Err(why) => assert!(matches!(why, ClaimError::Refused(_)), "{why:?}"),
+            Err(error) => assert!(matches!(error, ClaimError::Refused(_)), "{error:?}"),
         }
     }
     assert_eq!(sent, 1);
@@ -212,8 +212,7 @@ async fn f23_changes_are_reported_by_the_node_that_makes_them() {
         }));
     }
     let [a, b] = &nodes;
-    let requested = a.consents.reserve_request(&key(), &Rules::default(), now()).await;
-    assert_eq!(requested.unwrap(), Ok(()));
+    a.consents.claim_request(&key(), &Rules::default(), now()).await.unwrap();
     a.grant().await;
     // B has not heard of the request, nor of the permission.
     b.reply(Reply::Reject, "wamid.2").await;
