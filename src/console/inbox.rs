@@ -125,6 +125,8 @@ struct Permission {
     expires_at: Option<String>,
     /// When Meta was asked. `None` if it never was.
     checked_at: Option<String>,
+    /// When the user last replied to a request. `None` if they never did.
+    replied_at: Option<String>,
     calls_left: u32,
     /// When a call is possible again, if a limit is reached.
     next_call_at: Option<String>,
@@ -653,7 +655,8 @@ async fn render_chat(
     let permission = visitor.ask(console, Method::GET, &permission, None).await;
     let mut permission: Permission = serde_json::from_value(permission.body).unwrap_or_default();
     let checks_permission = checks_permission(console, &conversation.number);
-    if permission.status == "none" && permission.checked_at.is_none() {
+    let is_known = permission.checked_at.is_some() || permission.replied_at.is_some();
+    if permission.status == "none" && !is_known {
         permission.status = "unknown".to_owned();
     }
     let of_number = number_label(console, visitor, &conversation.number);

@@ -254,7 +254,7 @@ pub(crate) fn describe(outcome: &GraphOutcome) -> String {
         GraphOutcome::Refused { code: 190, .. } => "the token is not valid (190)".to_owned(),
         GraphOutcome::Refused { code, details, .. } => format!("{details} ({code})"),
         GraphOutcome::RateLimited { code } => format!("too many requests ({code})"),
-        GraphOutcome::ServerError { status } => format!("it failed with status {status}"),
+        GraphOutcome::ServerError { status, .. } => format!("it failed with status {status}"),
         GraphOutcome::Timeout => "no response in time".to_owned(),
         GraphOutcome::Unreachable => "it could not be reached".to_owned(),
         GraphOutcome::Done | GraphOutcome::Gone => "no answer".to_owned(),

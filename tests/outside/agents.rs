@@ -1,6 +1,8 @@
 //! AI agents over HTTP: create, change and remove them, and calls that they answer, with stand-ins
 //! for their server and for a model.
 
+use std::sync::{Arc, Mutex};
+
 use machine::{Input, MediaCommand, Output};
 use serde_json::{Value, json};
 use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, caller};
@@ -441,6 +443,35 @@ async fn an_agent_is_tried_with_one_message() {
     assert!(shown.contains("Hello &#38; welcome") && shown.contains("escalate"), "{shown}");
     let shown = asha.post(&page, &[("do", "try"), ("text", "break")]).await.text();
     assert!(shown.contains("the agent answered with status 500"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_trials_of_an_account_run_at_a_time() {
+    let world = World::start("").await;
+    let open = Arc::new(Mutex::new(Vec::new()));
+    let kept = open.clone();
+    let server = AgentServer::start(move |_| {
+        let (sender, events) = tokio::sync::mpsc::channel(1);
+        kept.lock().expect("senders").push(sender);
+        AgentResponse::Events(events)
+    })
+    .await;
+    let id =
+        world.with_agent(json!({"name": "Asha", "kind": "http", "endpoint": server.url})).await;
+    let path = format!("agents/{id}/try/");
+    let tries = || async { world.ask("POST", &path, json!({"text": "Hi"})).await.json() };
+    let fifth = async {
+        server.until_requests(4).await;
+        let refused = tries().await;
+        open.lock().expect("senders").clear();
+        refused
+    };
+    let (four, refused) =
+        tokio::join!(futures_util::future::join_all((0..4).map(|_| tries())), fifth);
+    let why = "too many trials and insights of the account are in progress; try again later";
+    assert_eq!(refused["error"], why, "{refused}");
+    assert!(four.iter().all(|tried| tried["error"] != why), "{four:?}");
+    assert_eq!(server.turns().len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,6 +75,11 @@ impl<K: Clone + Eq + Hash> FairPermits<K> {
         }
     }
 
+    /// The number of permits that nobody holds.
+    pub fn free(&self) -> usize {
+        self.state().free
+    }
+
     fn state(&self) -> MutexGuard<'_, State<K>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -665,16 +665,12 @@ async fn a_hangup_callback_follows_the_other_callbacks_of_its_call() {
             .unwrap()
     );
     assert_eq!(due().await, [2, 3, 4]);
-    store
-        .outbox()
-        .settle(settled(action.callback.row, DeliveryOutcome::Retry { due: secs(10) }))
-        .await
-        .unwrap();
-    assert_eq!(
-        due().await,
-        [3, 4, 5],
-        "a retry delays nothing else, a recording or stream not the end"
-    );
+    let retry = settled(action.callback.row, DeliveryOutcome::Retry { due: secs(10) });
+    store.outbox().settle(retry).await.unwrap();
+    assert_eq!(due().await, [3, 4]);
+    let sent = settled(stream.callback.row, DeliveryOutcome::Failed);
+    store.outbox().settle(sent).await.unwrap();
+    assert_eq!(due().await, [3, 5], "a retry delays nothing else, a recording not the end");
     store.close().await;
 }
 

@@ -38,7 +38,9 @@ pub fn unrecognised_language(at: Position, language: &str) -> Finding {
         rules::W407,
         at,
         format!("no recogniser understands {}: speech counts as no input", quoted(language)),
-        "configure [speech.transcribe] or [speech.websocket]".to_owned(),
+        "install whisper with `offhook models fetch whisper`, configure [speech.transcribe] or \
+         [speech.websocket], or add hints for pocketsphinx"
+            .to_owned(),
     )
 }
 

@@ -111,6 +111,9 @@ struct Permission {
     source: &'static str,
     #[schema(value_type = Option<String>, format = DateTime)]
     checked_at: Option<Timestamp3339>,
+    /// When the user last answered a request or changed the permission.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    replied_at: Option<Timestamp3339>,
 }
 
 /// A permission request that was sent.
@@ -139,6 +142,7 @@ impl From<&View> for Permission {
             next_request_at: time(view.next_request),
             source: if view.by_meta { "meta" } else { "local" },
             checked_at: time(view.checked),
+            replied_at: time(view.replied),
         }
     }
 }

@@ -294,10 +294,11 @@ async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
     for (name, value) in request.query().iter().filter(|(_, value)| !value.is_empty()) {
         let (field, compare) = query::compared(name);
         if let "creation_time" | "end_time" = field {
-            let bound = query::time_of(name, value)?;
+            let bounds = query::time_bounds(name, compare, value)?;
             let time =
                 |room: &RoomView| if field == "end_time" { room.ended } else { Some(room.made) };
-            rooms.retain(|room| time(room).is_some_and(|time| compare.holds(&time, &bound)));
+            let holds = |time| bounds.iter().all(|(compare, bound)| compare.holds(&time, bound));
+            rooms.retain(|room| time(room).is_some_and(holds));
         }
     }
     // Plivo writes this status differently in a list and in a single object.

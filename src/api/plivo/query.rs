@@ -1,6 +1,8 @@
 //! Filters in the query of a list. An invalid value results in 400 with the name of its parameter.
 //! Unknown parameters are ignored.
 
+use std::time::Duration;
+
 use jiff::civil::DateTime;
 
 use super::error::PlivoError;
@@ -46,7 +48,7 @@ pub(super) fn call_filter(pairs: &Pairs) -> Result<CallFilter, PlivoError> {
                     .push((compare, secs.ok_or_else(|| bad(name, "an integer of 0 or more"))?));
             }
             ("end_time", compare) => {
-                filter.ended.push((compare, time_of(name, value)?));
+                filter.ended.extend(time_bounds(name, compare, value)?);
             }
             _ => {}
         }
@@ -66,9 +68,26 @@ pub(super) fn compared(name: &str) -> (&str, Compare) {
     suffixes.into_iter().find_map(of).unwrap_or((name, Compare::Equal))
 }
 
-/// Parses the time of a filter.
-pub(super) fn time_of(name: &str, value: &str) -> Result<Timestamp, PlivoError> {
-    time(value).ok_or_else(|| bad(name, "YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS[.ffffff]]"))
+/// Parses the time of a filter, and returns the bounds that it sets. Responses have whole seconds, so
+/// a time without a fraction stands for its second: `__gt` excludes the calls that a response shows
+/// with this time, and `__lte` includes them.
+pub(super) fn time_bounds(
+    name: &str,
+    compare: Compare,
+    value: &str,
+) -> Result<Vec<(Compare, Timestamp)>, PlivoError> {
+    let wrong = || bad(name, "YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS[.ffffff]]");
+    let at = time(value).ok_or_else(wrong)?;
+    if value.contains('.') {
+        return Ok(vec![(compare, at)]);
+    }
+    let next = at.plus(Duration::from_secs(1));
+    Ok(match compare {
+        Compare::Equal => vec![(Compare::GreaterEqual, at), (Compare::Less, next)],
+        Compare::Greater => vec![(Compare::GreaterEqual, next)],
+        Compare::LessEqual => vec![(Compare::Less, next)],
+        Compare::GreaterEqual | Compare::Less => vec![(compare, at)],
+    })
 }
 
 /// The error for a parameter with an invalid value.
@@ -111,7 +130,7 @@ fn time(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Compare, PlivoError, call_filter, compared, number, time};
+    use super::{Compare, PlivoError, call_filter, compared, number, time, time_bounds};
 
     fn pairs(query: &str) -> Vec<(String, String)> {
         url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
@@ -165,6 +184,21 @@ mod tests {
             assert!(what.starts_with(query.split('=').next().unwrap()), "{what}");
         }
         assert_eq!(compared("end_time__gte"), ("end_time", Compare::GreaterEqual));
+        let shown = "2026-11-20 06:03:11+00:00";
+        let at = time("2026-11-20 06:03:11.400").expect("a time");
+        for (compare, is_found) in [
+            (Compare::Equal, true),
+            (Compare::Greater, false),
+            (Compare::GreaterEqual, true),
+            (Compare::Less, false),
+            (Compare::LessEqual, true),
+        ] {
+            let bounds = time_bounds("end_time", compare, shown).expect("valid");
+            let holds = bounds.iter().all(|(compare, bound)| compare.holds(&at, bound));
+            assert_eq!(holds, is_found, "{compare:?}");
+        }
+        let exact = time_bounds("end_time", Compare::Greater, "2026-11-20 06:03:11.400");
+        assert_eq!(exact.expect("valid"), [(Compare::Greater, at)]);
         assert_eq!(number("+91 (98) 1-2"), "919812");
     }
 }

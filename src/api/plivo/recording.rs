@@ -278,7 +278,7 @@ async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
                 filter.subaccount = Some(query::account(name, value)?)
             }
             ("add_time", compare) => {
-                filter.added.push((compare, query::time_of(name, value)?));
+                filter.added.extend(query::time_bounds(name, compare, value)?);
             }
             _ => {}
         }

@@ -60,7 +60,8 @@ async fn retrieves_a_permission_with_its_remaining_limits() {
     let node = run().await;
     let stranger = json!({
         "status": "none", "expiresAt": null, "missed": 0, "warned": false, "callsLeft": 0, "nextCallAt": null,
-        "requestsLeft": 1, "nextRequestAt": null, "source": "local", "checkedAt": null
+        "requestsLeft": 1, "nextRequestAt": null, "source": "local", "checkedAt": null,
+        "repliedAt": null
     });
     assert_eq!(node.permission("").await, stranger);
     assert!(node.graph.seen().is_empty(), "Graph is asked only where somebody wants it");
@@ -71,7 +72,8 @@ async fn retrieves_a_permission_with_its_remaining_limits() {
     node.event(Event::Unanswered);
     let granted = json!({
         "status": "temporary", "expiresAt": "2026-11-27T06:03:11.120Z", "missed": 2, "warned": true, "callsLeft": 4,
-        "nextCallAt": null, "requestsLeft": 1, "nextRequestAt": null, "source": "meta", "checkedAt": null
+        "nextCallAt": null, "requestsLeft": 1, "nextRequestAt": null, "source": "meta", "checkedAt": null,
+        "repliedAt": "2026-11-20T06:03:11.120Z"
     });
     assert_eq!(node.permission("").await, granted);
     (0..4).for_each(|_| node.event(Event::Connected));

@@ -36,8 +36,8 @@ pub struct Args {
     /// configuration (W405), and accept the host of its base_url in SIP addresses (W403)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Allow http URLs and private addresses, as [answer].allow_insecure does [default: true, or as
-    /// in --config]
+    /// Allow http URLs and private addresses, as [answer].allow_insecure does [default: as in
+    /// --config, else true for the documents and URLs of an http URL]
     #[arg(long, value_name = "BOOL")]
     pub allow_insecure: Option<bool>,
 }
@@ -65,7 +65,7 @@ pub(super) fn run(args: &Args) -> Exit {
         Err(exit) => return exit,
     };
     let configured = known.as_ref().map(|c| c.answer.allow_insecure);
-    let insecure = args.allow_insecure.or(configured).unwrap_or(true);
+    let allow_insecure = args.allow_insecure.or(configured);
     let own_host = known.as_ref().and_then(|c| c.public.base_url.as_ref()?.host_str());
     let own_host = own_host.map(ToOwned::to_owned);
     let speech = known.as_ref().and_then(|config| speech_settings::read(config).ok());
@@ -79,8 +79,9 @@ pub(super) fn run(args: &Args) -> Exit {
     });
     let mut report = Report::new(args.format());
     for source in &args.sources {
-        let parsed = source::read(source, insecure).map(|mut parsed| {
-            if insecure {
+        let parsed = source::read(source, allow_insecure.unwrap_or(true)).map(|mut parsed| {
+            // A server with plain http is that of a developer.
+            if allow_insecure.unwrap_or_else(|| source.starts_with("http://")) {
                 parsed = parsed.allow_plain_urls();
             }
             if let Some(host) = &own_host {
@@ -179,13 +180,13 @@ mod tests {
             assert_eq!(checked(&[&warned, &gone, &good]), Exit::Usage);
         }
         assert_eq!(checked(&["-", "-"]), Exit::Usage);
-        // As the help says, http URLs are allowed by default.
+        // As the help says, http URLs are reported by default in documents from files.
         let file = tempfile::NamedTempFile::new().expect("a file");
         let document = "<Response><Redirect>http://127.0.0.1:5000/next</Redirect></Response>";
         std::fs::write(file.path(), document).expect("written");
         let path = file.path().to_str().expect("a path");
-        assert_eq!(checked(&[path]), Exit::Done);
-        assert_eq!(checked(&["--allow-insecure", "false", path]), Exit::Failed);
+        assert_eq!(checked(&[path]), Exit::Failed);
+        assert_eq!(checked(&["--allow-insecure", "true", path]), Exit::Done);
         assert_eq!(checked(&["--explain", "e311", "--explain", "W402"]), Exit::Done);
         assert_eq!(checked(&["--explain", "E999"]), Exit::Usage);
     }

@@ -47,6 +47,8 @@ pub enum AgentError {
         "the account has used all of its requests to the node's model ([model] requests_per_day)"
     )]
     Budget,
+    #[error("too many trials and insights of the account are in progress; try again later")]
+    Busy,
     #[error("request to the agent failed: {0}")]
     Unreachable(#[from] EgressError),
     #[error("the agent answered with status {0}")]

@@ -104,7 +104,11 @@ impl Agents {
     /// Assesses a conversation of an account, given as lines with the oldest first.
     pub async fn insight(&self, main_account: &AuthId, lines: &[Line]) -> Insight {
         let Some(model) = self.0.client.model.as_ref() else { return assess_by_words(lines) };
-        match self.0.client.ask_model(main_account, SYSTEM, &transcript(lines), TIMEOUT).await {
+        let ask = async {
+            let _permit = self.request_of_person(main_account).await?;
+            self.0.client.ask_model(main_account, SYSTEM, &transcript(lines), TIMEOUT).await
+        };
+        match ask.await {
             Ok(text) => match read(&text, &model.settings.name) {
                 Some(insight) => insight,
                 None => {

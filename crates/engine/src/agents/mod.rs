@@ -20,6 +20,7 @@ mod trial;
 mod voice;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use client::{AgentClient, AgentError, check_model};
 pub use insights::Insight;
@@ -33,9 +34,16 @@ use uuid::Uuid;
 
 use crate::admission::Directory;
 use crate::notices::Notices;
-use egress::Egress;
-use model::Clock;
+use egress::{Egress, FairPermit, FairPermits};
+use model::{AuthId, Clock};
 use store::{Agent, Store};
+
+/// Maximum number of concurrent trials and insights, which people request: in total, and of one main
+/// account. Turns with users need the model, too.
+const REQUESTS_OF_PEOPLE_MAX: usize = 32;
+const REQUESTS_OF_PEOPLE_SHARE: usize = 4;
+/// Maximum time for which one waits while the limit is reached.
+const REQUEST_OF_PEOPLE_WAIT: Duration = Duration::from_secs(5);
 
 /// The dependencies of agents.
 pub struct AgentsParts {
@@ -59,6 +67,7 @@ struct Inner {
     directory: Arc<Directory>,
     notices: Notices,
     client: AgentClient,
+    requests_of_people: FairPermits<AuthId>,
 }
 
 impl Agents {
@@ -67,7 +76,17 @@ impl Agents {
         let model = model
             .map(|settings| Arc::new(SharedModel::new(settings, store.clone(), clock.clone())));
         let client = AgentClient { egress, model_egress, model, clock };
-        Self(Arc::new(Inner { store, directory, notices, client }))
+        let requests_of_people = FairPermits::new(REQUESTS_OF_PEOPLE_MAX, REQUESTS_OF_PEOPLE_SHARE);
+        Self(Arc::new(Inner { store, directory, notices, client, requests_of_people }))
+    }
+
+    /// Waits until a trial or an insight may be requested.
+    ///
+    /// # Errors
+    /// Fails if the account has too many in progress.
+    async fn request_of_person(&self, account: &AuthId) -> Result<FairPermit<AuthId>, AgentError> {
+        let permit = self.0.requests_of_people.acquire(account);
+        tokio::time::timeout(REQUEST_OF_PEOPLE_WAIT, permit).await.map_err(|_| AgentError::Busy)
     }
 
     /// Returns whether the operator has configured a model (`[model]`).

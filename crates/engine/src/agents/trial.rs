@@ -63,6 +63,10 @@ impl Agents {
         };
         let mut sink =
             Sink { reply: Reply::default(), chars_max: agent.spec.max_reply_chars.into() };
+        let _permit = match self.request_of_person(&agent.main_account).await {
+            Ok(permit) => permit,
+            Err(error) => return Trial { reply: Err(error), took: Duration::ZERO },
+        };
         let begun = self.clock().now();
         let done = self.ask(agent, Uuid::new_v4(), &question, &mut sink).await;
         let took = self.clock().now().saturating_duration_since(begun);

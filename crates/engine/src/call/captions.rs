@@ -22,6 +22,7 @@ use media::opus::Rate;
 use media::voice::VoiceDetector;
 use media::workers::{Job, JobStatus, Workers};
 use media::{Buffering, LegHandle, TapReader, TapSides};
+use model::AuthId;
 use speech::recognise::{InterimResult, Recognisers, RecognitionOptions, UtteranceAudio};
 
 /// Number of frames before the first voiced frame that belong to the utterance: a soft onset, and
@@ -60,6 +61,8 @@ pub(super) struct CaptionServices<'a> {
     pub(super) recognisers: &'a Recognisers,
     pub(super) tasks: &'a TaskTracker,
     pub(super) phone: &'a Arc<phones::Line>,
+    /// The main account of the call.
+    pub(super) account: &'a AuthId,
 }
 
 impl Captions {
@@ -75,6 +78,7 @@ impl Captions {
                     language: wish.language.clone().into(),
                     interim: true,
                     is_live: true,
+                    account: Some(with.account.clone()),
                     ..RecognitionOptions::default()
                 },
                 recognisers: with.recognisers.clone(),

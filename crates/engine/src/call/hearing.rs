@@ -24,6 +24,7 @@ use media::opus::Rate;
 use media::voice::VoiceDetector;
 use media::workers::{Job, JobStatus, Workers};
 use media::{FRAME_MS, TapReader};
+use model::AuthId;
 use speech::recognise::{InterimResult, Recognisers, RecognitionOptions, UtteranceAudio};
 use speech::turn_estimator::{SAMPLES_MAX, TurnEstimator};
 
@@ -80,6 +81,8 @@ pub(super) struct Listener<'a> {
     pub(super) mailbox: &'a Mailbox,
     pub(super) journal: &'a EventLogWriter,
     pub(super) tasks: &'a TaskTracker,
+    /// The main account of the call.
+    pub(super) account: &'a AuthId,
 }
 
 impl Hearing {
@@ -134,7 +137,8 @@ impl Hearing {
         let utterance = Arc::new(Mutex::new(utterance));
         with.workers.add(Box::new(UtteranceJob(utterance.clone())));
         let (recognisers, journal) = (with.recognisers.clone(), with.journal.clone());
-        let task = understand(recognisers, how.clone(), sound, told, journal).in_current_span();
+        let options = options(&how, with.account);
+        let task = understand(recognisers, options, sound, told, journal).in_current_span();
         let task = with.tasks.spawn(task).abort_handle();
         Self { recognition, settings: how, state, utterance, task }
     }
@@ -218,14 +222,8 @@ impl EventReporter {
     }
 }
 
-/// Runs the recogniser on the audio to its end and reports the result.
-async fn understand(
-    recognisers: Recognisers,
-    how: RecognitionSettings,
-    mut sound: UtteranceAudio,
-    told: EventReporter,
-    journal: EventLogWriter,
-) {
+/// The settings of a recognition for a call of this main account.
+fn options(settings: &RecognitionSettings, account: &AuthId) -> RecognitionOptions {
     let RecognitionSettings {
         language,
         hints,
@@ -234,9 +232,19 @@ async fn understand(
         profanity_filter,
         hidden: _,
         fixed_silence: _,
-    } = how;
-    let ask =
-        RecognitionOptions { language, hints, model, interim, profanity_filter, is_live: true };
+    } = settings.clone();
+    let account = Some(account.clone());
+    RecognitionOptions { language, hints, model, interim, profanity_filter, is_live: true, account }
+}
+
+/// Runs the recogniser on the audio to its end and reports the result.
+async fn understand(
+    recognisers: Recognisers,
+    ask: RecognitionOptions,
+    mut sound: UtteranceAudio,
+    told: EventReporter,
+    journal: EventLogWriter,
+) {
     // Don't start the recogniser before there is speech.
     if !sound.wait_for_speech().await {
         return;

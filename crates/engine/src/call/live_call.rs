@@ -58,6 +58,8 @@ pub struct LiveCall {
     pub(super) record_asked: AtomicBool,
     /// The connection to the phone, if this is a web leg.
     pub(super) line: Option<Arc<Line>>,
+    /// Whether the call is over, and only waits in case Meta reports it after all.
+    pub(super) over: AtomicBool,
     /// Notified if another node of a fleet has the call, too.
     pub(super) withdrawn: Notify,
 }

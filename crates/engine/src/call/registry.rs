@@ -6,6 +6,7 @@
 mod legs;
 mod start;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -88,6 +89,8 @@ struct Inner {
     /// Admits B-legs.
     gate: Arc<Gate>,
     live: DashMap<CallUuid, Arc<LiveCall>>,
+    /// Number of calls in `live` that are over.
+    over: AtomicUsize,
     bindings: Bindings,
     rejects: Arc<Semaphore>,
     turns: Turns,
@@ -106,6 +109,7 @@ impl Registry {
             services,
             gate,
             live: DashMap::new(),
+            over: AtomicUsize::new(0),
             bindings: Bindings::default(),
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
             turns: Turns::for_this_machine(),
@@ -151,12 +155,21 @@ impl Registry {
 
     /// Number of live calls.
     pub fn len(&self) -> usize {
-        self.0.live.len()
+        self.0.live.len().saturating_sub(self.0.over.load(Ordering::Acquire))
     }
 
     /// Whether there are no live calls.
     pub fn is_empty(&self) -> bool {
-        self.0.live.is_empty()
+        self.len() == 0
+    }
+
+    /// No longer counts a call as live.
+    pub(super) fn note_over(&self, call: &LiveCall) {
+        if !call.over.swap(true, Ordering::AcqRel) {
+            self.0.over.fetch_add(1, Ordering::AcqRel);
+            self.gauge(call.setup.direction).decrement(1);
+            self.0.one_over.notify_waiters();
+        }
     }
 
     /// Ends all calls with `cause`.

@@ -537,7 +537,10 @@ impl Shell {
                     report.conclude(call, at, &summary, quality, farewell);
                 });
             }
-            Output::FreeSlot => self.held = None,
+            Output::FreeSlot => {
+                self.held = None;
+                call.registry.note_over(&call.view);
+            }
             Output::Over => self.end(),
         }
     }

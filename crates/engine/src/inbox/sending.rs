@@ -447,6 +447,10 @@ fn reason(outcome: GraphOutcome) -> (i64, String) {
         GraphOutcome::RateLimited { code } => {
             (code, "rate limit of Meta reached; try again later".to_owned())
         }
+        GraphOutcome::ServerError { code, .. } if code != 0 => (
+            code,
+            "Meta failed on every attempt: it is unknown whether it has the message".to_owned(),
+        ),
         GraphOutcome::Timeout | GraphOutcome::ServerError { .. } => {
             (0, "no valid answer from Meta: it is unknown whether Meta has the message".to_owned())
         }

@@ -170,12 +170,13 @@ impl Timeline {
                 if answers {
                     timeline.files.prefetch(&number, &came.message);
                 }
-                // One notification until the conversation is read.
-                if answers && came.counts && unread == 1 {
+                let has_turn = came.turn.is_some() && standing.ai_enabled;
+                let agent = standing.routing.agent().filter(|_| has_turn);
+                // One notification until the conversation is read, unless an agent answers.
+                if answers && came.counts && unread == 1 && agent.is_none() {
                     timeline.notify_people(&came);
                 }
-                let owed = came.turn.is_some() && standing.ai_enabled;
-                if let (true, Some(agent)) = (owed, standing.routing.agent()) {
+                if let Some(agent) = agent {
                     let turn = Turn {
                         pair: came.pair,
                         agent,

@@ -4,7 +4,8 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use model::{AuthId, E164, Timestamp};
+use crate::meta::text_or_digits;
+use model::{AuthId, Direction, E164, Timestamp};
 use store::{NOTE, NewMessage, UserName};
 
 /// The maximum length of a message's text in lists, in characters.
@@ -30,7 +31,7 @@ pub fn event(
 }
 
 /// A message as JSON: the common members, the text, the file, and the content under the name of its
-/// type.
+/// type. `media_url` is the URL of a file at this node; a file that was sent by a link has its link.
 pub fn message(message: &NewMessage, media_url: Option<&str>) -> Value {
     let mut shown = json!({
         "id": message.id,
@@ -43,10 +44,12 @@ pub fn message(message: &NewMessage, media_url: Option<&str>) -> Value {
     });
     let Some(members) = shown.as_object_mut() else { return shown };
     if let Some(file) = media(&message.content, &message.kind) {
+        let is_ours = message.direction == Direction::Outbound;
+        let link = file.get("link").and_then(Value::as_str).filter(|_| is_ours);
         members.insert(
             "media".to_owned(),
             json!({
-                "url": media_url,
+                "url": link.or(media_url),
                 "mimeType": file.get("mime_type"),
                 "sha256": file.get("sha256"),
                 "caption": file.get("caption"),
@@ -165,8 +168,9 @@ pub fn form(
     };
     put("WhatsappMessageID", message.wamid.as_deref());
     put("ProfileName", Some(user.name.as_str()).filter(|name| !name.is_empty()));
-    put("ContextWhatsappMessageID", at(content, "/context/id"));
-    put("ContextWhatsappNumber", at(content, "/context/from"));
+    let of_context = |pointer: &str| content.pointer(pointer).and_then(text_or_digits);
+    put("ContextWhatsappMessageID", of_context("/context/id").as_deref());
+    put("ContextWhatsappNumber", of_context("/context/from").as_deref());
     let kind = message.kind.as_str();
     put("ContentType", Some(content_type(kind)));
     match kind {
@@ -185,7 +189,8 @@ pub fn form(
         }
         "reaction" => {
             put("Reaction", Some(at(content, "/reaction/emoji").unwrap_or_default()));
-            put("ContextWhatsappMessageID", at(content, "/reaction/message_id"));
+            let target = content.pointer("/reaction/message_id").and_then(text_or_digits);
+            put("ContextWhatsappMessageID", target.as_deref());
         }
         "location" => {
             // Meta sends them as numbers or as strings.

@@ -52,8 +52,8 @@ pub struct Retryable {
 /// The kind of a temporary failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TemporaryFailure {
-    /// Graph is temporarily unavailable.
-    Server { status: u16 },
+    /// Graph is temporarily unavailable. `code` is 0 if only the HTTP status says so.
+    Server { status: u16, code: i64 },
     /// Too many requests. `code` is 0 if only the HTTP status says so.
     Rate { code: i64 },
 }
@@ -73,7 +73,6 @@ enum Class {
 
 /// The classes of the error codes. The first row that contains a code applies.
 const TABLE: &[(RangeInclusive<i64>, Class)] = &[
-    (0..=0, Class::Permanent),
     (1..=2, Class::Transient),
     (3..=3, Class::Permanent),
     (4..=4, Class::Rate),
@@ -145,15 +144,15 @@ pub fn classify(action: GraphAction, status: u16, after: Option<Duration>, body:
             again(TemporaryFailure::Rate { code }, false)
         }
         Class::Permanent | Class::ByFlag if ending && !(400..500).contains(&status) => {
-            again(TemporaryFailure::Server { status }, false)
+            again(TemporaryFailure::Server { status, code }, false)
         }
         Class::Permanent | Class::ByFlag => {
             let details =
                 error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
             Verdict::Refused { status, code, details }
         }
-        Class::Transient => again(TemporaryFailure::Server { status }, false),
-        Class::TransientOnce => again(TemporaryFailure::Server { status }, !ending),
+        Class::Transient => again(TemporaryFailure::Server { status, code }, false),
+        Class::TransientOnce => again(TemporaryFailure::Server { status, code }, !ending),
         Class::Rate => again(TemporaryFailure::Rate { code }, false),
         Class::RateOnce => again(TemporaryFailure::Rate { code }, !ending),
     }
@@ -174,8 +173,8 @@ pub(super) fn classify_request(status: u16, after: Option<Duration>, body: &[u8]
                 error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
             Verdict::Refused { status, code, details }
         }
-        Class::Transient => again(TemporaryFailure::Server { status }, false),
-        Class::TransientOnce => again(TemporaryFailure::Server { status }, true),
+        Class::Transient => again(TemporaryFailure::Server { status, code }, false),
+        Class::TransientOnce => again(TemporaryFailure::Server { status, code }, true),
         Class::Rate => again(TemporaryFailure::Rate { code }, false),
         Class::RateOnce => again(TemporaryFailure::Rate { code }, true),
     }
@@ -187,7 +186,7 @@ pub(super) fn classify_request(status: u16, after: Option<Duration>, body: &[u8]
 pub(super) fn is_ambiguous(trouble: TemporaryFailure, body: &[u8]) -> bool {
     let by_gateway = |status| matches!(status, 200..=299 | 502 | 504);
     match trouble {
-        TemporaryFailure::Server { status } => {
+        TemporaryFailure::Server { status, .. } => {
             by_gateway(status) && serde_json::from_slice::<ErrorBody>(body).is_err()
         }
         TemporaryFailure::Rate { .. } => false,

@@ -210,7 +210,7 @@ impl std::fmt::Debug for Graph {
 }
 
 /// The outcome of a 200 whose body can't be read.
-pub(super) const UNREADABLE: GraphOutcome = GraphOutcome::ServerError { status: 200 };
+pub(super) const UNREADABLE: GraphOutcome = GraphOutcome::ServerError { status: 200, code: 0 };
 /// The maximum size of an answer in bytes. Typical answers have a few hundred.
 pub(super) const ANSWER_MAX: usize = 64 * 1024;
 /// The minimum length of a token. A shorter string could occur in any text by chance.

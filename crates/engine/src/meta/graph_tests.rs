@@ -220,19 +220,24 @@ async fn r06_retries_each_fault_as_documented() {
     use GraphOutcome::{Done, Gone, RateLimited, ServerError, Timeout};
     let rows: Vec<(GraphAction, Vec<Reply>, GraphOutcome, usize)> = vec![
         (Accept, vec![BUSY], Done, 2),
-        (Accept, vec![html.clone(), html.clone(), html], ServerError { status: 502 }, 3),
-        (Accept, vec![again.clone(), again.clone(), again], ServerError { status: 200 }, 3),
+        (Accept, vec![html.clone(), html.clone(), html], ServerError { status: 502, code: 0 }, 3),
+        (
+            Accept,
+            vec![again.clone(), again.clone(), again],
+            ServerError { status: 200, code: 131_000 },
+            3,
+        ),
         (PreAccept, vec![Reply::Cut, Reply::Answer(200, "", "")], Done, 3),
-        (PreAccept, vec![Reply::Reset; 3], ServerError { status: 0 }, 3),
+        (PreAccept, vec![Reply::Reset; 3], ServerError { status: 0, code: 0 }, 3),
         (Accept, silent(3).collect(), Timeout, 3),
         (Accept, vec![rate.clone()], Done, 2),
         (Accept, vec![rate.clone(), rate.clone(), rate], RateLimited { code: 4 }, 3),
-        (Accept, vec![once.clone(), once.clone()], ServerError { status: 500 }, 2),
+        (Accept, vec![once.clone(), once.clone()], ServerError { status: 500, code: 138_004 }, 2),
         (Accept, vec![no.clone()], refused("no token"), 1),
         (Accept, vec![GONE], Gone, 1),
         (Terminate, vec![GONE], Gone, 1),
         (Terminate, vec![no], refused("no token"), 1),
-        (Terminate, vec![BUSY; 5], ServerError { status: 503 }, 5),
+        (Terminate, vec![BUSY; 5], ServerError { status: 503, code: 131_016 }, 5),
         (Terminate, vec![once.clone(), once, Reply::Reset, BUSY], Done, 5),
     ];
     for (action, replies, outcome, tries) in rows {
@@ -262,7 +267,10 @@ async fn r06_makes_no_attempt_past_the_deadline() {
     let graph = Graph::new(config, clock.clone()).unwrap();
     let mut soon = request(GraphAction::Accept);
     soon.deadline = Some(clock.now() + Duration::from_secs(29));
-    assert_eq!(graph.call_action(soon.clone()).await, GraphOutcome::ServerError { status: 503 });
+    assert_eq!(
+        graph.call_action(soon.clone()).await,
+        GraphOutcome::ServerError { status: 503, code: 131_016 }
+    );
     soon.deadline = Some(clock.now());
     assert_eq!(graph.call_action(soon).await, GraphOutcome::Timeout, "past already: not even one");
     assert_eq!(server.seen().len(), 1);
@@ -285,7 +293,7 @@ async fn r06_does_not_retry_a_superseded_request() {
     let (outcome, ()) = tokio::join!(graph.call_action(accept.clone()), later);
     assert_eq!(
         outcome,
-        GraphOutcome::ServerError { status: 503 },
+        GraphOutcome::ServerError { status: 503, code: 131_016 },
         "at once, and not after the pause"
     );
     assert_eq!(graph.call_action(accept).await, GraphOutcome::Gone, "nor is it begun");
@@ -332,7 +340,7 @@ async fn r06_repeats_the_end_of_an_orphaned_call_for_a_minute() {
     };
     assert_eq!(orphan(vec![BUSY, BUSY]).await, (GraphOutcome::Done, 3));
     let (outcome, tries) = orphan(vec![BUSY; 20]).await;
-    assert_eq!(outcome, GraphOutcome::ServerError { status: 503 });
+    assert_eq!(outcome, GraphOutcome::ServerError { status: 503, code: 131_016 });
     assert!((2..=6).contains(&tries), "{tries}");
     let no = Reply::Answer(401, "", r#"{"error":{"message":"no token","code":190}}"#);
     assert_eq!(orphan(vec![no]).await.1, 1, "a clear no is one");
@@ -377,7 +385,7 @@ async fn a_closed_port_is_unreachable() {
 async fn stops_reading_an_oversized_answer() {
     let huge: &'static str = Box::leak("x".repeat(200_000).into_boxed_str());
     let (outcome, tries) = ask(GraphAction::Accept, vec![Reply::Answer(200, "", huge); 3]).await;
-    assert_eq!((outcome, tries), (GraphOutcome::ServerError { status: 0 }, 3));
+    assert_eq!((outcome, tries), (GraphOutcome::ServerError { status: 0, code: 0 }, 3));
 }
 
 #[tokio::test]

@@ -31,5 +31,5 @@ pub use retry_state::{NextStep, RetryState};
 pub use settings::MetaSettings;
 pub use types::{
     CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session,
-    call_named, callback_data,
+    call_named, callback_data, text_or_digits,
 };

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::graph::{ANSWER_MAX, Graph, UNREADABLE};
 use super::request::{Node, OTHER, read};
 use super::templates::{self, Template};
+use super::types::text_or_digits;
 use machine::GraphOutcome;
 use model::{PhoneNumberId, Secret, Timestamp, WabaId, digits_of};
 
@@ -265,10 +266,11 @@ impl AppNode<'_> {
 /// The text at a JSON pointer, truncated. Integers are accepted
 /// (`docs/reference/meta.md#tolerant-reading`). An access token is never truncated.
 fn text_at(value: &Value, at: &str) -> Option<String> {
-    let found = value.pointer(at)?;
-    let text =
-        found.as_str().map(str::to_owned).or_else(|| found.as_u64().map(|n| n.to_string()))?;
-    Some(if at == "/access_token" { text } else { text.chars().take(TEXT_MAX).collect() })
+    let text = text_or_digits(value.pointer(at)?)?;
+    Some(match at {
+        "/access_token" => text.into_owned(),
+        _ => text.chars().take(TEXT_MAX).collect(),
+    })
 }
 
 impl PhoneNumber {

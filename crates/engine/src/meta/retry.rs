@@ -112,7 +112,7 @@ fn may_connect_again(fault: Fault) -> bool {
         Fault::Answered(again) => match again.trouble {
             TemporaryFailure::Rate { .. } => true,
             // Code 138004 is retried once; so is status 503.
-            TemporaryFailure::Server { status } => again.once || status == 503,
+            TemporaryFailure::Server { status, .. } => again.once || status == 503,
         },
     }
 }
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn r06_tries_and_pauses_of_each_action() {
-        let busy = answered(TemporaryFailure::Server { status: 503 }, false, None);
+        let busy = answered(TemporaryFailure::Server { status: 503, code: 0 }, false, None);
         for fault in [Fault::Unreachable, Fault::Timeout, Fault::Broken, busy] {
             assert_eq!(all(GraphAction::Accept, fault, 0.5), [200, 600], "{fault:?}");
             assert_eq!(all(GraphAction::PreAccept, fault, 0.0), [160, 480], "{fault:?}");
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(
             all(
                 GraphAction::Connect,
-                answered(TemporaryFailure::Server { status: 500 }, true, None),
+                answered(TemporaryFailure::Server { status: 500, code: 0 }, true, None),
                 0.5
             ),
             [500]
@@ -252,7 +252,7 @@ mod tests {
         for never in [
             Fault::Timeout,
             Fault::Broken,
-            answered(TemporaryFailure::Server { status: 500 }, false, None),
+            answered(TemporaryFailure::Server { status: 500, code: 0 }, false, None),
         ] {
             assert_eq!(
                 all(GraphAction::Connect, never, 0.5),
@@ -268,7 +268,7 @@ mod tests {
         let tries = |has_effect, fault| {
             millis(&[1, 2, 3].map(|tries| policy.pause_of_request(has_effect, tries, fault, 0.5)))
         };
-        let busy = answered(TemporaryFailure::Server { status: 503 }, false, None);
+        let busy = answered(TemporaryFailure::Server { status: 503, code: 0 }, false, None);
         let rate = answered(TemporaryFailure::Rate { code: 613 }, false, None);
         for has_effect in [false, true] {
             assert_eq!(tries(has_effect, Fault::Unreachable), [200, 600]);
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(
             all(
                 GraphAction::Accept,
-                answered(TemporaryFailure::Server { status: 503 }, false, Some(1)),
+                answered(TemporaryFailure::Server { status: 503, code: 0 }, false, Some(1)),
                 0.5
             ),
             [1_000, 1_000]

@@ -154,10 +154,10 @@ pub(super) fn outcome(fault: Fault) -> GraphOutcome {
         Fault::Unreachable => GraphOutcome::Unreachable,
         Fault::Timeout => GraphOutcome::Timeout,
         // A broken answer counts as a server error without a status.
-        Fault::Broken => GraphOutcome::ServerError { status: 0 },
-        Fault::Answered(Retryable { trouble: TemporaryFailure::Server { status }, .. }) => {
-            GraphOutcome::ServerError { status }
-        }
+        Fault::Broken => GraphOutcome::ServerError { status: 0, code: 0 },
+        Fault::Answered(Retryable {
+            trouble: TemporaryFailure::Server { status, code }, ..
+        }) => GraphOutcome::ServerError { status, code },
         Fault::Answered(Retryable { trouble: TemporaryFailure::Rate { code }, .. }) => {
             GraphOutcome::RateLimited { code }
         }
@@ -171,11 +171,11 @@ mod tests {
     use model::Timestamp;
 
     const BUSY: Result<Verdict, Fault> = Ok(Verdict::Retryable(Retryable {
-        trouble: TemporaryFailure::Server { status: 503 },
+        trouble: TemporaryFailure::Server { status: 503, code: 0 },
         once: false,
         after: None,
     }));
-    const FAILED: GraphOutcome = GraphOutcome::ServerError { status: 503 };
+    const FAILED: GraphOutcome = GraphOutcome::ServerError { status: 503, code: 0 };
 
     /// Begins a request whose first attempt fails, and returns the next step.
     fn asked(pause: Duration, now: Instant, budget: &mut Budget) -> (RetryState, NextStep) {

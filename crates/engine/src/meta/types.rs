@@ -1,7 +1,9 @@
 //! Payloads of `POST /{phone_number_id}/calls` and of Graph's errors. The client here and the
 //! simulated Meta both use them.
 
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, Serialize};
 
 use machine::GraphAction;
 use model::{CallUuid, Wacid};
@@ -94,7 +96,44 @@ pub struct CallAnswer {
 /// The id of a new call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallId {
+    #[serde(deserialize_with = "id")]
     pub id: Wacid,
+}
+
+/// Returns a text, or the digits of a non-negative integer, which mean the same
+/// (`docs/reference/meta.md#tolerant-reading`).
+pub fn text_or_digits(value: &serde_json::Value) -> Option<Cow<'_, str>> {
+    match value.as_u64() {
+        Some(number) => Some(number.to_string().into()),
+        None => value.as_str().map(Cow::Borrowed),
+    }
+}
+
+/// A text or an integer (`docs/reference/meta.md#tolerant-reading`).
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Scalar {
+    Integer(u64),
+    Text(String),
+    Other(serde::de::IgnoredAny),
+}
+
+/// Reads an integer or its decimal digits. Anything else is 0.
+fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+    Ok(match Scalar::deserialize(from)? {
+        Scalar::Integer(number) => i64::try_from(number).unwrap_or_default(),
+        Scalar::Text(text) => text.trim().parse().unwrap_or_default(),
+        Scalar::Other(_) => 0,
+    })
+}
+
+/// Reads an id that is a text or an integer.
+fn id<'de, D: Deserializer<'de>>(from: D) -> Result<Wacid, D::Error> {
+    match Scalar::deserialize(from)? {
+        Scalar::Integer(number) => Ok(number.to_string().as_str().into()),
+        Scalar::Text(text) => Ok(text.as_str().into()),
+        Scalar::Other(_) => Err(serde::de::Error::custom("an id is a text or an integer")),
+    }
 }
 
 /// The envelope of an error.
@@ -110,6 +149,8 @@ pub struct ErrorDetail {
     pub message: String,
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// 0 if the response has none.
+    #[serde(default, deserialize_with = "integer")]
     pub code: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_subcode: Option<i64>,

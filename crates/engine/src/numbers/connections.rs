@@ -70,7 +70,7 @@ impl Connections {
             .await
             .map_err(credentials_error)?;
         let number = E164::parse(&said.number)
-            .map_err(|_| NumberError::Meta(GraphOutcome::ServerError { status: 200 }))?;
+            .map_err(|_| NumberError::Meta(GraphOutcome::ServerError { status: 200, code: 0 }))?;
         if given.number.as_ref().is_some_and(|wanted| *wanted != number) {
             return Err(NumberError::bad(
                 "number",

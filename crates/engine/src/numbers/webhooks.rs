@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::meta::numbers::CallingSettings;
+use crate::meta::text_or_digits;
 use model::{E164, PhoneNumberId, WabaId};
 
 /// Maximum length of a word from a webhook, in characters; the rest is cut off.
@@ -25,7 +26,7 @@ pub enum MetaEvent {
 /// malformed.
 pub fn parse_change(waba: &str, field: &str, value: &Value) -> Option<MetaEvent> {
     let word = |at: &str| value.pointer(at).and_then(Value::as_str).map(bounded);
-    let number = |at: &str| E164::parse(value.pointer(at)?.as_str()?).ok();
+    let number = |at: &str| E164::parse(&text_or_digits(value.pointer(at)?)?).ok();
     let waba = WabaId::from(bounded(waba));
     match field {
         "account_settings_update" => {
@@ -33,7 +34,8 @@ pub fn parse_change(waba: &str, field: &str, value: &Value) -> Option<MetaEvent>
                 return None;
             }
             let settings = value.get("phone_number_settings")?;
-            let id = PhoneNumberId::from(bounded(settings.get("phone_number_id")?.as_str()?));
+            let id = settings.get("phone_number_id").and_then(text_or_digits)?;
+            let id = PhoneNumberId::from(bounded(&id));
             // A missing or null `calling` has no settings.
             let nothing = Value::Null;
             let calling = settings.get("calling").unwrap_or(&nothing);

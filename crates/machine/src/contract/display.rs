@@ -206,7 +206,7 @@ impl Display for GraphOutcome {
             Self::Gone => f.write_str("gone"),
             Self::Refused { status, code, .. } => write!(f, "refused {status} {code}"),
             Self::RateLimited { code } => write!(f, "rate_limited {code}"),
-            Self::ServerError { status } => write!(f, "server_error {status}"),
+            Self::ServerError { status, .. } => write!(f, "server_error {status}"),
             Self::Timeout => f.write_str("timeout"),
             Self::Unreachable => f.write_str("unreachable"),
         }

@@ -38,12 +38,21 @@ pub enum GraphOutcome {
     Refused { status: u16, code: i64, details: String },
     /// The last attempt got status 429 or the code of a rate limit.
     RateLimited { code: i64 },
-    /// The last attempt got a 5xx status.
-    ServerError { status: u16 },
+    /// The last attempt got a 5xx status or a code of a temporary failure. `code` is 0 if the
+    /// response named none.
+    ServerError {
+        status: u16,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        code: i64,
+    },
     /// The last attempt got no response in time.
     Timeout,
     /// The last attempt could not connect.
     Unreachable,
+}
+
+fn is_zero(code: &i64) -> bool {
+    *code == 0
 }
 
 impl GraphOutcome {

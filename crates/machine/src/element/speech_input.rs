@@ -154,8 +154,10 @@ impl SpeechInput {
         if !std::mem::replace(&mut self.no_recogniser, true) {
             ctx.findings(&[xml::unrecognised_language(self.at, &self.settings.language)]);
             ctx.remark(format!(
-                "speech is asked for, and no recogniser understands {}: it counts as no input; set [speech.transcribe] or \
-                 [speech.websocket]", self.settings.language ));
+                "speech is asked for, and no recogniser understands {}: it counts as no input; \
+                 install whisper, set [speech.transcribe] or [speech.websocket], or add hints for pocketsphinx",
+                self.settings.language
+            ));
         }
     }
 

@@ -418,7 +418,7 @@ fn describe(outcome: &GraphOutcome) -> String {
             format!("Graph refused it: {status}, code {code}, {}", foreign(details))
         }
         GraphOutcome::RateLimited { code } => format!("Graph's rate limit, code {code}"),
-        GraphOutcome::ServerError { status } => format!("Graph answered {status}"),
+        GraphOutcome::ServerError { status, .. } => format!("Graph answered {status}"),
         GraphOutcome::Timeout => "Graph did not answer in time".to_owned(),
         GraphOutcome::Unreachable => "Graph could not be reached".to_owned(),
     }

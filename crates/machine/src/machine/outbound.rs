@@ -286,6 +286,10 @@ impl UnboundState {
                 finish(ctx)
             }
             Input::Terminated { .. } => finish(ctx),
+            // The node stops. The next process ends the call if it appears at Meta.
+            Input::HangUp { cause: HangupCause::Drained } if self.is_outcome_unknown() => {
+                finish(ctx)
+            }
             Input::Offered { .. }
             | Input::Placed { .. }
             | Input::SdpAnswer { .. }

@@ -213,7 +213,7 @@ impl Observer {
                     GraphOutcome::Gone,
                     GraphOutcome::Timeout,
                     GraphOutcome::RateLimited { code: 4 },
-                    GraphOutcome::ServerError { status: 500 },
+                    GraphOutcome::ServerError { status: 500, code: 0 },
                 ][usize::from(*outcome)]
                 .clone(),
             },

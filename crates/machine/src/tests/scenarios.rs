@@ -806,7 +806,7 @@ fn outcome_of(word: &str) -> GraphOutcome {
             details: "Invalid parameter".to_owned(),
         },
         "rate_limited" => GraphOutcome::RateLimited { code: 4 },
-        "server_error" => GraphOutcome::ServerError { status: 503 },
+        "server_error" => GraphOutcome::ServerError { status: 503, code: 0 },
         "timeout" => GraphOutcome::Timeout,
         "unreachable" => GraphOutcome::Unreachable,
         other => panic!("no such outcome: {other}"),

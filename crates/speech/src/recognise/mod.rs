@@ -17,12 +17,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::config::{RecogniserName, SpeechConfig, WebSocketProtocol};
 use super::http::{EndpointError, shown_url};
 use super::provider::{BoxFuture, SpeechError};
 use super::turn_estimator::TurnEstimator;
+use egress::FairPermits;
+use model::AuthId;
 use model::metric::{self, recognition};
 use stability::StabilityTracker;
 
@@ -67,6 +69,8 @@ pub struct RecognitionOptions {
     /// and `whisper` decodes greedily, which is faster. If not, the caller of this module repeats a
     /// request that failed.
     pub is_live: bool,
+    /// The main account that the recognition counts for. `None` for the node's own.
+    pub account: Option<AuthId>,
 }
 
 /// The result of a recogniser.
@@ -212,7 +216,7 @@ pub struct Recognisers(Arc<Inner>);
 
 struct Inner {
     engines: ArcSwap<Engines>,
-    permits: Semaphore,
+    permits: FairPermits<Option<AuthId>>,
     concurrent_max: usize,
     /// Maximum time for which a recognition waits while the limit is reached.
     wait_max: Duration,
@@ -298,7 +302,7 @@ impl Recognisers {
         let concurrent_max = usize::from(concurrent_max);
         Self(Arc::new(Inner {
             engines: ArcSwap::from_pointee(engines),
-            permits: Semaphore::new(concurrent_max),
+            permits: FairPermits::new(concurrent_max, share(concurrent_max)),
             concurrent_max,
             wait_max,
             transcript_language: transcript_language.to_owned(),
@@ -359,7 +363,7 @@ impl Recognisers {
     /// Returns `true` if a recognition that is not part of a call may start. A quarter of the
     /// capacity is reserved for documents.
     pub fn has_spare_capacity(&self) -> bool {
-        let free = self.0.permits.available_permits();
+        let free = self.0.permits.free();
         free > 0 && free >= self.0.concurrent_max / 4
     }
 
@@ -396,8 +400,9 @@ impl Recognisers {
         if rest.is_empty() {
             return Err(RecognitionError::Language(options.language.clone()));
         }
-        let permit = tokio::time::timeout(self.0.wait_max, self.0.permits.acquire()).await;
-        let _permit = permit.ok().and_then(Result::ok).ok_or(RecognitionError::Busy)?;
+        let permit = self.0.permits.acquire(&options.account);
+        let permit = tokio::time::timeout(self.0.wait_max, permit).await;
+        let _permit = permit.map_err(|_| RecognitionError::Busy)?;
         let mut tracker = StabilityTracker::default();
         let mut on_partial = |text: &str| {
             if let Some(result) = tracker.next(&normalise(text, options)) {
@@ -422,6 +427,11 @@ impl Recognisers {
         }
         outcome.map(|transcript| recognised_speech(&transcript, options, name))
     }
+}
+
+/// The number of recognitions of one account of `concurrent_max`, so that some are left for others.
+fn share(concurrent_max: usize) -> usize {
+    concurrent_max - concurrent_max / 4
 }
 
 fn recognised_speech(

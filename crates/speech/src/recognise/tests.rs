@@ -125,6 +125,29 @@ async fn concurrent_recognitions_are_limited() {
     assert!(all.recognise(&options, &mut utterance(1).await, drop).await.is_ok());
 }
 
+#[tokio::test]
+async fn some_recognitions_are_left_for_other_accounts() {
+    let never = Some(Arc::new(tokio::sync::Notify::new()));
+    let slow: Arc<dyn Recogniser> = Arc::new(FakeRecogniser { language: "en", release: never });
+    let wait = Duration::from_millis(20);
+    let all = Recognisers::with_engines(engines(vec![slow]), 4, wait, "en-US");
+    let begun = Arc::new(tokio::sync::Notify::new());
+    let recognise = |account: &str| {
+        let options =
+            RecognitionOptions { account: Some(account.into()), interim: true, ..options("en-US") };
+        let (all, begun) = (all.clone(), begun.clone());
+        async move { all.recognise(&options, &mut utterance(1).await, |_| begun.notify_one()).await }
+    };
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        running.spawn(recognise("MA1"));
+        begun.notified().await;
+    }
+    assert!(matches!(recognise("MA1").await, Err(RecognitionError::Busy)), "more than its share");
+    running.spawn(recognise("MA2"));
+    begun.notified().await;
+}
+
 #[test]
 fn an_utterance_is_encoded_as_wav() {
     let file = encode_wav(&[1, -1, 300]);

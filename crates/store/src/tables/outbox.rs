@@ -187,12 +187,11 @@ const LOOK_BACK_US: i64 = 600_000_000;
 
 /// SQL condition: the older row `e` of the same call must be delivered before `row`. This is so if
 /// both have the same URL. A hangup callback also follows every callback that has not been
-/// attempted yet, except those of recordings, transcriptions and streams, which often go to another
-/// server than the call's. Retries delay no other URL.
+/// attempted yet, except those of recordings and transcriptions. Retries delay no other URL.
 fn is_before(row: &str) -> String {
     format!(
         "e.next_us IS NOT NULL AND (e.url = {row}.url OR ({row}.kind = 'hangup' \
-        AND e.event IS NULL AND e.kind NOT IN ('recording', 'transcription', 'stream') AND {NOT_ATTEMPTED}))"
+        AND e.event IS NULL AND e.kind NOT IN ('recording', 'transcription') AND {NOT_ATTEMPTED}))"
     )
 }
 

@@ -524,7 +524,7 @@ pub(crate) async fn object_name(
 }
 
 /// Returns the work on complete recordings that is due for a node, at most `limit` items of each
-/// kind.
+/// kind. The main accounts take turns: the first item of each, then the second of each, and so on.
 pub(crate) async fn work(
     pool: &Pool,
     node_id: &str,
@@ -532,9 +532,10 @@ pub(crate) async fn work(
     limit: u32,
 ) -> Result<RecordingWork, StoreError> {
     const WHAT: &str = "read pending work on recordings";
-    let select = format!(
-        "SELECT {COLUMNS} FROM recordings WHERE upload_us <= $1 AND node_id = $2 AND ended_us IS NOT NULL \
-         AND transcribe_us IS NULL ORDER BY upload_us LIMIT $3"
+    let select = by_turns(
+        COLUMNS,
+        "upload_us",
+        "upload_us <= $1 AND node_id = $2 AND ended_us IS NOT NULL AND transcribe_us IS NULL",
     );
     let select = sql::query(select).bind(now.micros()).bind(node_id).bind(limit);
     let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
@@ -550,10 +551,8 @@ pub(crate) async fn work(
         .into_iter()
         .map(|(object, tries)| (object, u32::try_from(tries).unwrap_or(u32::MAX)))
         .collect();
-    let select = format!(
-        "SELECT {START}, duration_ms, transcribe_tries FROM recordings WHERE transcribe_us <= $1 AND node_id = $2 \
-         ORDER BY transcribe_us LIMIT $3"
-    );
+    let columns = format!("{START}, duration_ms, transcribe_tries");
+    let select = by_turns(&columns, "transcribe_us", "transcribe_us <= $1 AND node_id = $2");
     let select = sql::query(select).bind(now.micros()).bind(node_id).bind(limit);
     let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
     let to_transcribe = |row: &Row| {
@@ -573,6 +572,16 @@ pub(crate) async fn work(
         .await
         .map_err(failed(WHAT))?;
     Ok(RecordingWork { copies, objects, transcripts, next: next.map(Timestamp::from_micros) })
+}
+
+/// A query for at most `$3` recordings, in which the main accounts take turns. `due` is the column
+/// by which those of one account are ordered.
+fn by_turns(columns: &str, due: &str, condition: &str) -> String {
+    format!(
+        "SELECT {columns} FROM recordings JOIN (SELECT recording_id AS ready_id, \
+         row_number() OVER (PARTITION BY main_auth_id ORDER BY {due}) AS turn FROM recordings WHERE {condition}) AS ready \
+         ON ready_id = recording_id ORDER BY turn, {due} LIMIT $3"
+    )
 }
 
 fn recording(row: &Row) -> Result<Recording, StoreError> {
@@ -772,6 +781,34 @@ mod tests {
             RecordingWork { next: Some(at(6_000)), ..RecordingWork::default() }
         );
         assert_eq!(work(6_000).await.objects, [("a/2.wav".to_owned(), 1)]);
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn accounts_take_turns_for_transcripts_and_copies() {
+        use model::Method;
+        use xml::ast::{DocUrl, Target};
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let at = Timestamp::from_secs;
+        let to = Target { url: DocUrl("https://a.example.com/said".into()), method: Method::Post };
+        let order = TranscriptOrder { to, full: true };
+        let kinds = [("MA1", true), ("MA1", true), ("MA2", true)];
+        let kinds = kinds.into_iter().chain([("MA1", false), ("MA1", false), ("MA2", false)]);
+        for (n, (account, is_transcript)) in (0..).zip(kinds) {
+            let transcript = is_transcript.then(|| order.clone());
+            let start = RecordingStart { transcript, ..start(n, account, account) };
+            let mut conclusion = ended(start);
+            let due = Some(at(500 + i64::from(n)));
+            conclusion.end.upload = due;
+            conclusion.end.transcribe = due.filter(|_| is_transcript);
+            store.recordings().conclude(conclusion).await.unwrap();
+        }
+        let work = store.recordings().work("node", at(600), 10).await.unwrap();
+        let transcripts: Vec<u128> =
+            work.transcripts.iter().map(|job| job.start.id.as_u128()).collect();
+        let copies: Vec<u128> = work.copies.iter().map(|copy| copy.id.as_u128()).collect();
+        assert_eq!((transcripts, copies), (vec![0, 2, 1], vec![3, 5, 4]));
         store.close().await;
     }
 

@@ -242,14 +242,16 @@ pub(super) const ALL: &[Explanation] = &[
         rule: rules::W407,
         requirement: "A GetInput for speech uses a language that a recogniser of the node \
               understands. Checked in calls, and with `offhook xml check --config FILE`.",
-        reason: "Without a recogniser, speech counts as no input, and the document continues. Set \
-              [speech.transcribe] or [speech.websocket] in the configuration.",
+        reason: "Without a recogniser, speech counts as no input, and the document continues. For \
+              English, install whisper with `offhook models fetch whisper`, or add hints, with which \
+              an installed pocketsphinx listens. For other languages, set [speech.transcribe] or \
+              [speech.websocket] in the configuration.",
         incorrect: Example::complete(
             "<Response>\n    <GetInput action=\"https://app.example.com/said\" inputType=\"speech\" language=\"ta-IN\">\n        \
              <Speak>How can we help?</Speak>\n    </GetInput>\n</Response>",
         ),
         correct: Example::complete(
-            "<Response>\n    <GetInput action=\"https://app.example.com/said\" inputType=\"speech\">\n        \
+            "<Response>\n    <GetInput action=\"https://app.example.com/said\" inputType=\"speech\" hints=\"sales,support\">\n        \
              <Speak>How can we help?</Speak>\n    </GetInput>\n</Response>",
         ),
     },

@@ -213,6 +213,8 @@ pub struct View {
     pub by_meta: bool,
     /// When Graph was last queried.
     pub checked: Option<Timestamp>,
+    /// When the user last answered a request or changed the permission.
+    pub replied: Option<Timestamp>,
 }
 
 /// The stored state of one business number and one user.
@@ -523,6 +525,7 @@ impl Pair {
             next_request: may_request.err().and_then(|refusal| refusal.again),
             by_meta: self.by_meta,
             checked: self.checked,
+            replied: self.replied_at,
         }
     }
 }

@@ -15,8 +15,8 @@ use super::utterances::{Cutter, Utterance};
 use crate::answer::next_pause;
 use machine::{TranscriptOrder, transcription_callback};
 use media::record::{self, Format};
-use model::Method;
 use model::metric::{self, transcript};
+use model::{AuthId, Method};
 use speech::recognise::{RecognitionError, RecognitionOptions, UtteranceAudio};
 use store::{NewCallback, TranscriptWrite, TranscriptionJob};
 
@@ -110,7 +110,7 @@ impl Inner {
         let (mut said, mut failure, mut bytes) = (Vec::new(), None, 0);
         while let Some((channel, piece)) = pieces.recv().await {
             let from_ms = piece.from_ms;
-            match self.understand(piece).await {
+            match self.understand(piece, &work.start.main_account).await {
                 Ok(text) if text.is_empty() => {}
                 Ok(text) => {
                     bytes += text.len();
@@ -141,9 +141,14 @@ impl Inner {
     }
 
     /// Recognises one utterance.
-    async fn understand(&self, piece: Utterance) -> Result<String, RecognitionError> {
+    async fn understand(
+        &self,
+        piece: Utterance,
+        account: &AuthId,
+    ) -> Result<String, RecognitionError> {
         let ask = RecognitionOptions {
             language: self.recognisers.transcript_language().to_owned(),
+            account: Some(account.clone()),
             ..RecognitionOptions::default()
         };
         let mut turns = 0;

@@ -1,7 +1,7 @@
 //! Starts calls: writes the record of each, enters it into the registry and spawns its task. Also
 //! resumes calls that another process of the node has handed over, with their records.
 
-use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -253,6 +253,7 @@ impl Registry {
             sampler: Sampler::default(),
             recorded: AtomicBool::new(false),
             record_asked: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             line: peer.line().cloned(),
             withdrawn: Notify::new(),
         }
@@ -372,13 +373,15 @@ impl Drop for CallGuard {
     fn drop(&mut self) {
         let inner = &self.registry.0;
         let setup = &self.view.setup;
+        self.registry.note_over(&self.view);
+        // In this order, so that calls are never counted as fewer than there are.
+        inner.over.fetch_sub(1, Ordering::AcqRel);
         inner.live.remove(&setup.call);
         self.view.tell_news(&inner.services.feed);
         // A web leg has no id at Meta.
         if self.view.line.is_none() {
             inner.bindings.leave(&*self.view, inner.services.clock.now());
         }
-        self.registry.gauge(setup.direction).decrement(1);
         inner.one_over.notify_waiters();
         self.registry.leave_legs(&self.view);
         // A call that ended normally has already left its room.

@@ -259,6 +259,7 @@ impl ALeg {
                 recognisers: &services.recognisers,
                 tasks: &services.tasks,
                 phone,
+                account: &call.view.setup.parent_account,
             };
             self.captions = Some(Captions::begin(wish, leg, &maker));
         }

@@ -153,6 +153,7 @@ fn listener(call: &Context) -> Listener<'_> {
         mailbox: &call.mailbox,
         journal: &call.journal,
         tasks: &call.services.tasks,
+        account: &call.view.setup.parent_account,
     }
 }
 

@@ -346,7 +346,8 @@ pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&
         GraphOutcome::Refused { status, code, details } => error(*status, *code, details),
         GraphOutcome::RateLimited { code } => error(429, *code, ""),
         GraphOutcome::Gone => error(400, 100, ""),
-        GraphOutcome::ServerError { status } => {
+        GraphOutcome::ServerError { status, code } if *code != 0 => error(*status, *code, ""),
+        GraphOutcome::ServerError { status, .. } => {
             Body::none(Flow::In, status.to_string(), Fidelity::Not)
         }
         GraphOutcome::Timeout | GraphOutcome::Unreachable => {

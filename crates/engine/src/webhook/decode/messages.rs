@@ -64,9 +64,14 @@ fn message(item: Value<'_>, context: &ValueContext) -> Item {
         Some(_) => Kind::of("messages.unknown"),
     };
     let content = match &id {
-        Some(id) if kind != Kind::MESSAGES => Content::Message {
-            phone_number_id: context.phone_number_id.clone(),
-            said: Box::new(said(item, id, context)),
+        Some(id) if kind != Kind::MESSAGES => match said(item, id, context) {
+            said if said.sender.wa_id.is_none() && said.sender.bsuid.is_none() => {
+                Content::Malformed
+            }
+            said => Content::Message {
+                phone_number_id: context.phone_number_id.clone(),
+                said: Box::new(said),
+            },
         },
         _ => Content::Malformed,
     };
