@@ -1,5 +1,6 @@
-# A fleet on Nomad (docs/fleet.md): one node per client, in the client's network. The configuration is offhook.toml of
-# this folder without the keys that are set here.
+# A fleet on Nomad (docs/fleet.md): one node per client, in the client's network and with its host name. The configuration
+# is offhook.toml of the folder above, with [store] and [limits] of the one in this folder, and without [tls],
+# listen.https, [cluster] and the keys that are set here.
 job "offhook" {
   type = "system"
 
@@ -46,7 +47,6 @@ job "offhook" {
       kill_signal  = "SIGTERM"
       kill_timeout = "3610s"
       env {
-        OFFHOOK_CLUSTER__NODE_ID   = "${node.unique.name}"
         OFFHOOK_CLUSTER__PEER      = "${NOMAD_ADDR_peer}"
         OFFHOOK_LISTEN__PUBLIC     = "${NOMAD_ADDR_public}"
         OFFHOOK_LISTEN__ADMIN      = "${NOMAD_ADDR_admin}"
@@ -59,6 +59,11 @@ job "offhook" {
           {{ with nomadVar "nomad/jobs/offhook" }}
           OFFHOOK_STORE_URL={{ .store_url }}
           OFFHOOK_SECRET_KEY={{ .secret_key }}
+          META_APP_SECRET={{ .app_secret }}
+          META_VERIFY_TOKEN={{ .verify_token }}
+          META_ACCESS_TOKEN={{ .access_token }}
+          OFFHOOK_AUTH_TOKEN={{ .auth_token }}
+          OFFHOOK_API_KEY={{ .api_key }}
           {{ end }}
         EOT
       }

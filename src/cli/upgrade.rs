@@ -75,20 +75,36 @@ pub fn run(args: Args) -> Exit {
                         print::counted(calls, "call")
                     ));
                 }
+                let binary = std::fs::read_link(format!("/proc/{pid}/exe"));
                 print::line(format_args!(
-                    "upgraded: process {pid} serves; connections waited {gap_ms} ms"
+                    "upgraded: process {pid}{} serves; connections waited {gap_ms} ms",
+                    binary.map(|file| format!(" of {}", file.display())).unwrap_or_default()
                 ));
                 Exit::Done
             }
-            Ok(UpgradeProgress::Reloading { why: None }) => {
-                print::line(
-                    "the binary was not replaced; the node reloads its configuration (see its log)",
-                );
+            Ok(UpgradeProgress::Reloading { why, binary }) => {
+                let file = match &binary {
+                    Some(binary) => binary.display().to_string(),
+                    None => "the binary".to_owned(),
+                };
+                if let Some(why) = why {
+                    return Exit::failed(format_args!(
+                        "{file} was not replaced, and the node does not reload: {why}"
+                    ));
+                }
+                print::line(format_args!(
+                    "{file} was not replaced; the node reloads its configuration (see its log)"
+                ));
+                if let (Some(binary), Ok(own)) = (binary, std::env::current_exe())
+                    && binary != own
+                {
+                    print::line(format_args!(
+                        "the node was upgraded from another file than {own}; to run this one: offhook upgrade --binary {own}",
+                        own = own.display()
+                    ));
+                }
                 Exit::Done
             }
-            Ok(UpgradeProgress::Reloading { why: Some(why) }) => Exit::failed(format_args!(
-                "the binary was not replaced, and the node does not reload: {why}"
-            )),
             Ok(UpgradeProgress::Refused { why, calls }) => {
                 calls.iter().for_each(print::line);
                 Exit::failed(format_args!("{why}; the node goes on as before"))

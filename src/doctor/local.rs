@@ -237,8 +237,26 @@ impl Doctor {
         }
     }
 
+    /// Whether the node at `listen.admin` is starting.
+    pub(super) async fn is_starting(&self) -> bool {
+        let said = self.readyz().await;
+        said.is_some_and(|(_, status, body)| (status, body.trim()) == (503, "starting"))
+    }
+
     /// Asks the running node whether it admits calls. `None` if no node answers at `listen.admin`.
     pub(super) async fn readiness(&self) -> Option<Finding> {
+        let (admin, status, body) = self.readyz().await?;
+        let finding = match (readiness(status, body.trim())?, self.runs) {
+            (_, Some(false)) => {
+                other_node(&self.config.store.data_dir, matches!(self.store, Err(None)))
+            }
+            (finding, Some(true) | None) => finding,
+        };
+        Some(finding.of(admin.to_string()))
+    }
+
+    /// Requests `/readyz` at `listen.admin`. Returns the address, the status and the body.
+    async fn readyz(&self) -> Option<(SocketAddr, u16, String)> {
         let mut admin = self.config.listen.admin;
         if admin.ip().is_unspecified() {
             admin.set_ip(match admin {
@@ -248,13 +266,7 @@ impl Doctor {
         }
         let policy = BodyPolicy::Always { max: BODY_BYTES_MAX };
         let (status, body) = self.get(&format!("http://{admin}/readyz"), policy).await.ok()?;
-        let finding = match (readiness(status, body.trim())?, self.runs) {
-            (_, Some(false)) => {
-                other_node(&self.config.store.data_dir, matches!(self.store, Err(None)))
-            }
-            (finding, Some(true) | None) => finding,
-        };
-        Some(finding.of(admin.to_string()))
+        Some((admin, status, body))
     }
 
     /// Makes Meta's verification request to the public URL.

@@ -168,7 +168,7 @@ impl Doctor {
         } else {
             (at_start, BTreeMap::new())
         };
-        Ok(Self {
+        let mut doctor = Self {
             config,
             book,
             overwritten,
@@ -183,7 +183,12 @@ impl Doctor {
             clock,
             simulated,
             runs,
-        })
+        };
+        // A node that waits for its database at the start has its ports and not its store.
+        if runs == Some(false) && doctor.is_starting().await {
+            doctor.runs = None;
+        }
+        Ok(doctor)
     }
 
     /// Runs all checks, in the order in which a call depends on them.

@@ -281,6 +281,36 @@ async fn a_deleted_conversation_is_not_quoted_in_notifications() {
     assert!(status == 200 && !quotes(&left), "{left}");
 }
 
+/// People are notified of messages that wait for them, not of those that an agent answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_an_agent_answers_notifies_nobody() {
+    let chat = Chat::start().await;
+    let server = crate::support::agent::AgentServer::start(|_| {
+        let reply = json!([{"type": "text", "text": "Hello"}]);
+        crate::support::agent::AgentResponse::Json(json!({"reply": reply}))
+    })
+    .await;
+    let agent = chat.agent(&server.url).await;
+    chat.connect(&agent).await;
+    chat.send_text(USER, "Anybody there?").await;
+    let id = chat.id_of(USER).await;
+    chat.until(&id, |items| items.last().is_some_and(|item| item["text"] == "Hello")).await;
+    let notified = chat.get("notifications/?type=message").await;
+    assert_eq!(notified["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_sent_by_its_link_is_shown_as_that_link() {
+    let chat = Chat::start().await;
+    chat.send_text(USER, "Hello?").await;
+    let id = chat.id_of(USER).await;
+    let link = "https://cdn.example.com/menu.png";
+    let body = json!({"type": "image", "image": {"link": link}});
+    assert_eq!(chat.ask("POST", &format!("conversations/{id}/messages/"), body).await.0, 202);
+    let timeline = chat.until(&id, |items| items.len() == 2).await;
+    assert_eq!(timeline.last().unwrap()["media"]["url"], link, "{timeline:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_18_s3_19_messages_are_sent_with_statuses_and_only_within_the_window() {
     let chat = Chat::start().await;

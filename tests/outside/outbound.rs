@@ -481,6 +481,24 @@ async fn r09_a_drain_ends_queued_calls() {
     assert_eq!(world.node.wait(), Some(0));
 }
 
+/// Meta may have a call whose `connect` failed. It is no live call, so a drain does not wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn r09_a_drain_does_not_wait_for_a_call_that_may_exist_at_meta() {
+    let rules = "[[fault]]\ndo = \"answer\"\non = \"connect\"\nstatus = 500\ncode = 131000\n";
+    let mut world = world(|node, sim| {
+        node.is_single = true;
+        node.drain_seconds = 3_000;
+        sim.faults = sim::Faults::parse(rules).expect("rules");
+    })
+    .await;
+    let uuid = world.placed(&world.order()).await;
+    assert_eq!(ends(&world, &uuid).await, ["3080", "Carrier", "failed"]);
+    world.node.until_metric("offhook_calls_active", &[("direction", "outbound")], 0.0).await;
+    world.node.signal("TERM");
+    assert_eq!(world.node.wait(), Some(0));
+    assert!(!world.node.log().contains("draining"), "{}", world.node.log());
+}
+
 /// The inbox counts the calls that a person missed, and warns before Meta takes the permission away.
 #[tokio::test(flavor = "multi_thread")]
 async fn s1_31_missed_calls_and_the_warning_are_beside_the_chat() {

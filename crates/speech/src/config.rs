@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::espeak;
 use super::memory::FreeMemory;
+use super::openai::OpenAi;
 use super::subprocess::find_on_path;
 use model::Secret;
 
@@ -262,6 +263,17 @@ impl SpeechConfig {
     pub fn from_table(table: toml::Table) -> Result<Self, toml::de::Error> {
         let config: Self = table.try_into()?;
         let invalid = |message: &str| Err(serde::de::Error::custom(message));
+        if let Some(openai) = &config.openai {
+            OpenAi::endpoint(openai).map_err(serde::de::Error::custom)?;
+        }
+        let timeouts = [
+            ("openai", config.openai.as_ref().map(|openai| openai.timeout_ms)),
+            ("transcribe", config.transcribe.as_ref().map(|transcribe| transcribe.timeout_ms)),
+            ("websocket", config.websocket.as_ref().map(|websocket| websocket.timeout_ms)),
+        ];
+        if let Some((table, _)) = timeouts.into_iter().find(|(_, timeout)| *timeout == Some(0)) {
+            return invalid(&format!("[speech.{table}] timeout_ms must be at least 1"));
+        }
         if config.provider == ProviderName::OpenAi && config.openai.is_none() {
             return invalid("provider = \"openai\" requires [speech.openai] with a url");
         }
@@ -387,6 +399,9 @@ mod tests {
             ("[websocket]\nurl = \"ws://x\"\nmodel = \"nova-3\"", "require protocol"),
             ("[transcribe]\nmodel = \"x\"", "url"),
             ("recognitions_at_once = 0", "recognitions_at_once"),
+            ("[openai]\nurl = \"\"", "[speech.openai] url"),
+            ("[openai]\nurl = \"http://x\"\ntimeout_ms = 0", "[speech.openai] timeout_ms"),
+            ("[transcribe]\nurl = \"http://x\"\ntimeout_ms = 0", "[speech.transcribe] timeout_ms"),
         ] {
             let error = SpeechConfig::from_table(text.parse().unwrap()).unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");
@@ -403,7 +418,7 @@ mod tests {
             (empty.path().display().to_string(), None),
             ("/nowhere/at/all".to_owned(), None),
         ] {
-            let text = format!("[openai]\nurl = \"x\"\napi_key = {{ file = \"{path}\" }}");
+            let text = format!("[openai]\nurl = \"http://x\"\napi_key = {{ file = \"{path}\" }}");
             let config = SpeechConfig::from_table(text.parse().unwrap()).unwrap();
             assert_eq!(config.openai.unwrap().api_key.as_ref().map(|k| k.reveal()), key);
         }

@@ -43,9 +43,18 @@ impl OpenAi {
     ///
     /// Fails if the URL is invalid or TLS cannot be set up.
     pub fn new(config: OpenAiConfig) -> Result<Self, EndpointError> {
-        let endpoint = client::endpoint("openai", &config.url, "/audio/speech")?;
+        let endpoint = Self::endpoint(&config)?;
         let client = client::client("openai")?;
         Ok(Self { client, endpoint, config })
+    }
+
+    /// Returns the URL of requests.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the configured URL is invalid.
+    pub(super) fn endpoint(config: &OpenAiConfig) -> Result<Uri, EndpointError> {
+        client::endpoint("openai", &config.url, "/audio/speech")
     }
 
     /// Requests a word, to check the endpoint. Returns when the first audio comes.

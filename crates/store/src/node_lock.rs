@@ -7,14 +7,14 @@
 use std::fs::File;
 use std::time::Duration;
 
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::files::naming;
-use crate::sql::connect::options;
+use crate::sql::connect::{BUSY, connect_within, options};
 
 /// Interval and number of attempts to lock a database that another process holds. The server
 /// detects a dead client by TCP keepalives ([`KEEPALIVE`]).
@@ -102,7 +102,8 @@ impl NodeLock {
 
 /// Opens a session that holds the lock. Returns `None` if another session held it for 40 s.
 async fn lock(at: &Database, node_id: &str) -> Result<Option<PgConnection>, sqlx::Error> {
-    let mut session = options(at, RETRY_INTERVAL)?.options(KEEPALIVE).connect().await?;
+    let options = options(at, RETRY_INTERVAL)?.options(KEEPALIVE);
+    let mut session = connect_within(&options, BUSY).await?;
     for tried in 0..ATTEMPTS {
         let lock =
             "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || ' node ' || $1, 0))";

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use model::Clock;
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _};
+use sqlx::{Connection as _, PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::database::Database;
 use crate::error::{StoreError, failed};
-use crate::sql::connect::options;
+use crate::sql::connect::{connect_within, options};
 use crate::sql::errors::is_unreachable;
 
 /// The oldest version that is supported, as in `server_version_num`.
@@ -134,14 +134,15 @@ fn foreign(version: &str) -> Option<&'static str> {
 }
 
 async fn connect(at: &Database) -> Result<PgConnection, StoreError> {
-    let connect = |source| StoreError::Connect { at: at.clone(), source };
-    options(at, LOCK_TIMEOUT).map_err(connect)?.connect().await.map_err(connect)
+    let failed = |source| StoreError::Connect { at: at.clone(), source };
+    let options = options(at, LOCK_TIMEOUT).map_err(failed)?;
+    connect_within(&options, CONNECT_TIMEOUT).await.map_err(failed)
 }
 
 /// Interval between attempts to reach a server at the start.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Timeout of such an attempt.
+/// Timeout of an attempt to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Waits until the server of a PostgreSQL database answers, for at most `within`. Nodes are often
@@ -153,15 +154,11 @@ pub async fn wait_until_reachable(at: &Database, within: Duration) {
     }
     let reached = async {
         loop {
-            // An address behind a firewall may not answer at all.
-            let error = match tokio::time::timeout(CONNECT_TIMEOUT, connect(at)).await {
-                Ok(Err(StoreError::Connect { source, .. })) if is_unreachable(&source) => {
-                    source.to_string()
-                }
-                Ok(_) => return,
-                Err(_) => "no answer".to_owned(),
+            let error = match connect(at).await {
+                Err(StoreError::Connect { source, .. }) if is_unreachable(&source) => source,
+                Ok(_) | Err(_) => return,
             };
-            tracing::warn!(error, "database unreachable, waiting for it");
+            tracing::warn!(%error, "database unreachable, waiting for it");
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
     };
@@ -253,7 +250,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
-    use super::{Server, Trials, foreign, wait_until_reachable};
+    use super::{Server, Trials, connect_within, foreign, is_unreachable, wait_until_reachable};
     use crate::{Database, Store, StoreError, StoreOptions};
     use model::{Clock, Health};
 
@@ -291,6 +288,16 @@ mod tests {
         wait_until_reachable(&at, Duration::from_millis(10)).await;
         let file = Database::File("/nowhere/offhook.db".into());
         wait_until_reachable(&file, Duration::from_secs(60)).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgres://user@{}/offhook", listener.local_addr().unwrap());
+        let options = url.parse().unwrap();
+        let error = connect_within(&options, Duration::from_millis(50)).await.unwrap_err();
+        assert!(is_unreachable(&error), "{error}");
+        assert!(error.to_string().contains("no answer within 50ms"), "{error}");
     }
 
     #[test]

@@ -63,7 +63,11 @@ pub enum UpgradeProgress {
     },
     /// The file of the binary was not replaced, so the running process reloads its configuration. `why`
     /// says why it does not.
-    Reloading { why: Option<String> },
+    Reloading {
+        why: Option<String>,
+        #[serde(default)]
+        binary: Option<PathBuf>,
+    },
     /// The upgrade was refused, and the running process continues.
     Refused {
         why: String,

@@ -104,7 +104,8 @@ pub async fn until_replaced(
             // The handler of the signal reloads the configuration.
             let reloaded = rustix::process::kill_process(rustix::process::getpid(), Signal::HUP);
             let why = reloaded.err().map(|error| error.to_string());
-            progress.report(&UpgradeProgress::Reloading { why }).await;
+            let binary = own_file().ok();
+            progress.report(&UpgradeProgress::Reloading { why, binary }).await;
             continue;
         }
         let prepared = tokio::select! {

@@ -251,6 +251,9 @@ pub(super) fn webhook(
     let url = s
         .key("url", customer_url(insecure), "The URL that events are posted to.")
         .required("the URL that events are posted to");
+    if let Some((None, at)) = &url {
+        cx.fault(at.clone(), "`url` is empty", "write the URL that events are posted to");
+    }
     let secret = s
         .secret("secret", "Signs events (`X-Offhook-Signature`).")
         .strength(Strength::KEY)

@@ -52,9 +52,9 @@ fn note_absent_secrets(speech: &Node, cx: &Context<'_>) {
 fn place_of(node: &Node, message: &str) -> Option<Place> {
     let Value::Table(table) = &node.value else { return None };
     table.iter().find_map(|(key, (at, inner))| {
-        let is_named = [format!("unknown field `{key}`"), format!("in `{key}`")]
-            .iter()
-            .any(|part| message.contains(part));
+        let names = ["unknown field `{}`", "in `{}`", "[speech.{}]"];
+        let is_named =
+            names.map(|name| name.replace("{}", key)).iter().any(|part| message.contains(part));
         place_of(inner, message).or_else(|| is_named.then(|| at.clone()))
     })
 }
@@ -254,7 +254,11 @@ mod tests {
 
     /// `[speech]` with this section in it and its required keys set.
     fn table(section: &str, keys: &str) -> String {
-        let url = if section == "[speech]" { "" } else { "url = \"ws://localhost\"\n" };
+        let url = match section {
+            "[speech]" => "",
+            "[speech.websocket]" => "url = \"ws://localhost\"\n",
+            _ => "url = \"http://localhost\"\n",
+        };
         format!(
             "{}\n{url}{keys}",
             section.replace("[speech", "[").replace("[.", "[").replace("[]", "")

@@ -401,6 +401,7 @@ fn an_optional_secret_that_is_named_but_has_no_value_is_a_warning() {
 
 /// Text before the secrets, line and column in it, part of the message, part of the hint.
 const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
+    ("[[webhook]]\nname = \"crm\"\nurl = \"\"", (3, 7), "`url` is empty", "events are posted to"),
     // unknown keys, with the nearest
     ("[listn]\npublic = \"0.0.0.0:80\"", (1, 2), "unknown key `listn`", "did you mean `listen`?"),
     (

@@ -194,7 +194,22 @@ async fn postgres(at: &Database, most: u32, busy: Duration) -> Result<Pool, sqlx
     let pool = pool.connect_with(options.clone()).await;
     if matches!(pool, Err(sqlx::Error::PoolTimedOut)) {
         // A pool repeats refused connections until its timeout. One more tells why they fail.
-        PgConnection::connect_with(&options).await?.close().await?;
+        connect_within(&options, BUSY).await?.close().await?;
     }
     Ok(Pool::Postgres(pool?))
+}
+
+/// Opens a connection. A server behind a firewall, or one that is frozen, may not answer at all.
+///
+/// # Errors
+/// Fails with the error [`TimedOut`](std::io::ErrorKind::TimedOut) if it does not answer in time.
+pub(crate) async fn connect_within(
+    options: &PgConnectOptions,
+    within: Duration,
+) -> Result<PgConnection, sqlx::Error> {
+    let connected = tokio::time::timeout(within, PgConnection::connect_with(options)).await;
+    let silent = || {
+        std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {within:?}"))
+    };
+    connected.unwrap_or_else(|_| Err(sqlx::Error::Io(silent())))
 }

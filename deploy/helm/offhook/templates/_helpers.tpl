@@ -65,8 +65,11 @@ spec:
           value: "0.0.0.0:{{ .Values.ports.media }}"
         - name: OFFHOOK_PUBLIC__MEDIA_IPS
           value: {{ .Values.mediaIps | join "," | default "$(HOST_IP)" | quote }}
+        {{- /* In the network of a host, the default is the host's name. */}}
+        {{- if ne .Values.kind "DaemonSet" }}
         - name: OFFHOOK_CLUSTER__NODE_ID
-          valueFrom: {fieldRef: {fieldPath: {{ if eq .Values.kind "DaemonSet" }}spec.nodeName{{ else }}metadata.name{{ end }}}}
+          valueFrom: {fieldRef: {fieldPath: metadata.name}}
+        {{- end }}
         {{- if include "offhook.isFleet" . }}
         - name: OFFHOOK_CLUSTER__PEER
           value: "$(HOST_IP):{{ .Values.ports.peer }}"
