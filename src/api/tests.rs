@@ -328,7 +328,7 @@ fn numbers() -> Directory {
     };
     let number = |number: &str, id: &str, account: &str| NumberSpec {
         number: E164::parse(number).unwrap(),
-        mail_id: id.into(),
+        first_id: id.into(),
         phone_number_id: id.into(),
         waba: "1".to_owned().into(),
         account: account.into(),

@@ -357,18 +357,18 @@ impl Plan {
     async fn check(&self, api: &NodeApi, number: &E164) -> Result<Result<(), String>, Exit> {
         if !self.panel.is_empty() {
             let path = format!("phone-numbers/{number}/?dryRun=true");
-            if let Err(no) =
+            if let Err(error) =
                 api.try_ask(Method::PATCH, &path, Some(&Value::Object(self.panel.clone()))).await?
             {
-                return Ok(Err(no));
+                return Ok(Err(error));
             }
         }
         if let Some((waba, account)) = &self.account {
             let path = format!("wabas/{waba}/?dryRun=true");
-            if let Err(no) =
+            if let Err(error) =
                 api.try_ask(Method::PATCH, &path, Some(&json!({"account": account}))).await?
             {
-                return Ok(Err(no));
+                return Ok(Err(error));
             }
         }
         Ok(Ok(()))
@@ -409,8 +409,8 @@ impl Plan {
             if by_agent { [routing, panel] } else { [panel, routing] }.into_iter().flatten(),
         );
         for (method, path, body) in requests {
-            if let Err(no) = api.try_ask(method, &path, Some(&body)).await? {
-                return Ok(Err(no));
+            if let Err(error) = api.try_ask(method, &path, Some(&body)).await? {
+                return Ok(Err(error));
             }
         }
         Ok(Ok(()))

@@ -136,9 +136,9 @@ fn order(console: &Console, visitor: &Visitor, form: &Form) -> Result<WebhookSpe
 }
 
 /// The error of a refused command.
-fn refusal(visitor: &Visitor, no: &RoutingError) -> FormError {
-    let field = if matches!(no, RoutingError::NameTaken) { "name" } else { "" };
-    let (status, key) = match no {
+fn refusal(visitor: &Visitor, error: &RoutingError) -> FormError {
+    let field = if matches!(error, RoutingError::NameTaken) { "name" } else { "" };
+    let (status, key) = match error {
         RoutingError::NoWebhook | RoutingError::WhichWebhook | RoutingError::NoAgent => {
             (StatusCode::NOT_FOUND, "error.not_found")
         }
@@ -203,8 +203,8 @@ pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Res
             let to = format!("/console/webhooks/{}/", made.id);
             once::redirect(&console, &visitor, &to, &secret(&made))
         }
-        Err(no) => {
-            let wrong = refusal(&visitor, &no);
+        Err(error) => {
+            let wrong = refusal(&visitor, &error);
             list(&console, &visitor, wrong.status, FormResult::of(wrong, &form)).await
         }
     }
@@ -361,7 +361,7 @@ pub(super) async fn act(
                 recorded(&Ok(())).await;
                 return once::redirect(&console, &visitor, &to, &secret(&webhook));
             }
-            Err(no) => Err(no),
+            Err(error) => Err(error),
         },
         "end-rotation" => inbox.webhooks().end_rotation(&scope, id).await.map(drop),
         "test" => {
@@ -389,8 +389,8 @@ pub(super) async fn act(
     match done {
         Ok(()) => Redirect::to(&to).into_response(),
         Err(RoutingError::NoWebhook) => missing(&console, &visitor),
-        Err(no) => {
-            let wrong = refusal(&visitor, &no);
+        Err(error) => {
+            let wrong = refusal(&visitor, &error);
             let (status, result) = (wrong.status, FormResult::of(wrong, &form));
             render_page(&console, &visitor, id, status, result).await
         }

@@ -50,7 +50,7 @@ impl Doctor {
                 );
             }
             findings.extend(
-                dangling_routes(&self.dangling, number.mail_id())
+                dangling_routes(&self.dangling, number.first_id())
                     .map(|finding| finding.of(number.number.as_str())),
             );
             findings.extend(

@@ -23,7 +23,7 @@ use super::shared_counts::SharedCounts;
 use super::shared_feed;
 use super::upgrade::{Predecessor, TakenOver};
 use super::watch::Memory;
-use super::{Node, StartError, changes, routes};
+use super::{Node, StartError, changes, retention, routes};
 use crate::api;
 use crate::api::https::Https;
 use crate::api::server::{Pause, ServerConfig};
@@ -75,14 +75,13 @@ use model::AuthId;
 use model::Clock;
 use model::Health;
 use model::Secret;
-use model::Timestamp;
 use sim::world;
 use speech::config::SpeechConfig;
 use speech::http::EndpointError;
 use speech::library::Library;
 use speech::model_manager::ModelManager;
 use speech::recognise::Recognisers;
-use store::{Database, FileToRemove, NodeLock, Passwords, Store, StoreOptions};
+use store::{Database, NodeLock, Passwords, Store, StoreOptions};
 use tls::Tls;
 
 /// Timeout after which the media of a leg that receives no packets counts as dead.
@@ -90,14 +89,8 @@ const MEDIA_DEAD: Duration = Duration::from_secs(30);
 /// Longest time that a sign-in waits for its turn after too many wrong passwords. It is shorter than
 /// the usual timeouts of proxies.
 const SIGN_IN_PATIENCE: Duration = Duration::from_secs(30);
-const HOUR: Duration = Duration::from_secs(3600);
 /// How long a start waits for a database server that does not answer.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
-/// Interval at which the store is polled for files that other nodes have deleted.
-const REMOVAL_INTERVAL: Duration = Duration::from_secs(5);
-/// Maximum number of files in one query.
-const REMOVALS_MAX: u32 = 500;
-
 impl Node {
     /// Starts a node. It serves requests when this returns.
     ///
@@ -512,7 +505,7 @@ impl Node {
             .graph
             .on_refused_token(Box::new(move |id, token| refused.events().token_refused(id, token)));
         let hearing = numbers.clone();
-        let door = WebhookHandler::new(
+        let webhook_handler = WebhookHandler::new(
             registry.clone(),
             gate.clone(),
             clock.clone(),
@@ -523,14 +516,14 @@ impl Node {
         .with_inbox(inbox.clone())
         .with_pressure(pressure)
         .with_changes(Box::new(move |heard| hearing.events().enqueue(heard)));
-        let door = match &claims {
-            None => door,
+        let webhook_handler = match &claims {
+            None => webhook_handler,
             Some(claims) => {
                 tokio::spawn(claims.clone().clean_up());
                 if let Some(withdrawn) = store.take_withdrawn() {
                     tokio::spawn(claims.clone().settle(registry.clone(), withdrawn));
                 }
-                door.with_others(claims.clone())
+                webhook_handler.with_others(claims.clone())
             }
         };
         for placed in orphans.placed {
@@ -540,13 +533,13 @@ impl Node {
         let left = store.take_left_calls().into_iter();
         let left = left.map(|(phone_number_id, wacid)| CallKey { phone_number_id, wacid });
         for key in orphans.named.into_iter().chain(left) {
-            door.remember(key);
+            webhook_handler.remember(key);
         }
-        let older = ledger::load_recent(&store, &door, &clock).await?;
-        let door = Arc::new(door);
+        let older = ledger::load_recent(&store, &webhook_handler, &clock).await?;
+        let webhook_handler = Arc::new(webhook_handler);
         tokio::spawn(ledger::run(
             store.clone(),
-            door.clone(),
+            webhook_handler.clone(),
             clock.clone(),
             older,
             stop_all.clone(),
@@ -555,7 +548,7 @@ impl Node {
         changes::forward(&keeper, &consents, credentials.clone(), &inbox, &directory);
         tokio::spawn(changes::end_overlaps(keeper.clone(), clock.clone(), stop_all.clone()));
         let tunables = Arc::new(Tunables::of(&config));
-        let secrets_of = door.clone();
+        let secrets_of = webhook_handler.clone();
         let settings_of = Arc::downgrade(&services);
         models.on_change(move || {
             let Some(services) = settings_of.upgrade() else { return };
@@ -579,12 +572,12 @@ impl Node {
             cluster: place.cluster().cloned(),
         };
         let reloader = Reloader::new(loader, parts, config.clone());
-        let webhooks_of_peers = door.clone();
+        let webhooks_of_peers = webhook_handler.clone();
         let webhook: api::server::WebhookHandler = Arc::new(move |request| {
-            let door = door.clone();
-            Box::pin(
-                async move { webhook::handle(&door, request).await.map(axum::body::Body::new) },
-            )
+            let webhook_handler = webhook_handler.clone();
+            Box::pin(async move {
+                webhook::handle(&webhook_handler, request).await.map(axum::body::Body::new)
+            })
         });
         let facts = routes::Discovery {
             gate: gate.clone(),
@@ -833,10 +826,10 @@ impl Node {
         if let Database::Postgres(_) = config.store.database {
             let (store, recordings) = (store.clone(), recordings.clone());
             let (inbox, stop) = (inbox.clone(), stop_all.clone());
-            tokio::spawn(remove_files(store, recordings, inbox, own_id, stop));
+            tokio::spawn(retention::remove_files(store, recordings, inbox, own_id, stop));
         }
-        tokio::spawn(delete_expired_sessions(people, stop_all.clone()));
-        tokio::spawn(drop_blank_permissions(
+        tokio::spawn(retention::delete_expired_sessions(people, stop_all.clone()));
+        tokio::spawn(retention::drop_blank_permissions(
             consents,
             gate.clone(),
             clock.clone(),
@@ -844,7 +837,7 @@ impl Node {
         ));
         let (stop, expiry) = (
             stop_public.clone(),
-            delete_expired(
+            retention::delete_expired(
                 store.clone(),
                 recordings.clone(),
                 inbox.clone(),
@@ -967,106 +960,6 @@ fn only_account(config: &Config) -> Option<AuthId> {
     main.next().is_none().then(|| first.auth_id.clone())
 }
 
-/// Removes files from this node's disk that were deleted at other nodes, until `stop`.
-async fn remove_files(
-    store: Store,
-    recordings: Recordings,
-    inbox: Inbox,
-    node_id: String,
-    stop: CancellationToken,
-) {
-    let mut every = tokio::time::interval(REMOVAL_INTERVAL);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(every.tick()).await.is_some() {
-        let files = match store.files_to_remove().of(&node_id, REMOVALS_MAX).await {
-            Ok(files) => files,
-            Err(error) => {
-                tracing::debug!(%error, "failed to read the list of files to remove");
-                continue;
-            }
-        };
-        let Some((last, _)) = files.last() else { continue };
-        let (last, count) = (*last, files.len());
-        let mut is_removed = true;
-        let mut media = Vec::new();
-        for (_, file) in files {
-            match file {
-                FileToRemove::Recording { id, format } => {
-                    is_removed &= recordings.remove_own_file(id, &format);
-                }
-                FileToRemove::Media(message) => media.push(message),
-            }
-        }
-        inbox.user_files().remove_own(media).await;
-        if !is_removed {
-            continue;
-        }
-        match store.files_to_remove().done(&node_id, last).await {
-            Ok(()) => {
-                tracing::info!(files = count, "removed files that were deleted at another node")
-            }
-            Err(error) => warn!(%error, "failed to record the removal of files; repeating it"),
-        }
-    }
-}
-
-/// Deletes expired data every hour, according to `[retention]`. May be cancelled at any time. The
-/// remaining data is deleted after the next start.
-async fn delete_expired(
-    store: Store,
-    recordings: Recordings,
-    inbox: Inbox,
-    clock: Clock,
-    tunables: Arc<Tunables>,
-) {
-    let mut every = tokio::time::interval(HOUR);
-    let mut deleted_until = Timestamp::default();
-    loop {
-        every.tick().await;
-        let before = |days| {
-            let kept = i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(86_400);
-            Timestamp::from_secs(clock.wall().secs().saturating_sub(kept))
-        };
-        let until = before(tunables.event_log_days());
-        match store.calls().delete_history(deleted_until, until).await {
-            Ok(()) => deleted_until = until,
-            Err(error) => {
-                warn!(%error, "failed to delete expired event logs; retrying in an hour")
-            }
-        }
-        if let Err(error) =
-            store.notifications().delete_older(before(tunables.event_log_days())).await
-        {
-            warn!(%error, "failed to delete expired notifications; retrying in an hour");
-        }
-        if let Err(error) =
-            store.failed_requests().delete_older(before(tunables.event_log_days())).await
-        {
-            warn!(%error, "failed to delete expired failed requests; retrying in an hour");
-        }
-        if let Err(error) =
-            store.request_counts().delete_older(before(tunables.event_log_days())).await
-        {
-            warn!(%error, "failed to delete expired request counts; retrying in an hour");
-        }
-        if let Err(error) = store.audit().delete_older(before(tunables.audit_days())).await {
-            warn!(%error, "failed to delete expired audit records; retrying in an hour");
-        }
-        if let Err(error) = store.responses().delete_expired(clock.wall()).await {
-            warn!(%error, "failed to delete expired API responses; retrying in an hour");
-        }
-        if let Err(error) = inbox.uploads().forget().await {
-            warn!(%error, "failed to delete expired uploads; retrying in an hour");
-        }
-        if let Err(error) = inbox.conversations().forget(before(tunables.message_days())).await {
-            warn!(%error, "failed to delete expired messages; retrying in an hour");
-        }
-        if let Err(error) = recordings.expire(before(tunables.recording_days())).await {
-            warn!(%error, "failed to delete expired recordings; retrying in an hour");
-        }
-    }
-}
-
 /// The first main account of the configuration. The first user is an owner of it.
 fn first_account(config: &Config) -> Option<&AuthId> {
     let first = config.accounts.iter().find(|account| account.parent.is_none());
@@ -1088,30 +981,6 @@ async fn begin_set_up(people: &People, config: &Config, bound: Bound) {
             );
         }
         Err(error) => warn!(%error, "set-up link not stored; there is none until the next start"),
-    }
-}
-
-/// Deletes expired console sessions every hour, until `stop`.
-async fn delete_expired_sessions(people: People, stop: CancellationToken) {
-    let mut every = tokio::time::interval(HOUR);
-    while stop.run_until_cancelled(every.tick()).await.is_some() {
-        people.tidy().await;
-    }
-}
-
-/// Drops permission states without information every hour, until `stop`.
-async fn drop_blank_permissions(
-    consents: Arc<Consents>,
-    gate: Arc<Gate>,
-    clock: Clock,
-    stop: CancellationToken,
-) {
-    let mut every = tokio::time::interval(HOUR);
-    while stop.run_until_cancelled(every.tick()).await.is_some() {
-        let (now, tables) = (clock.wall(), gate.directory().tables().clone());
-        consents.forget_blank(now, |number, pair| {
-            tables.number(number).is_some_and(|number| pair.is_blank(&number.spec.permissions, now))
-        });
     }
 }
 

@@ -51,7 +51,7 @@ fn before(now: Timestamp, by: Duration) -> Timestamp {
 /// Returns the store's error if the keys cannot be read.
 pub(super) async fn load_recent(
     store: &Store,
-    door: &WebhookHandler<Registry>,
+    webhooks: &WebhookHandler<Registry>,
     clock: &Clock,
 ) -> Result<Timestamp, StoreError> {
     let now = clock.wall();
@@ -60,7 +60,7 @@ pub(super) async fn load_recent(
     let rest =
         if keys.len() < RECENT_MAX as usize { Some(from) } else { keys.last().map(|key| key.seen) };
     keys.iter().for_each(|key| {
-        door.remember_key(key);
+        webhooks.remember_key(key);
     });
     Ok(rest.unwrap_or(from))
 }
@@ -68,7 +68,7 @@ pub(super) async fn load_recent(
 /// Loads the older keys into the webhook handler, then deletes expired keys until `stop`.
 pub(super) async fn run(
     store: Store,
-    door: Arc<WebhookHandler<Registry>>,
+    webhooks: Arc<WebhookHandler<Registry>>,
     clock: Clock,
     mut rest: Timestamp,
     stop: CancellationToken,
@@ -84,7 +84,7 @@ pub(super) async fn run(
         };
         let Some(last) = keys.last() else { break };
         rest = last.seen;
-        if !keys.iter().all(|key| door.remember_key(key)) {
+        if !keys.iter().all(|key| webhooks.remember_key(key)) {
             break;
         }
     }

@@ -6,6 +6,7 @@
 //! - `operator` implements the owner's status and commands.
 //! - `otel` exports traces.
 //! - `fleet` connects the node to a fleet, and `shared_feed` sends its changes to the other nodes.
+//! - `retention` deletes what is past its time.
 //! - `drain` shuts a node down, and `upgrade` replaces its process by another one.
 //! - `dev` runs a node, or a fleet, with a simulated Meta and a demo application.
 //!
@@ -26,6 +27,7 @@ mod operator;
 mod otel;
 mod peer_requests;
 mod reload;
+mod retention;
 mod routes;
 mod settings;
 mod shared_counts;

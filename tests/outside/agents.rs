@@ -16,7 +16,7 @@ use crate::support::http;
 use crate::support::node::{
     API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options,
 };
-use crate::turn::{encoded, silence};
+use crate::turn_taking::{encoded, silence};
 
 struct World {
     node: Node,

@@ -15,6 +15,7 @@ use crate::agents::is_begin_of;
 use crate::console::{Session, people, signed_in, with_people};
 use crate::console_flows::{orders, with_numbers};
 use crate::console_look::{picture, writes};
+use crate::endpoints::{PASSWORD, dial_asha};
 use crate::outbound::{World, world};
 use crate::recognise::say;
 use crate::support::agent::{AgentServer, reply};
@@ -23,7 +24,6 @@ use crate::support::http;
 use crate::support::node::{API_KEY, NUMBER};
 use crate::support::phone::{OFFER, Phone};
 use crate::uploads::PIXEL;
-use crate::web::{PASSWORD, dial_asha};
 
 const USER: &str = "919812345678";
 /// A microphone that plays a tone while `mouth.gain.value` is 1.

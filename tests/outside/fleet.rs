@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::console::{EventStream, Session, form, user};
 use super::crash::event_id;
+use super::endpoints::PASSWORD;
 use super::sign_in::set_up_link;
 use super::support::app::{App, ReceivedRequest};
 use super::support::cable::Cable;
@@ -23,7 +24,6 @@ use super::support::node::{
 };
 use super::support::phone::{OFFER, Phone};
 use super::upgrade::Successors;
-use super::web::PASSWORD;
 
 /// Answers immediately and holds the call.
 const HELD: &str = "<Response><Speak>Please hold.</Speak><Wait length=\"120\"/></Response>";

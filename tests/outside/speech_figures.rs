@@ -16,7 +16,7 @@ use crate::support::agent::{AgentResponse, AgentServer, Turn, reply};
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::node::{API_KEY, Node, NodeConfig, sim_options};
-use crate::turn::{
+use crate::turn_taking::{
     ANSWER, LEAD_MS, SENTENCES, differing_words, encoded, install, sentences, silence, words,
 };
 use crate::upgrade_load::report;

@@ -7,11 +7,11 @@ use sim::{CallScript, HangupRule};
 use crate::console::people;
 use crate::console_talk::softphone;
 use crate::dial::{dominates_ms, recorded, tone};
+use crate::endpoints::{PASSWORD, dial_asha};
 use crate::outbound::{self, world};
 use crate::support::browser::has_chromium;
 use crate::support::phone::{OFFER, Phone};
 use crate::upgrade::{World, check_output, check_replay, end, fail_to_serve, text};
-use crate::web::{PASSWORD, dial_asha};
 
 /// The tone of the page's microphone.
 const PAGE_HZ: f64 = 900.0;

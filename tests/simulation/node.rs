@@ -294,7 +294,7 @@ impl World {
         ];
         let numbers = self.plan.numbers.iter().enumerate().map(|(index, plan)| NumberSpec {
             number: E164::parse(&number(index)).expect("a number"),
-            mail_id: phone_number_id(index).as_str().into(),
+            first_id: phone_number_id(index).as_str().into(),
             phone_number_id: phone_number_id(index).as_str().into(),
             waba: "1029384756".into(),
             account: if plan.of_sub { SUB } else { MAIN }.into(),

@@ -69,7 +69,7 @@ impl World {
             AccountSpec { auth_id: MAIN.into(), parent: None, cps: Some(cps), tokens: Vec::new() };
         let spec = NumberSpec {
             number: E164::parse(&number(0)).unwrap(),
-            mail_id: phone_number_id(0).as_str().into(),
+            first_id: phone_number_id(0).as_str().into(),
             phone_number_id: phone_number_id(0).as_str().into(),
             waba: "1029384756".into(),
             account: MAIN.into(),

@@ -193,7 +193,7 @@ fn find_number(request: &ApiRequest) -> Result<Receiver, ApiError> {
     let number = parse_number(request.parameter("number"));
     let book = request.api().keeper.book();
     let entry = number.and_then(|number| book.number(request.scope(), &number));
-    let receiver = entry.map(|entry| Receiver::Number(entry.mail_id().clone()));
+    let receiver = entry.map(|entry| Receiver::Number(entry.first_id().clone()));
     receiver.ok_or(ApiError::NotFound(NO_NUMBER))
 }
 

@@ -343,7 +343,7 @@ fn verdict(fall: &Waterfall, slowest: Option<Slowest<'_>>) -> String {
         (Some(ended), Some(cause)) => {
             let _ = writeln!(text, "Ended after {}: {cause}.", time(ended));
         }
-        _ => text.push_str("The call is live, or its node crashed.\n"),
+        _ => text.push_str("The call is live, its end is not written yet, or its node crashed.\n"),
     }
     text
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::cps::Ring;
 use super::entry::{AccountEntry, AccountSpec, NumberEntry, NumberSpec};
 use super::index::{Index, Lookup};
-use super::mail::MailRoutes;
+use super::message_routes::MessageRoutes;
 use super::slots::Slots;
 use model::{AppId, AuthId, E164, Method, PhoneNumberId};
 use xml::ast::DocUrl;
@@ -86,9 +86,9 @@ impl Tables {
         self.by_id.get(id)
     }
 
-    /// Looks up the number with this `mail_id`.
-    pub fn by_mail_id(&self, id: &PhoneNumberId) -> Option<&Arc<NumberEntry>> {
-        let is_its = |number: &&Arc<NumberEntry>| number.spec.mail_id == *id;
+    /// Looks up the number with this `first_id`.
+    pub fn by_first_id(&self, id: &PhoneNumberId) -> Option<&Arc<NumberEntry>> {
+        let is_its = |number: &&Arc<NumberEntry>| number.spec.first_id == *id;
         self.by_id.get(id).filter(is_its).or_else(|| self.numbers().find(is_its))
     }
 
@@ -133,7 +133,7 @@ pub struct Directory {
     counters: Mutex<Counters>,
     /// Written only while `counters` is locked.
     default_cps: AtomicU32,
-    mail: MailRoutes,
+    message_routes: MessageRoutes,
     /// The configured limits, if the counters contain only this node's share.
     caps: Option<watch::Sender<Caps>>,
 }
@@ -180,7 +180,7 @@ impl Directory {
             index: Index::default(),
             counters: Mutex::default(),
             default_cps: AtomicU32::new(default_cps),
-            mail: MailRoutes::default(),
+            message_routes: MessageRoutes::default(),
             caps: None,
         }
     }
@@ -228,8 +228,8 @@ impl Directory {
     }
 
     /// The routes of messages.
-    pub fn mail(&self) -> &MailRoutes {
-        &self.mail
+    pub fn message_routes(&self) -> &MessageRoutes {
+        &self.message_routes
     }
 
     /// Looks up a number by Meta's id and returns an owned entry.

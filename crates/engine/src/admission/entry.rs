@@ -18,7 +18,7 @@ pub struct NumberSpec {
     pub phone_number_id: PhoneNumberId,
     /// The id under which conversations and routing are stored. It is Meta's first id of the
     /// number: Meta assigns another one when the number is removed and added again.
-    pub mail_id: PhoneNumberId,
+    pub first_id: PhoneNumberId,
     /// The WABA. Empty if the number has none.
     pub waba: WabaId,
     pub account: AuthId,

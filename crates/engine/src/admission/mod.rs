@@ -15,7 +15,7 @@ mod gate;
 pub mod geo;
 mod index;
 mod lag;
-mod mail;
+mod message_routes;
 pub mod permission;
 mod pressure;
 mod refusals;
@@ -42,7 +42,7 @@ pub use gate::{
     Admitted, Denied, Gate, Lack, Lease, Outgoing, Reason, RefusalDetail, Refused, WebAdmitted,
 };
 pub use lag::Lag;
-pub use mail::{MailRoutes, Routings, Webhook, Webhooks};
+pub use message_routes::{MessageRoutes, Routings, Webhook, Webhooks};
 pub use pressure::{Pressure, SetUpTicket};
 pub use refusals::Refusals;
 pub use settings::AdmissionSettings;

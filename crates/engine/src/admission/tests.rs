@@ -227,7 +227,7 @@ fn account(id: &str, parent: Option<&str>, cps: Option<u32>) -> AccountSpec {
 fn number(digits: &str, id: &str, account: &str, calls: u32) -> NumberSpec {
     NumberSpec {
         number: E164::parse(digits).unwrap(),
-        mail_id: id.into(),
+        first_id: id.into(),
         phone_number_id: id.into(),
         waba: WabaId::from("1029384756"),
         account: account.into(),

@@ -147,7 +147,7 @@ pub fn agent_url(agent: uuid::Uuid) -> (DocUrl, Method) {
 /// Returns the URL that answers a call of a number: its answer URL or that of its agent. If the one
 /// that comes first does not exist, the other one answers. `None` if it is a silent agent's.
 pub fn answer_of(directory: &Directory, number: &NumberSpec) -> Option<(DocUrl, Method)> {
-    let agent = || directory.mail().routing(&number.mail_id)?.agent().map(agent_url);
+    let agent = || directory.message_routes().routing(&number.first_id)?.agent().map(agent_url);
     let agent_first = agent().filter(|_| number.agent_first);
     let heard = |_: &_| !number.silent;
     match (agent_first, &number.answer) {

@@ -395,7 +395,7 @@ impl Inner {
     /// account are eligible, whatever the routing says.
     fn webhook(&self, new: &NewCallback) -> Option<Arc<Webhook>> {
         let id = new.notice.url.0.strip_prefix(WEBHOOK)?.parse().ok()?;
-        let found = self.directory.mail().webhook(id);
+        let found = self.directory.message_routes().webhook(id);
         found
             .filter(|webhook| webhook.account == new.account || webhook.account == new.main_account)
     }
@@ -404,7 +404,7 @@ impl Inner {
     /// another account.
     fn number(&self, new: &NewCallback) -> Option<Arc<NumberEntry>> {
         let about = new.number_event.as_ref()?;
-        let found = self.directory.tables().by_mail_id(&about.number).cloned();
+        let found = self.directory.tables().by_first_id(&about.number).cloned();
         found.filter(|number| number.account.auth_id == new.account)
     }
 

@@ -138,7 +138,7 @@ async fn r16_no_event_goes_to_a_webhook_of_another_account() {
     node.outbox
         .0
         .directory
-        .mail()
+        .message_routes()
         .change_webhooks(|all| all.extend([&foreign, &own].map(|w| (w.id, w.clone()))));
     for (event, webhook) in [(1, &foreign), (2, &own)] {
         node.notify(event, event, CallbackKind::Event, &format!("{WEBHOOK}{}", webhook.id)).await;

@@ -64,7 +64,7 @@ impl World {
         let url = |path: &str| Some((DocUrl(app.url(path).into()), Method::Post));
         let number = NumberSpec {
             number: E164::parse("918035737458").unwrap(),
-            mail_id: PHONE_NUMBER_ID.into(),
+            first_id: PHONE_NUMBER_ID.into(),
             phone_number_id: PHONE_NUMBER_ID.into(),
             waba: "1029384756".into(),
             account: MAIN.into(),

@@ -65,7 +65,7 @@ fn directory() -> Arc<Directory> {
     let number = NumberSpec {
         number: E164::parse("918035737458").unwrap(),
         phone_number_id: NUMBER_ID.into(),
-        mail_id: NUMBER_ID.into(),
+        first_id: NUMBER_ID.into(),
         waba: WabaId::from(String::new()),
         account: auth_id,
         alias: String::new(),

@@ -286,7 +286,7 @@ impl Eraser {
         let numbers = book.numbers(&erasure.scope()).into_iter();
         // Data may also be stored under the first id of a number.
         let former = |number: &Number| {
-            Some(number.mail_id().clone()).filter(|id| *id != number.phone_number_id)
+            Some(number.first_id().clone()).filter(|id| *id != number.phone_number_id)
         };
         numbers
             .flat_map(|number| {

@@ -74,10 +74,10 @@ impl CallReports {
         let tables = self.directory.tables();
         let number = tables
             .number(&call.phone_number_id)
-            .or_else(|| tables.by_mail_id(&call.phone_number_id))?;
+            .or_else(|| tables.by_first_id(&call.phone_number_id))?;
         let conversation = self.numbers.conversation_of(number, user);
         let id = call.call.to_string();
-        let event = |kind: &&str| event_ids(&number.spec.mail_id, &[*kind, &id])[0];
+        let event = |kind: &&str| event_ids(&number.spec.first_id, &[*kind, &id])[0];
         Some((conversation, EVENTS.iter().map(event).collect()))
     }
 

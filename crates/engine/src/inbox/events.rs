@@ -43,7 +43,7 @@ pub(super) struct EventSource<'a> {
 impl<'a> EventSource<'a> {
     pub(super) fn number(number: &'a NumberEntry) -> Self {
         Self {
-            phone_number_id: &number.spec.mail_id,
+            phone_number_id: &number.spec.first_id,
             number: &number.spec.number,
             account: &number.account.auth_id,
             main_account: &number.account.main().auth_id,
@@ -159,7 +159,7 @@ impl WebhookEvents {
 
     /// Sends an event to a number's webhook, if it has one. Returns before the event is stored.
     pub fn notify_number(self: &Arc<Self>, number: &NumberEntry, kind: &str, data: Value) {
-        let order = stable_id("number", &[number.spec.mail_id.as_str()]);
+        let order = stable_id("number", &[number.spec.first_id.as_str()]);
         self.notify_in_order(number, kind, data, order);
     }
 

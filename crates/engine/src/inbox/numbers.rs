@@ -35,7 +35,7 @@ impl ServedNumbers {
     /// Returns the owners of a number. Its current account becomes the first owner if none is
     /// known.
     pub(super) fn owners_of(&self, number: &NumberEntry) -> NumberOwners {
-        let id = &number.spec.mail_id;
+        let id = &number.spec.first_id;
         if let Some(found) = self.owners.get(id) {
             return found.clone();
         }
@@ -48,7 +48,7 @@ impl ServedNumbers {
 
     /// The pair of a number and a user, with its conversation and accounts.
     pub fn pair(&self, number: &NumberEntry, user: UserName) -> Pair {
-        let id = &number.spec.mail_id;
+        let id = &number.spec.first_id;
         Pair {
             conversation: self.conversation_of(number, &user.id),
             account: number.account.auth_id.clone(),
@@ -62,13 +62,13 @@ impl ServedNumbers {
     /// The id of the conversation between a number's current owner and a user.
     pub fn conversation_of(&self, number: &NumberEntry, user: &str) -> Uuid {
         let first = self.owners_of(number).first;
-        conversation_id(&number.spec.mail_id, user, &number.account.auth_id, &first)
+        conversation_id(&number.spec.first_id, user, &number.account.auth_id, &first)
     }
 
     /// Like [`Self::conversation_of`], by the number's id. `None` if the number is not served.
     pub fn conversation_with(&self, number: &PhoneNumberId, user: &str) -> Option<Uuid> {
         let tables = self.directory.tables();
-        let number = tables.number(number).or_else(|| tables.by_mail_id(number));
+        let number = tables.number(number).or_else(|| tables.by_first_id(number));
         number.map(|number| self.conversation_of(number, user))
     }
 
@@ -90,8 +90,8 @@ impl ServedNumbers {
         // A routing that the previous owner set does not count.
         let set = self
             .directory
-            .mail()
-            .routing(&number.spec.mail_id)
+            .message_routes()
+            .routing(&number.spec.first_id)
             .filter(|_| self.is_current_owner(number));
         set.unwrap_or(Self::unset_routing(number))
     }
@@ -104,9 +104,9 @@ impl ServedNumbers {
     /// The numbers whose messages an agent answers.
     pub fn answered_by(&self, agent: Uuid) -> Vec<Arc<NumberEntry>> {
         let directory = &self.directory;
-        let routings = directory.mail().routings();
+        let routings = directory.message_routes().routings();
         let its = |n: &&Arc<NumberEntry>| {
-            routings.get(&n.spec.mail_id).and_then(|r| r.agent()) == Some(agent)
+            routings.get(&n.spec.first_id).and_then(|r| r.agent()) == Some(agent)
         };
         directory.tables().numbers().filter(its).cloned().collect()
     }
@@ -114,7 +114,7 @@ impl ServedNumbers {
     /// The webhook of the number's own account, if it has exactly one. Webhooks of subaccounts
     /// don't count.
     pub(super) fn only_webhook(&self, number: &NumberEntry) -> Option<Arc<Webhook>> {
-        let all = self.directory.mail().webhooks();
+        let all = self.directory.message_routes().webhooks();
         let mut own = all.values().filter(|webhook| webhook.account == number.account.auth_id);
         let only = own.next()?;
         own.next().is_none().then(|| only.clone())

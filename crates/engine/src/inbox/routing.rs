@@ -88,7 +88,7 @@ impl Router {
         let routings = self.store.numbers().routings().await?;
         let owners = self.store.numbers().owners().await?;
         self.webhooks.load(&lock).await?;
-        let mail = self.directory.mail();
+        let mail = self.directory.message_routes();
         mail.change_routings(|all| *all = routings.iter().cloned().collect());
         self.numbers.set_owners(owners);
         Ok(())
@@ -119,13 +119,13 @@ impl Router {
         all: bool,
         _lock: &ChangeLock<'_>,
     ) -> Result<(), RoutingError> {
-        let id = &number.spec.mail_id;
+        let id = &number.spec.first_id;
         let _held = self.agent_locks.pause(id).await;
         let digits = number.spec.number.clone();
         let (account, before) = (number.account.auth_id.clone(), self.numbers.routing_of(number));
         let reroute = RoutingChange { phone_number_id: id.clone(), account, routing, all };
         self.store.numbers().set_routing(reroute).await.map_err(RoutingError::Store)?;
-        self.directory.mail().change_routings(|routings| {
+        self.directory.message_routes().change_routings(|routings| {
             routings.insert(id.clone(), routing);
         });
         let to = Audience::of(&number.account.auth_id, &number.account.main().auth_id);
@@ -149,7 +149,8 @@ impl Router {
         routing: Routing,
         _lock: &ChangeLock<'_>,
     ) -> Result<(), RoutingError> {
-        if routing.webhook().is_some_and(|id| self.directory.mail().webhook(id).is_none()) {
+        if routing.webhook().is_some_and(|id| self.directory.message_routes().webhook(id).is_none())
+        {
             return Err(RoutingError::NoWebhook);
         }
         if let Some(agent) = routing.agent()
@@ -343,7 +344,7 @@ impl Router {
         before: NumberOwners,
     ) -> Result<(), StoreError> {
         let _lock = self.webhooks.lock().await;
-        let (id, owner) = (number.spec.mail_id.clone(), number.account.auth_id.clone());
+        let (id, owner) = (number.spec.first_id.clone(), number.account.auth_id.clone());
         let _held = self.agent_locks.pause(&id).await;
         if self
             .directory
@@ -354,7 +355,7 @@ impl Router {
             // The number has moved again; the later change records that.
             return Ok(());
         }
-        let (mail, known) = (self.directory.mail(), !before.owner.as_str().is_empty());
+        let (mail, known) = (self.directory.message_routes(), !before.owner.as_str().is_empty());
         let kept = self.inherited_routing(number).await?;
         let claim = NumberTransfer {
             phone_number_id: id.clone(),
@@ -380,8 +381,8 @@ impl Router {
     /// The previous routing, if its webhook or agent may also serve the new owner: those of a main
     /// account serve the numbers of its subaccounts.
     async fn inherited_routing(&self, number: &NumberEntry) -> Result<Option<Routing>, StoreError> {
-        let mail = self.directory.mail();
-        let set = mail.routing(&number.spec.mail_id);
+        let mail = self.directory.message_routes();
+        let set = mail.routing(&number.spec.first_id);
         let account = match set {
             Some(Routing::Webhook(Some(id))) => {
                 mail.webhook(id).map(|webhook| webhook.account.clone())

@@ -158,7 +158,6 @@ impl DeliveryStatuses {
         let mut form = vec![
             ("From".to_owned(), about.number.to_string()),
             ("Status".to_owned(), status.as_str().to_owned()),
-            ("SentTime".to_owned(), at.plivo_secs()),
         ];
         if matches!(status, MessageStatus::Delivered | MessageStatus::Read) {
             form.push(("DeliveryReportTime".to_owned(), at.plivo_secs()));

@@ -43,7 +43,7 @@ struct World {
 fn spec(account: &str) -> NumberSpec {
     NumberSpec {
         number: E164::parse("918035737458").unwrap(),
-        mail_id: "106".into(),
+        first_id: "106".into(),
         phone_number_id: "106".into(),
         waba: "7".into(),
         account: account.into(),

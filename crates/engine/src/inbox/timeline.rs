@@ -99,7 +99,7 @@ impl Timeline {
     ) -> Result<Option<StoredFuture>, QueueFull> {
         let Some(user) = said.sender.user() else { return Ok(None) };
         let now = self.clock.wall();
-        let id = stable_id("message", &[number.spec.mail_id.as_str(), &said.wamid]);
+        let id = stable_id("message", &[number.spec.first_id.as_str(), &said.wamid]);
         let sent = said.timestamp.map_or(now, |secs| Timestamp::from_secs(secs).min(now));
         let pair = self.numbers.pair(number, user);
         let message = NewMessage {
@@ -218,7 +218,7 @@ impl Timeline {
         let came = TimelineEntry {
             pair: self.numbers.pair(number, user),
             message: NewMessage {
-                id: stable_id("message", &[number.spec.mail_id.as_str(), wamid]),
+                id: stable_id("message", &[number.spec.first_id.as_str(), wamid]),
                 wamid: Some(wamid.to_owned()),
                 direction: Direction::Outbound,
                 kind: "interactive".to_owned(),

@@ -103,7 +103,7 @@ impl CustomerWebhooks {
         let rows = self.store.webhooks().list().await?;
         let stored: Webhooks =
             rows.into_iter().map(|row| (row.id, Arc::new(of_row(row)))).collect();
-        self.directory.mail().change_webhooks(|all| {
+        self.directory.message_routes().change_webhooks(|all| {
             all.retain(|_, webhook| webhook.in_file);
             // A webhook of the configuration takes precedence.
             stored.iter().for_each(|(id, webhook)| {
@@ -117,7 +117,7 @@ impl CustomerWebhooks {
     pub fn replace_configured(&self, file: &[WebhookSettings]) {
         let named: Webhooks =
             file.iter().map(of_file).map(|webhook| (webhook.id, Arc::new(webhook))).collect();
-        self.directory.mail().change_webhooks(|all| {
+        self.directory.message_routes().change_webhooks(|all| {
             all.retain(|_, webhook| !webhook.in_file);
             all.extend(named.clone());
         });
@@ -125,7 +125,7 @@ impl CustomerWebhooks {
 
     /// A scope's webhooks, newest first.
     pub fn list(&self, scope: &Scope) -> Vec<Arc<Webhook>> {
-        let all = self.directory.mail().webhooks();
+        let all = self.directory.message_routes().webhooks();
         let mut found: Vec<_> = all
             .values()
             .filter(|w| scope.holds(&w.account, &self.numbers.main_of(&w.account)))
@@ -137,7 +137,7 @@ impl CustomerWebhooks {
 
     /// One of a scope's webhooks.
     pub fn get(&self, scope: &Scope, id: Uuid) -> Option<Arc<Webhook>> {
-        let found = self.directory.mail().webhook(id);
+        let found = self.directory.message_routes().webhook(id);
         found.filter(|webhook| {
             scope.holds(&webhook.account, &self.numbers.main_of(&webhook.account))
         })
@@ -175,8 +175,13 @@ impl CustomerWebhooks {
         spec: WebhookSpec,
     ) -> Result<Arc<Webhook>, RoutingError> {
         let lock = self.lock().await;
-        let there =
-            self.directory.mail().webhooks().values().filter(|w| w.account == *account).count();
+        let there = self
+            .directory
+            .message_routes()
+            .webhooks()
+            .values()
+            .filter(|w| w.account == *account)
+            .count();
         if there >= WEBHOOKS_MAX {
             return Err(RoutingError::TooMany);
         }
@@ -280,7 +285,7 @@ impl CustomerWebhooks {
         {
             return Err(RoutingError::InUse);
         }
-        self.directory.mail().change_webhooks(|webhooks| drop(webhooks.remove(&id)));
+        self.directory.message_routes().change_webhooks(|webhooks| drop(webhooks.remove(&id)));
         self.publish(&row.account, id);
         Ok(())
     }
@@ -320,7 +325,7 @@ impl CustomerWebhooks {
         stays: impl Fn(&E164) -> bool,
     ) -> Result<Vec<MissingWebhook>, StoreError> {
         let kept: BTreeSet<_> = file.iter().map(WebhookSettings::id).collect();
-        let now = self.directory.mail().webhooks();
+        let now = self.directory.message_routes().webhooks();
         let goes = now.values().filter(|webhook| webhook.in_file && !kept.contains(&webhook.id));
         let goes: BTreeMap<_, _> = goes.map(|webhook| (webhook.id, webhook.name.clone())).collect();
         if goes.is_empty() {
@@ -328,7 +333,7 @@ impl CustomerWebhooks {
         }
         let mut missing: BTreeMap<_, MissingWebhook> = BTreeMap::new();
         for used in self.store.webhooks().uses().await? {
-            let number = self.directory.tables().by_mail_id(&used.number).cloned();
+            let number = self.directory.tables().by_first_id(&used.number).cloned();
             let number = number.filter(|number| stays(&number.spec.number));
             let (Some(number), Some(name)) = (number, goes.get(&used.webhook)) else { continue };
             let entry = missing.entry(used.webhook).or_default();
@@ -342,10 +347,10 @@ impl CustomerWebhooks {
     /// Warns at start-up. A start is not refused: the node must take calls even if some events are
     /// lost.
     pub(super) fn warn_of_missing(&self) {
-        let mail = self.directory.mail();
+        let mail = self.directory.message_routes();
         for (id, routing) in mail.routings().iter() {
             let gone = routing.webhook().is_some_and(|webhook| mail.webhook(webhook).is_none());
-            if gone && let Some(number) = self.directory.tables().by_mail_id(id) {
+            if gone && let Some(number) = self.directory.tables().by_first_id(id) {
                 tracing::warn!(
                     number = %number.spec.number,
                     "number routed to a webhook that is no longer in the configuration; its events are lost until \
@@ -363,7 +368,7 @@ impl CustomerWebhooks {
         account: &AuthId,
         name: &str,
     ) -> Result<(), RoutingError> {
-        let configured = self.directory.mail().webhooks();
+        let configured = self.directory.message_routes().webhooks();
         let is_taken = stored.iter().any(|row| row.account == *account && row.name == name)
             || configured.values().any(|w| w.in_file && w.account == *account && w.name == name);
         if is_taken { Err(RoutingError::NameTaken) } else { Ok(()) }
@@ -421,7 +426,7 @@ impl CustomerWebhooks {
             return Ok(None);
         }
         let webhook = Arc::new(of_row(row));
-        let mail = self.directory.mail();
+        let mail = self.directory.message_routes();
         mail.change_webhooks(|webhooks| drop(webhooks.insert(webhook.id, webhook.clone())));
         self.publish(&webhook.account, webhook.id);
         Ok(Some(webhook))

@@ -153,10 +153,10 @@ impl Connections {
     async fn fetch_new_number(&self, scope: &Scope, number: &E164) {
         let fetched = match self.entries.target(scope, number) {
             Ok(known) => self.sync.refresh(&known).await,
-            Err(no) => Err(no),
+            Err(error) => Err(error),
         };
-        if let Err(no) = fetched {
-            tracing::info!(%number, error = %no, "state of a new number not fetched yet");
+        if let Err(error) = fetched {
+            tracing::info!(%number, %error, "state of a new number not fetched yet");
         }
         self.entries.publish(number);
     }

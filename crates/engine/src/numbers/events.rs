@@ -158,8 +158,8 @@ impl EventHandler {
             book.all_numbers().map(|entry| GraphTarget::of(&book, entry)).filter(wanted).collect()
         };
         for one in known {
-            if let Err(no) = self.sync.refresh(&one).await {
-                tracing::info!(number = %one.number, error = %no, "could not refresh a number");
+            if let Err(error) = self.sync.refresh(&one).await {
+                tracing::info!(number = %one.number, %error, "could not refresh a number");
             }
         }
     }

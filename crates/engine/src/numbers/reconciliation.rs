@@ -86,8 +86,8 @@ impl Reconciliation {
         if readings.is_empty() {
             return;
         }
-        if let Err(no) = self.sync.take_over(readings, None).await {
-            tracing::warn!(error = %no, "could not store the state of numbers at Meta");
+        if let Err(error) = self.sync.take_over(readings, None).await {
+            tracing::warn!(%error, "could not store the state of numbers at Meta");
         }
         for (number, before) in before {
             self.warn_of_drift(&number, before);

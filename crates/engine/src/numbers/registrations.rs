@@ -83,8 +83,8 @@ impl Registrations {
                 format!("{number} could not be registered: {reason}."),
             );
         }
-        if done && let Err(no) = self.sync.refresh(&known).await {
-            tracing::info!(%number, error = %no, "could not fetch the state of a registered number; the next sync will");
+        if done && let Err(error) = self.sync.refresh(&known).await {
+            tracing::info!(%number, %error, "could not fetch the state of a registered number; the next sync will");
         }
     }
 

@@ -38,8 +38,8 @@ impl Subscriptions {
             let keys = numbers.iter().flat_map(|number| book.edit_number(number, note)).collect();
             Ok::<_, NumberError>(((), keys))
         });
-        if let Err(no) = stored.await.map_err(NumberError::from) {
-            tracing::warn!(%waba, error = %no, "could not store the state of a WABA subscription");
+        if let Err(error) = stored.await.map_err(NumberError::from) {
+            tracing::warn!(%waba, %error, "could not store the state of a WABA subscription");
         }
         if let (Some(why), Some(about)) = (&why, numbers.first()) {
             tracing::warn!(%waba, why, "WABA subscription failed; its webhooks may not arrive");

@@ -203,7 +203,7 @@ impl World {
         };
         let numbers = world["numbers"].as_array().unwrap().iter().map(|row| NumberSpec {
             number: E164::parse(row["number"].as_str().unwrap()).unwrap(),
-            mail_id: text(&row["phone_number_id"]).into(),
+            first_id: text(&row["phone_number_id"]).into(),
             phone_number_id: text(&row["phone_number_id"]).into(),
             waba: WabaId::from(text(&row["waba"])),
             account: account.auth_id.clone(),

@@ -233,8 +233,14 @@ impl EventDraft {
         }
     }
 
-    /// Adds the fields of a status event that are known only to the store.
-    pub(crate) fn fill(&mut self, conversation: &str, message: &str, user: &UserName) {
+    /// Adds the fields of a status event that are known only to the store. `sent` is the time at
+    /// which the message was sent.
+    pub(crate) fn fill(
+        &mut self,
+        conversation: &str,
+        (message, sent): (&str, Timestamp),
+        user: &UserName,
+    ) {
         if let Some(data) = self.body.get_mut("data").and_then(serde_json::Value::as_object_mut) {
             data.insert("conversation".to_owned(), conversation.into());
             data.insert("user".to_owned(), user.shown());
@@ -244,6 +250,9 @@ impl EventDraft {
             }
         }
         if let Some(form) = &mut self.form {
+            // A journal of an older version may have it.
+            form.params.retain(|(name, _)| name != "SentTime");
+            form.params.push(("SentTime".to_owned(), sent.plivo_secs()));
             form.params.push(("MessageUUID".to_owned(), message.to_owned()));
             form.params.push(("ConversationID".to_owned(), conversation.to_owned()));
             form.params.push(("To".to_owned(), user.id.clone()));

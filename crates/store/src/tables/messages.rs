@@ -418,12 +418,13 @@ pub(crate) async fn update_status(
     if status.wamid.is_some() {
         update.push(" OR (status = 'failed' AND wamid IS NULL)");
     }
-    update.push(") RETURNING message_id, conversation_id");
+    update.push(") RETURNING message_id, conversation_id, came_us");
     let Some(row) = update.build().fetch_optional(&mut *to).await? else {
         return Ok(InboxResult::Status(None, Vec::new()));
     };
     let (message, conversation): (String, String) =
         (row.try_get("message_id")?, row.try_get("conversation_id")?);
+    let sent = Timestamp::from_micros(row.try_get("came_us")?);
     let ids = conversation.parse::<Uuid>().ok().zip(message.parse::<Uuid>().ok());
     // If the number belongs to another account now, that account's webhooks must not learn of this
     // conversation.
@@ -445,7 +446,7 @@ pub(crate) async fn update_status(
             bsuid: row.try_get("bsuid")?,
             name: row.try_get("name")?,
         };
-        draft.fill(&conversation, &message, &user);
+        draft.fill(&conversation, (&message, sent), &user);
         written = outbox::insert_all(to, seal, reports(&draft, webhook, id)).await?;
     }
     Ok(InboxResult::Status(ids, written))

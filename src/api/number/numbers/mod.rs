@@ -487,7 +487,7 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     if change.active == Some(false) {
         let entry = api.gate.directory().tables().by_number(number).cloned();
         if let Some(entry) = entry {
-            api.inbox.agent_locks().wait(&entry.spec.mail_id).await;
+            api.inbox.agent_locks().wait(&entry.spec.first_id).await;
         }
     }
     ok_view(&request, number).await

@@ -215,7 +215,7 @@ impl Waba {
 
 impl Number {
     /// The id under which conversations and routing are stored.
-    pub fn mail_id(&self) -> &PhoneNumberId {
+    pub fn first_id(&self) -> &PhoneNumberId {
         self.set.first_id.as_ref().unwrap_or(&self.phone_number_id)
     }
 

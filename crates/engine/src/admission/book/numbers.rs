@@ -162,7 +162,7 @@ impl Book {
         Some(NumberSpec {
             number: number.number.clone(),
             phone_number_id: number.phone_number_id.clone(),
-            mail_id: number.mail_id().clone(),
+            first_id: number.first_id().clone(),
             waba: number.waba.clone().unwrap_or_else(|| WabaId::from("")),
             account: self.owner(number).clone(),
             alias: set.alias.clone(),
@@ -247,7 +247,7 @@ impl Book {
         // stored under it.
         let id = &made.phone_number_id;
         let mut others = self.numbers.values().filter(|other| other.number != *number);
-        let same_id = others.any(|other| other.phone_number_id == *id || other.mail_id() == id);
+        let same_id = others.any(|other| other.phone_number_id == *id || other.first_id() == id);
         if same_id || self.numbers.get(number).is_some_and(|there| self.is_foreign(there, &made)) {
             return Err(ConnectRefusal::Taken);
         }
@@ -775,7 +775,7 @@ mod tests {
         let spec = |book: &Book, number: &E164| {
             book.number_spec(book.any_number(number).unwrap()).unwrap()
         };
-        let ids = |spec: &NumberSpec| (spec.phone_number_id.to_string(), spec.mail_id.to_string());
+        let ids = |spec: &NumberSpec| (spec.phone_number_id.to_string(), spec.first_id.to_string());
         assert_eq!(ids(&spec(&book, &own)), ("79".to_owned(), "77".to_owned()));
         // The old id stays reserved for this number's conversations.
         let other = number("918035737460");

@@ -97,7 +97,7 @@ struct Tables {
 
 /// Which room a call enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum RoomChoice {
     /// The room with the name, or a new one with this id.
     OpenOr(uuid::Uuid),
     /// The room with the name, if this node hosts it.
@@ -242,7 +242,7 @@ impl Rooms {
         entry: RoomEntry,
         mailbox: &Mailbox,
         connect: impl FnOnce() -> CableEnd,
-        door: Door,
+        choice: RoomChoice,
     ) -> bool {
         let key =
             Key { account: setup.account.clone(), kind: entry.kind, name: entry.name.clone() };
@@ -252,15 +252,15 @@ impl Rooms {
         tables.expected.remove(&setup.call);
         let there = tables.rooms.get(&key).filter(|cell| {
             let room = &locked(&cell.state).room;
-            !room.ending && !matches!(door, Door::Only(id) if id != room.id)
+            !room.ending && !matches!(choice, RoomChoice::Only(id) if id != room.id)
         });
         let is_new = there.is_none();
-        let cell = match (there, door) {
+        let cell = match (there, choice) {
             (Some(cell), _) => cell.clone(),
-            (None, Door::OpenOr(id)) => {
+            (None, RoomChoice::OpenOr(id)) => {
                 self.new_cell(&key, setup.parent_account.clone(), Room::new(id), now)
             }
-            (None, Door::Open | Door::Only(_)) => return false,
+            (None, RoomChoice::Open | RoomChoice::Only(_)) => return false,
         };
         let mut inside = locked(&cell.state);
         let before = (inside.started.is_some(), inside.room.told().len());

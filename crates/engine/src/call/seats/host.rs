@@ -19,7 +19,7 @@ use crate::admission::Directory;
 use crate::answer::SigningKeys;
 use crate::call::mailbox::{Mailbox, Message, mailbox};
 use crate::call::recordings::RecordingRequest;
-use crate::call::rooms::{Door, LeaveResult, report_exits};
+use crate::call::rooms::{LeaveResult, RoomChoice, report_exits};
 use crate::call::services::Services;
 use machine::{CallSetup, CallbackRequest, Command, Input, RoomEntry, RoomEvent};
 use media::{SeatAudio, SeatEnd, port};
@@ -245,7 +245,7 @@ impl HostLink {
             }
         });
         let sending = sending.abort_handle();
-        if !services.rooms.enter(&setup, entry, &sender, || end, Door::Only(room)) {
+        if !services.rooms.enter(&setup, entry, &sender, || end, RoomChoice::Only(room)) {
             self.host.members().remove(&setup.call);
             self.host.one_left.notify_waiters();
             return false;

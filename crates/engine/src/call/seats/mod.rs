@@ -26,7 +26,7 @@ pub use self::link::ByteStream;
 
 use self::guest::{GuestLink, Refusal};
 use super::mailbox::Mailbox;
-use super::rooms::{Door, LeaveResult, Rooms};
+use super::rooms::{LeaveResult, RoomChoice, Rooms};
 use machine::{CallSetup, Input, RecordingOrder, RoomEntry, RoomEvent, SoundItem};
 use media::{CableEnd, Media, RoomJack};
 use model::{CallUuid, Clock, Digit, Timestamp};
@@ -126,9 +126,9 @@ pub(super) struct Entrance {
 
 impl Entrance {
     /// Enters a room of this node. Returns `false` if there is no such room.
-    pub(super) fn enter(&self, rooms: &Rooms, door: Door) -> bool {
+    pub(super) fn enter(&self, rooms: &Rooms, choice: RoomChoice) -> bool {
         let Self { setup, entry, mailbox, jack, .. } = self;
-        rooms.enter(setup, entry.clone(), mailbox, || jack.connect(), door)
+        rooms.enter(setup, entry.clone(), mailbox, || jack.connect(), choice)
     }
 }
 
@@ -150,7 +150,7 @@ impl Seats {
 
     /// Brings a call into a room. The result is sent to its machine.
     pub(super) fn enter(&self, entrance: Entrance) {
-        if entrance.enter(&self.0.rooms, Door::Open) {
+        if entrance.enter(&self.0.rooms, RoomChoice::Open) {
             return;
         }
         let (inner, call) = (self.0.clone(), entrance.setup.call);
@@ -217,14 +217,14 @@ impl Inner {
     }
 
     /// Brings a call into a room of this node. Returns `false` if there is no such room.
-    fn enter_here(&self, entrance: &Entrance, number: u64, door: Door) -> bool {
+    fn enter_here(&self, entrance: &Entrance, number: u64, choice: RoomChoice) -> bool {
         let call = entrance.setup.call;
         let mut visits = self.visits();
         if visits.get(&call).is_none_or(|visit| visit.number != number) {
             // It has given up.
             return true;
         }
-        let is_in = entrance.enter(&self.rooms, door);
+        let is_in = entrance.enter(&self.rooms, choice);
         if is_in {
             visits.remove(&call);
         }
@@ -247,15 +247,15 @@ impl Inner {
                     unanswered += 1;
                     if unanswered == UNANSWERED_MAX {
                         tracing::warn!("room host unknown; opening the room on this node");
-                        return self.enter_here(entrance, number, Door::OpenOr(entrance.id));
+                        return self.enter_here(entrance, number, RoomChoice::OpenOr(entrance.id));
                     }
                 }
                 // The answer to an earlier attempt may have been lost.
                 Ok(Some(host)) if host.is_new || host.room == entrance.id => {
-                    return self.enter_here(entrance, number, Door::OpenOr(host.room));
+                    return self.enter_here(entrance, number, RoomChoice::OpenOr(host.room));
                 }
                 Ok(Some(host)) if host.run == self.nodes.run() => {
-                    if self.enter_here(entrance, number, Door::Open) {
+                    if self.enter_here(entrance, number, RoomChoice::Open) {
                         return true;
                     }
                     // Another call of this node is about to open it, or it has ended and its row is

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::context::Context;
 use super::ending::Report;
 use super::tapes;
-use crate::call::rooms::{Door, LeaveResult, exit_id};
+use crate::call::rooms::{LeaveResult, RoomChoice, exit_id};
 use crate::call::seats::Entrance;
 use machine::{
     CallbackKind, CallbackRequest, Input, LeaveReason, Params, RecordingOrder, RoomCommand,
@@ -92,7 +92,7 @@ pub(super) fn execute(
                 };
                 match &call.services.seats {
                     Some(seats) => seats.enter(entrance),
-                    None => drop(entrance.enter(rooms, Door::OpenOr(entrance.id))),
+                    None => drop(entrance.enter(rooms, RoomChoice::OpenOr(entrance.id))),
                 }
             }
             None => {

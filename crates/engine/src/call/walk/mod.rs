@@ -147,6 +147,7 @@ impl Walker {
             walked: WalkResult::default(),
             why_hung_up: "as scripted",
             gave_up: false,
+            is_handed_over: false,
             over: false,
             job,
         };
@@ -207,6 +208,8 @@ struct Walk<'a> {
     why_hung_up: &'static str,
     /// Whether a limit was reached.
     gave_up: bool,
+    /// Whether an AI agent has taken the call over, with which the walk ends.
+    is_handed_over: bool,
     over: bool,
 }
 
@@ -593,6 +596,10 @@ impl Walk<'_> {
     }
 
     async fn conclude(&mut self, summary: Summary) {
+        if self.is_handed_over {
+            // The call goes on, so its end is not reported.
+            return;
+        }
         let wire = summary.cause.wire(summary.direction);
         self.coming.retain(|_, input| !matches!(input, Input::Digit { .. }));
         self.tell(Event::Hangup {

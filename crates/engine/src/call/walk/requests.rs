@@ -97,6 +97,7 @@ impl Walk<'_> {
         if author::path_of(&url.0).is_some() {
             let text = "an AI agent takes over the call here, and the node writes its documents, so the walk ends";
             self.tell(Event::Remark { text: text.to_owned() });
+            self.is_handed_over = true;
             let body = Bytes::from_static(b"<Response><Hangup/></Response>");
             let parsed = xml::parse(&body, None);
             return self.came(fetch, kind, 0, Ok((body, parsed)));

@@ -138,6 +138,8 @@ async fn a_call_that_an_agent_takes_over_ends_without_a_fault() {
     let is_told =
         |step: &Step| matches!(&step.event, Event::Remark { text } if text.contains("AI agent"));
     assert!(steps.iter().any(is_told));
+    let is_end = |step: &Step| matches!(&step.event, Event::Hangup { .. } | Event::Callback { .. });
+    assert!(!steps.iter().any(is_end), "the call goes on");
 }
 
 #[tokio::test]

@@ -34,12 +34,12 @@ pub type Routings = HashMap<PhoneNumberId, Routing>;
 
 /// The effective webhooks and routing.
 #[derive(Debug, Default)]
-pub struct MailRoutes {
+pub struct MessageRoutes {
     webhooks: ArcSwap<Webhooks>,
     numbers: ArcSwap<Routings>,
 }
 
-impl MailRoutes {
+impl MessageRoutes {
     pub fn webhook(&self, id: Uuid) -> Option<Arc<Webhook>> {
         self.webhooks.load().get(&id).cloned()
     }
