@@ -54,7 +54,7 @@ fn gate(clock: &Clock) -> Result<Gate, Box<dyn std::error::Error>> {
     let number = |n: u64, account: &str| -> Result<NumberSpec, String> {
         Ok(NumberSpec {
             number: E164::parse(&format!("9180{n:08}"))?,
-            mail_id: format!("1065403522{n:05}").into(),
+            first_id: format!("1065403522{n:05}").into(),
             phone_number_id: format!("1065403522{n:05}").into(),
             waba: "1029384756".into(),
             account: account.into(),

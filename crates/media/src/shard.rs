@@ -405,11 +405,8 @@ impl Shard {
     /// legs, their batches are large enough.
     fn is_prompt(&self) -> bool {
         let is_connecting = || self.legs.values().any(|routed| routed.leg.is_unconnected());
-        match self.legs.len() {
-            ..=LIVE_LEGS_MAX => true,
-            ..=FEW_LEGS => is_connecting() || !self.is_live(),
-            _ => false,
-        }
+        let legs = self.legs.len();
+        legs <= LIVE_LEGS_MAX || legs <= FEW_LEGS && (is_connecting() || !self.is_live())
     }
 
     /// Returns whether a leg's datagrams must be read as they arrive.
