@@ -192,7 +192,10 @@ async fn s0_10_text_media_replies_and_statuses_are_four_deliveries() {
         "{:?}",
         told.params
     );
-    let sent_at = sent["at"].as_str().unwrap().get(..19).unwrap().replace('T', " ");
+    let timeline = chat.get(&format!("conversations/{id}/timeline/")).await;
+    let items = timeline["items"].as_array().unwrap();
+    let message = items.iter().find(|item| item["id"] == sent["id"]).unwrap();
+    let sent_at = message["at"].as_str().unwrap().get(..19).unwrap().replace('T', " ");
     assert_eq!(told.param("SentTime"), sent_at, "{:?}", told.params);
     for seen in chat.app.requests().iter().filter(|seen| seen.path == "/form") {
         assert_eq!(seen.method, "POST");

@@ -26,6 +26,8 @@ async fn fill_pages(world: &World) -> Vec<String> {
         asha.post("/console/webhooks/", &[("name", "crm"), ("url", &hook)]).await.status,
         303
     );
+    let key = [("name", "crm"), ("role", "admin")];
+    assert_eq!(asha.post("/console/people/keys", &key).await.status, 303);
     let picture = json!({"message": {"type": "image", "image": {"mime_type": "image/png", "caption": "The parcel"}},
         "file": PIXEL, "from": "919812345678", "name": "Asha Verma"});
     for order in [json!({"message": "Where is my order?", "from": "919812345678"}), picture] {
