@@ -97,9 +97,12 @@ pub(super) fn run(args: Args) -> Exit {
         Command::Add { files, sha256, .. } if files.len() > 1 && sha256.is_some() => {
             Exit::usage("--sha256 is the hash of one file")
         }
-        Command::Add { files, sha256, dry_run, .. } => {
-            add(&store, read_all(&files, sha256.as_deref()), dry_run, json)
-        }
+        Command::Add { files, sha256, dry_run, .. } => match read_all(&files, sha256.as_deref()) {
+            Err(e @ ModelError::Foreign) if files.len() > 1 => Exit::usage(format_args!(
+                "{e}; several files are those of one model: add each model with a command of its own"
+            )),
+            candidate => add(&store, candidate, dry_run, json),
+        },
         Command::Fetch { name, source, .. } => {
             let Some(known) = KNOWN.iter().find(|known| known.name == name) else {
                 let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();

@@ -172,7 +172,7 @@ impl PortTable {
 
     /// Assigns a port to a leg with these peer addresses. Prefers a port of the next shard on which
     /// none of the addresses is in use, then a new port, then a free port of any shard, and finally
-    /// the first port of the shard with the fewest legs.
+    /// the port with the fewest legs.
     pub(super) fn allocate(&mut self, leg: LegId, peers: Vec<SocketAddr>) -> Port {
         let is_taken = |id: PortId| {
             peers.iter().any(|p| self.ports_by_peer.get(p).is_some_and(|ids| ids.contains(&id)))
@@ -238,7 +238,7 @@ impl PortTable {
         peers: Vec<SocketAddr>,
         peers_unknown: bool,
     ) -> Port {
-        let id = free.or_else(|| self.open_another()).unwrap_or_else(|| self.least_loaded_first());
+        let id = free.or_else(|| self.open_another()).unwrap_or_else(|| self.least_used());
         let entry = self
             .entries
             .get_mut(usize::from(id.0))
@@ -332,8 +332,12 @@ impl PortTable {
         None
     }
 
-    fn least_loaded_first(&self) -> PortId {
-        PortId(u16::try_from(self.next_shard()).unwrap_or_default())
+    /// Returns the port with the fewest legs, those with unknown peers first, so that the fewest
+    /// peers can have the same address.
+    fn least_used(&self) -> PortId {
+        let ports = self.entries.iter().flatten();
+        let least = ports.min_by_key(|p| (p.unknown_peer_legs, p.legs, p.port.id));
+        least.map_or(PortId(0), |p| p.port.id)
     }
 
     fn add_peers(&mut self, port: PortId, peers: &[SocketAddr]) {
@@ -426,11 +430,21 @@ mod tests {
         assert!([1, 2, 3, 6].map(LegId).iter().all(|leg| ports.conflicts(*leg).is_empty()));
         assert_eq!(
             ports.allocate(LegId(7), vec![peer(1)]).id,
-            PortId(0),
-            "no free port: the first is shared"
+            PortId(2),
+            "no free port: the one with the fewest legs is shared"
         );
-        assert_eq!(ports.conflicts(LegId(7)), [LegId(1)]);
+        assert_eq!(ports.conflicts(LegId(7)), [LegId(4)]);
         assert_eq!(ports.allocate(LegId(8), vec![]).id, PortId(0), "no candidates: any port");
+    }
+
+    #[test]
+    fn legs_with_unknown_peers_spread_over_the_ports_if_none_is_free() {
+        let mut ports = open(2, 1);
+        let ids = [1, 2, 3, 4].map(|leg| ports.allocate_unknown(LegId(leg)).id);
+        assert_eq!(ids, [0, 1, 0, 1].map(PortId));
+        // A peer that is known is less likely to have the same address.
+        ports.set_candidates(LegId(2), vec![peer(1)]);
+        assert_eq!(ports.allocate_unknown(LegId(5)).id, PortId(1));
     }
 
     #[test]

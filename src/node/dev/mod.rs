@@ -350,7 +350,8 @@ fn configuration(
     config.listen.admin = admin;
     config.listen.local_hosts_only = true;
     config.listen.media = LOOPBACK;
-    config.listen.media_ports = 16;
+    // Each outbound call that rings or is answered takes one.
+    config.listen.media_ports = 1_000;
     config.public.media_ips = MediaIps::Listed(vec![Ipv4Addr::LOCALHOST.into()]);
     if let Ok(graph) = sim.graph_url().parse() {
         config.meta.graph_url = graph;

@@ -45,7 +45,9 @@ pub fn message(message: &NewMessage, media_url: Option<&str>) -> Value {
     let Some(members) = shown.as_object_mut() else { return shown };
     if let Some(file) = media(&message.content, &message.kind) {
         let is_ours = message.direction == Direction::Outbound;
-        let link = file.get("link").and_then(Value::as_str).filter(|_| is_ours);
+        // An agent can reply with any text as a link.
+        let is_web = |link: &&str| link.starts_with("https://") || link.starts_with("http://");
+        let link = file.get("link").and_then(Value::as_str).filter(|_| is_ours).filter(is_web);
         members.insert(
             "media".to_owned(),
             json!({
@@ -307,6 +309,30 @@ mod tests {
                 form.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
             };
             assert_eq!((of("Latitude"), of("Longitude")), (Some("12.5"), Some("-77")), "{held}");
+        }
+    }
+
+    #[test]
+    fn only_web_links_of_sent_files_are_shown() {
+        let url = |direction, link: &str| {
+            let message = NewMessage {
+                id: Uuid::nil(),
+                wamid: None,
+                direction,
+                kind: "document".to_owned(),
+                text: String::new(),
+                content: json!({"document": {"link": link}}),
+                status: MessageStatus::Sent,
+                sender: None,
+                at: Timestamp::from_secs(1),
+            };
+            super::message(&message, Some("at the node"))["media"]["url"].clone()
+        };
+        let link = "https://cdn.example.com/a.pdf";
+        assert_eq!(url(Direction::Outbound, link), link);
+        assert_eq!(url(Direction::Inbound, link), "at the node");
+        for hostile in ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd"] {
+            assert_eq!(url(Direction::Outbound, hostile), "at the node");
         }
     }
 

@@ -45,10 +45,11 @@ pub(super) fn execute(context: &Context, sdp: &Arc<str>, action: GraphAction) {
 /// Rings the endpoint at all of its registrations.
 fn ring(context: &Context, line: &Arc<Line>) {
     let setup = &context.view.setup;
-    let Origin { via, name, outbound } = origin(context);
+    let Origin { via, name, user } = origin(context);
+    let outbound = user.is_some();
     let ring = Ring {
         call: context.id,
-        from: setup.from.clone(),
+        from: user.unwrap_or_else(|| setup.from.clone()),
         to: setup.to.clone(),
         caller_name: if setup.caller_name.is_empty() { name } else { setup.caller_name.clone() },
         via,
@@ -70,8 +71,8 @@ struct Origin {
     via: [String; 2],
     /// The user's name, if the phone rings in it.
     name: String,
-    /// Whether the business has called the user.
-    outbound: bool,
+    /// The user, if the business has called them.
+    user: Option<String>,
 }
 
 /// Describes the call that dials this endpoint.
@@ -90,5 +91,8 @@ fn origin(context: &Context) -> Origin {
     let is_theirs = own.from == *user && setup.direction == Direction::Inbound;
     let name = if is_theirs { setup.caller_name.clone() } else { String::new() };
     let via = [number.clone(), registry.alias(&setup.phone_number_id)];
-    Origin { via, name, outbound: setup.direction == Direction::Outbound }
+    // After a transfer, the leg's own `from` is the business number.
+    let shown = if own.from == *number { user } else { &own.from };
+    let user = (setup.direction == Direction::Outbound).then(|| shown.clone());
+    Origin { via, name, user }
 }
