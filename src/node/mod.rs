@@ -6,7 +6,7 @@
 //! - `operator` implements the owner's status and commands.
 //! - `otel` exports traces.
 //! - `fleet` connects the node to a fleet, and `shared_feed` sends its changes to the other nodes.
-//! - `retention` deletes what is past its time.
+//! - `retention` deletes expired data.
 //! - `drain` shuts a node down, and `upgrade` replaces its process by another one.
 //! - `dev` runs a node, or a fleet, with a simulated Meta and a demo application.
 //!

@@ -1,4 +1,4 @@
-//! Deletes what is past its time, and files that were deleted at other nodes.
+//! Deletes expired data, and this node's files that other nodes have deleted.
 
 use std::fmt::Display;
 use std::sync::Arc;

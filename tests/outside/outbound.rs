@@ -481,7 +481,8 @@ async fn r09_a_drain_ends_queued_calls() {
     assert_eq!(world.node.wait(), Some(0));
 }
 
-/// Meta may have a call whose `connect` failed. It is no live call, so a drain does not wait for it.
+/// After a `connect` with status 500, Meta may have the call. It does not count as live, so a drain
+/// does not wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_a_drain_does_not_wait_for_a_call_that_may_exist_at_meta() {
     let rules = "[[fault]]\ndo = \"answer\"\non = \"connect\"\nstatus = 500\ncode = 131000\n";

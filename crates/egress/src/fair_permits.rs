@@ -75,7 +75,7 @@ impl<K: Clone + Eq + Hash> FairPermits<K> {
         }
     }
 
-    /// The number of permits that nobody holds.
+    /// Returns the number of free permits.
     pub fn free(&self) -> usize {
         self.state().free
     }

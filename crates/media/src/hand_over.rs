@@ -13,8 +13,9 @@
 //! 5. The old process drops its handles and its `Media`. If the new one fails instead, the old one
 //!    continues with [`Media::resume`].
 //!
-//! A tapped leg can move 20 ms after its [`Tap`] was dropped. A [`LegHandle::movable_tap`] and a [`LegHandle::movable_feed`] need not be
-//! dropped: the new process continues them. So does a bridge, if both of its legs move at once.
+//! A tapped leg can move 20 ms after its [`Tap`] was dropped. A [`LegHandle::movable_tap`] and a
+//! [`LegHandle::movable_feed`] need not be dropped: the new process continues them. So does a
+//! bridge, if both of its legs move at once.
 //!
 //! [`MediaConfig::inherited`]: crate::MediaConfig::inherited
 

@@ -57,8 +57,8 @@ const IDLE_WAIT: Duration = Duration::from_secs(5);
 /// wakes for their datagrams while one of them connects, since a faster handshake lets the caller
 /// hear something earlier.
 const FEW_LEGS: usize = 8;
-/// Maximum number of legs for whose datagrams the thread wakes while one is [live](Leg::is_live).
-/// More legs receive more datagrams than there are ticks.
+/// Maximum number of legs with which the thread wakes for each datagram while a leg is
+/// [live](Leg::is_live). More legs receive more datagrams than there are ticks.
 const LIVE_LEGS_MAX: usize = 2;
 /// Time from the connection of a leg within which the command to play has usually arrived.
 const FIRST_AUDIO: Duration = Duration::from_millis(2);

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::files::naming;
-use crate::sql::connect::{BUSY, connect_within, options};
+use crate::sql::connect::{CONNECT_TIMEOUT, connect_within, options};
 
 /// Interval and number of attempts to lock a database that another process holds. The server
 /// detects a dead client by TCP keepalives ([`KEEPALIVE`]).
@@ -103,7 +103,7 @@ impl NodeLock {
 /// Opens a session that holds the lock. Returns `None` if another session held it for 40 s.
 async fn lock(at: &Database, node_id: &str) -> Result<Option<PgConnection>, sqlx::Error> {
     let options = options(at, RETRY_INTERVAL)?.options(KEEPALIVE);
-    let mut session = connect_within(&options, BUSY).await?;
+    let mut session = connect_within(&options, CONNECT_TIMEOUT).await?;
     for tried in 0..ATTEMPTS {
         let lock =
             "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || ' node ' || $1, 0))";

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::database::Database;
 use crate::error::{StoreError, failed};
-use crate::sql::connect::{connect_within, options};
+use crate::sql::connect::{CONNECT_TIMEOUT, connect_within, options};
 use crate::sql::errors::is_unreachable;
 
 /// The oldest version that is supported, as in `server_version_num`.
@@ -141,9 +141,6 @@ async fn connect(at: &Database) -> Result<PgConnection, StoreError> {
 
 /// Interval between attempts to reach a server at the start.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Timeout of an attempt to connect.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Waits until the server of a PostgreSQL database answers, for at most `within`. Nodes are often
 /// started before it, for example by a reboot. Returns at once for SQLite, and for an answer that

@@ -271,8 +271,7 @@ fn validate(kind: &str, held: &Value) -> Result<(), ApiError> {
         _ => {
             let is_one = text("id").is_some() != text("link").is_some();
             require("link", is_one, "or id is required, but not both")?;
-            let is_http = text("link")
-                .is_none_or(|link| link.starts_with("https://") || link.starts_with("http://"));
+            let is_http = text("link").is_none_or(words::is_web_link);
             require("link", is_http, "must be an http or https URL")
         }
     }

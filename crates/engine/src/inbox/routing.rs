@@ -88,8 +88,8 @@ impl Router {
         let routings = self.store.numbers().routings().await?;
         let owners = self.store.numbers().owners().await?;
         self.webhooks.load(&lock).await?;
-        let mail = self.directory.message_routes();
-        mail.change_routings(|all| *all = routings.iter().cloned().collect());
+        let routes = self.directory.message_routes();
+        routes.change_routings(|all| *all = routings.iter().cloned().collect());
         self.numbers.set_owners(owners);
         Ok(())
     }
@@ -355,7 +355,7 @@ impl Router {
             // The number has moved again; the later change records that.
             return Ok(());
         }
-        let (mail, known) = (self.directory.message_routes(), !before.owner.as_str().is_empty());
+        let (routes, known) = (self.directory.message_routes(), !before.owner.as_str().is_empty());
         let kept = self.inherited_routing(number).await?;
         let claim = NumberTransfer {
             phone_number_id: id.clone(),
@@ -366,13 +366,13 @@ impl Router {
         };
         let changed = self.store.numbers().transfer(claim).await?;
         if known && changed && kept.is_none() {
-            mail.change_routings(|routings| {
+            routes.change_routings(|routings| {
                 routings.remove(&id);
             });
         } else if known && !changed {
             // Another node recorded it first, and the new owner may have set a routing there.
             let routings = self.store.numbers().routings().await?;
-            mail.change_routings(|all| *all = routings.iter().cloned().collect());
+            routes.change_routings(|all| *all = routings.iter().cloned().collect());
         }
         self.numbers.set_owners([(id, NumberOwners { owner, first: before.first })]);
         Ok(())
@@ -381,11 +381,11 @@ impl Router {
     /// The previous routing, if its webhook or agent may also serve the new owner: those of a main
     /// account serve the numbers of its subaccounts.
     async fn inherited_routing(&self, number: &NumberEntry) -> Result<Option<Routing>, StoreError> {
-        let mail = self.directory.message_routes();
-        let set = mail.routing(&number.spec.first_id);
+        let routes = self.directory.message_routes();
+        let set = routes.routing(&number.spec.first_id);
         let account = match set {
             Some(Routing::Webhook(Some(id))) => {
-                mail.webhook(id).map(|webhook| webhook.account.clone())
+                routes.webhook(id).map(|webhook| webhook.account.clone())
             }
             Some(Routing::Agent(id)) => {
                 let scope = Scope::Main(number.account.main().auth_id.clone());

@@ -347,9 +347,9 @@ impl CustomerWebhooks {
     /// Warns at start-up. A start is not refused: the node must take calls even if some events are
     /// lost.
     pub(super) fn warn_of_missing(&self) {
-        let mail = self.directory.message_routes();
-        for (id, routing) in mail.routings().iter() {
-            let gone = routing.webhook().is_some_and(|webhook| mail.webhook(webhook).is_none());
+        let routes = self.directory.message_routes();
+        for (id, routing) in routes.routings().iter() {
+            let gone = routing.webhook().is_some_and(|webhook| routes.webhook(webhook).is_none());
             if gone && let Some(number) = self.directory.tables().by_first_id(id) {
                 tracing::warn!(
                     number = %number.spec.number,
@@ -426,8 +426,8 @@ impl CustomerWebhooks {
             return Ok(None);
         }
         let webhook = Arc::new(of_row(row));
-        let mail = self.directory.message_routes();
-        mail.change_webhooks(|webhooks| drop(webhooks.insert(webhook.id, webhook.clone())));
+        let routes = self.directory.message_routes();
+        routes.change_webhooks(|webhooks| drop(webhooks.insert(webhook.id, webhook.clone())));
         self.publish(&webhook.account, webhook.id);
         Ok(Some(webhook))
     }

@@ -46,8 +46,8 @@ pub fn message(message: &NewMessage, media_url: Option<&str>) -> Value {
     if let Some(file) = media(&message.content, &message.kind) {
         let is_ours = message.direction == Direction::Outbound;
         // An agent can reply with any text as a link.
-        let is_web = |link: &&str| link.starts_with("https://") || link.starts_with("http://");
-        let link = file.get("link").and_then(Value::as_str).filter(|_| is_ours).filter(is_web);
+        let link = file.get("link").and_then(Value::as_str).filter(|_| is_ours);
+        let link = link.filter(|link| is_web_link(link));
         members.insert(
             "media".to_owned(),
             json!({
@@ -76,6 +76,11 @@ pub fn message(message: &NewMessage, media_url: Option<&str>) -> Value {
 
 /// The message types that carry a file.
 pub const MEDIA: &[&str] = &["image", "audio", "video", "document", "sticker"];
+
+/// Whether a file's link is an http or https URL.
+pub fn is_web_link(link: &str) -> bool {
+    link.starts_with("https://") || link.starts_with("http://")
+}
 
 /// The description of a message's file.
 pub fn media<'a>(content: &'a Value, kind: &str) -> Option<&'a Value> {

@@ -109,31 +109,19 @@ pub fn text_or_digits(value: &serde_json::Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A text or an integer (`docs/reference/meta.md#tolerant-reading`).
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Scalar {
-    Integer(u64),
-    Text(String),
-    Other(serde::de::IgnoredAny),
-}
-
 /// Reads an integer or its decimal digits. Anything else is 0.
 fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
-    Ok(match Scalar::deserialize(from)? {
-        Scalar::Integer(number) => i64::try_from(number).unwrap_or_default(),
-        Scalar::Text(text) => text.trim().parse().unwrap_or_default(),
-        Scalar::Other(_) => 0,
-    })
+    let value = serde_json::Value::deserialize(from)?;
+    let digits = text_or_digits(&value);
+    Ok(digits.and_then(|digits| digits.trim().parse().ok()).unwrap_or_default())
 }
 
 /// Reads an id that is a text or an integer.
 fn id<'de, D: Deserializer<'de>>(from: D) -> Result<Wacid, D::Error> {
-    match Scalar::deserialize(from)? {
-        Scalar::Integer(number) => Ok(number.to_string().as_str().into()),
-        Scalar::Text(text) => Ok(text.as_str().into()),
-        Scalar::Other(_) => Err(serde::de::Error::custom("an id is a text or an integer")),
-    }
+    let value = serde_json::Value::deserialize(from)?;
+    let text = text_or_digits(&value);
+    let text = text.ok_or_else(|| serde::de::Error::custom("an id is a text or an integer"))?;
+    Ok(text.as_ref().into())
 }
 
 /// The envelope of an error.

@@ -194,10 +194,13 @@ async fn postgres(at: &Database, most: u32, busy: Duration) -> Result<Pool, sqlx
     let pool = pool.connect_with(options.clone()).await;
     if matches!(pool, Err(sqlx::Error::PoolTimedOut)) {
         // A pool repeats refused connections until its timeout. One more tells why they fail.
-        connect_within(&options, BUSY).await?.close().await?;
+        connect_within(&options, CONNECT_TIMEOUT).await?.close().await?;
     }
     Ok(Pool::Postgres(pool?))
 }
+
+/// Maximum time to connect to a server.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens a connection. A server behind a firewall, or one that is frozen, may not answer at all.
 ///

@@ -20,7 +20,7 @@ use crate::owner::{owner_name, run_of_owner};
 use crate::pending_log::Birth;
 use crate::seal::Seal;
 use crate::sql;
-use crate::sql::connect::{BUSY, connect_within, options};
+use crate::sql::connect::{CONNECT_TIMEOUT, connect_within, options};
 use crate::store::Store;
 
 /// Time that a statement waits for the locks of other nodes.
@@ -169,7 +169,7 @@ impl FleetSession {
             return Err(connect(sqlx::Error::Configuration("a fleet needs PostgreSQL".into())));
         }
         let options = options(at, LOCK_TIMEOUT).map_err(connect)?;
-        Ok(Self { connection: connect_within(&options, BUSY).await.map_err(connect)? })
+        Ok(Self { connection: connect_within(&options, CONNECT_TIMEOUT).await.map_err(connect)? })
     }
 
     /// Closes the connection gracefully.

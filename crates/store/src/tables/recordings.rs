@@ -621,6 +621,13 @@ mod tests {
     use machine::{RecordingEndReason, TranscriptOrder};
     use model::Health;
 
+    fn transcript_order() -> TranscriptOrder {
+        use model::Method;
+        use xml::ast::{DocUrl, Target};
+        let to = Target { url: DocUrl("https://a.example.com/said".into()), method: Method::Post };
+        TranscriptOrder { to, full: true }
+    }
+
     fn start(n: u8, account: &str, main: &str) -> RecordingStart {
         RecordingStart {
             id: Uuid::from_u128(u128::from(n)),
@@ -786,13 +793,10 @@ mod tests {
 
     #[tokio::test]
     async fn accounts_take_turns_for_transcripts_and_copies() {
-        use model::Method;
-        use xml::ast::{DocUrl, Target};
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let at = Timestamp::from_secs;
-        let to = Target { url: DocUrl("https://a.example.com/said".into()), method: Method::Post };
-        let order = TranscriptOrder { to, full: true };
+        let order = transcript_order();
         let kinds = [("MA1", true), ("MA1", true), ("MA2", true)];
         let kinds = kinds.into_iter().chain([("MA1", false), ("MA1", false), ("MA2", false)]);
         for (n, (account, is_transcript)) in (0..).zip(kinds) {
@@ -815,14 +819,10 @@ mod tests {
     #[tokio::test]
     async fn a_recording_is_transcribed_before_it_is_copied_and_reported_once() {
         use machine::transcription_callback;
-        use model::Method;
-        use xml::ast::DocUrl;
-        use xml::ast::Target;
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let at = Timestamp::from_secs;
-        let to = Target { url: DocUrl("https://a.example.com/said".into()), method: Method::Post };
-        let order = TranscriptOrder { to, full: true };
+        let order = transcript_order();
         let start = RecordingStart { transcript: Some(order.clone()), ..start(1, "MA1", "MA1") };
         let mut conclusion = ended(start.clone());
         (conclusion.end.upload, conclusion.end.transcribe) = (Some(at(500)), Some(at(500)));
