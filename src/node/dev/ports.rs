@@ -2,8 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The range of ports. It is below the ports that systems use for outgoing connections (from 32,768
 /// on Linux, from 49,152 by RFC 6335), so that no connection takes a port before its process
@@ -29,20 +28,25 @@ pub(super) fn free_media_ports(count: u16) -> io::Result<u16> {
     first_free(count, |at| UdpSocket::bind(at).is_ok())
 }
 
-/// Returns the first port of a free range. A process gets each port once, beginning at random, so
-/// that fleets that start at the same time are unlikely to choose the same ports.
+/// Returns the first port of a free range. A process gets each port once before any again, beginning
+/// at random, so that fleets that start at the same time are unlikely to choose the same ports.
 fn first_free(count: u16, is_free: impl Fn(SocketAddr) -> bool) -> io::Result<u16> {
-    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    let next = NEXT.get_or_init(|| rand::random_range(PORTS).into());
-    let ranges = (0..TRIES).map(|_| {
-        let offset = next.fetch_add(count, Ordering::Relaxed) % (PORTS.end - PORTS.start - count);
-        PORTS.start + offset..PORTS.start + offset + count
-    });
-    let mut free = ranges.filter(|range| {
-        range.clone().all(|port| is_free(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
-    });
-    let range = free.next().ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse))?;
-    Ok(range.start)
+    static NEXT: Mutex<Option<u16>> = Mutex::new(None);
+    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut first = next.unwrap_or_else(|| rand::random_range(PORTS));
+    for _ in 0..TRIES {
+        if first > PORTS.end - count {
+            first = PORTS.start;
+        }
+        let mut range = first..first + count;
+        let taken = range.find(|port| !is_free((Ipv4Addr::LOCALHOST, *port).into()));
+        let Some(taken) = taken else {
+            *next = Some(first + count);
+            return Ok(first);
+        };
+        first = taken + 1;
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 #[cfg(test)]
@@ -63,5 +67,15 @@ mod tests {
         let first = first_free(4, |at| at.port() % 7 != 0).unwrap();
         assert!((first..first + 4).all(|port| port % 7 != 0));
         assert!(first_free(1, |_| false).is_err());
+    }
+
+    #[test]
+    fn ranges_of_different_lengths_do_not_overlap() {
+        let mut taken = std::collections::HashSet::new();
+        let lap = (0..100).map(|n| if n % 2 == 0 { 1 } else { 90 });
+        for count in lap {
+            let first = first_free(count, |_| true).unwrap();
+            assert!((first..first + count).all(|port| taken.insert(port)), "{first}, {count}");
+        }
     }
 }

@@ -226,21 +226,29 @@ pub fn free_udp_ports(count: u16) -> u16 {
 }
 
 /// Returns the first of `count` ports below the system's ephemeral range, so that no other connection
-/// takes them before the node binds them. Each port is used once before any is used again.
+/// takes them before the node binds them. Each port is used once before any is used again: a node
+/// opens most of its ports late, so a port that is free now may be another node's.
 fn free(count: u16, is_free: impl Fn((std::net::Ipv4Addr, u16)) -> bool) -> u16 {
     const PORTS: std::ops::Range<u16> = 20_000..32_000;
-    static NEXT: std::sync::OnceLock<std::sync::atomic::AtomicUsize> = std::sync::OnceLock::new();
+    static NEXT: std::sync::Mutex<Option<u16>> = std::sync::Mutex::new(None);
+    let mut next = NEXT.lock().expect("the next port");
     // Concurrent runs of the tests start at different ports.
-    let next = NEXT.get_or_init(|| rand::random_range(0..PORTS.len()).into());
-    let count = usize::from(count);
-    let mut firsts = (0..100).map(|_| {
-        let offset = next.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
-        PORTS.start + (offset % (PORTS.len() - count)) as u16
-    });
-    let are_free = |first: &u16| {
-        (*first..).take(count).all(|port| is_free((std::net::Ipv4Addr::LOCALHOST, port)))
-    };
-    firsts.find(are_free).expect("free ports")
+    let mut first = next.unwrap_or_else(|| rand::random_range(PORTS));
+    for _ in 0..100 {
+        if first + count > PORTS.end {
+            first = PORTS.start;
+        }
+        let taken =
+            (first..first + count).find(|port| !is_free((std::net::Ipv4Addr::LOCALHOST, *port)));
+        match taken {
+            None => {
+                *next = Some(first + count);
+                return first;
+            }
+            Some(taken) => first = taken + 1,
+        }
+    }
+    panic!("no {count} consecutive ports are free");
 }
 
 impl Node {
