@@ -95,6 +95,7 @@ pub(super) async fn create(
         }
         Err(SetUpError::People(PeopleError::Bad("name", _))) => again("set_up.name_wrong"),
         Err(SetUpError::People(PeopleError::Bad(..))) => again("invitation.short"),
+        Err(SetUpError::People(PeopleError::Conflict(..))) => again("set_up.name_taken"),
         Err(error) => refusal(preferences, &error),
     }
 }

@@ -33,7 +33,7 @@ struct SignIn {
     password: String,
     wrong: String,
     guest: bool,
-    /// Whether no user exists, so that the node's log contains a link for the first one.
+    /// Whether no owner exists, so that the node's log contains a link for the first one.
     is_set_up_open: bool,
 }
 

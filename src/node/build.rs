@@ -1,20 +1,19 @@
 //! Builds the services of a node in dependency order and connects them.
 
-use std::net::UdpSocket;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connections::Connections;
-use super::fleet::{self, Forwarder, Place};
+use super::fleet::{self, Forwarder};
 use super::ledger::{self, StoredKeys};
 use super::live::Live;
+use super::open::{Base, Opened, open};
 use super::operator::{Drain, ThisNode, node_load};
 use super::peer_requests::PeerRequests;
 use super::reload::{Loader, Parts, Reloader, Tunables};
@@ -28,20 +27,19 @@ use crate::api;
 use crate::api::https::Https;
 use crate::api::server::{Pause, ServerConfig};
 use crate::console::{self, Console, DRAFT_PATH, Drafts, RequestLog, SignUpWindow};
-use crate::observe::{self, Metrics};
 use crate::phone::{PhoneListener, PhoneService};
-use crate::{public_address, speech_settings};
-use egress::{Egress, EgressConfig, Guard, warm_up};
-use engine::admission::book::Keeper;
+use crate::speech_settings;
+use egress::{Egress, EgressConfig, Guard};
+use engine::admission::Pressure;
 use engine::admission::permission::Consents;
 use engine::admission::settings::NumberSettings;
-use engine::admission::{Directory, Gate, Pressure};
 use engine::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
 use engine::alerts::{self, AlertParts};
-use engine::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource};
+use engine::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier};
 use engine::call::drafts::{self, WithDrafts};
 use engine::call::handover::IncomingCall;
 use engine::call::news::CallNews;
+use engine::call::orphan::Orphans;
 use engine::call::phones::Phones;
 use engine::call::recordings::Copies;
 use engine::call::registry::CallKey;
@@ -53,11 +51,10 @@ use engine::call::{
     Dialer, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig, Registry,
     RejectThread, Services, farewell, orphan,
 };
-use engine::cluster::{LostNodes, NodeReaper};
+use engine::cluster::{Cluster, FleetClaims, LostNodes, NodeReaper};
 use engine::config::Config;
 use engine::disk_space::DiskSpace;
 use engine::erasure::{Eraser, ErasureParts};
-use engine::feed::Feed;
 use engine::inbox::{Inbox, InboxParts};
 use engine::limiter::{Failures, Offenders};
 use engine::meta::{Graph, GraphConfig};
@@ -69,11 +66,9 @@ use engine::people::{People, UserSettings};
 use engine::shared_settings::SharedSettings;
 use engine::stream::Streams;
 use engine::webhook::{self, WebhookHandler};
-use media::turn::TurnServer;
-use media::{Media, MediaConfig, Mixer};
+use media::{Media, Mixer};
 use model::AuthId;
 use model::Clock;
-use model::Health;
 use model::Secret;
 use sim::world;
 use speech::config::SpeechConfig;
@@ -81,16 +76,12 @@ use speech::http::EndpointError;
 use speech::library::Library;
 use speech::model_manager::ModelManager;
 use speech::recognise::Recognisers;
-use store::{Database, NodeLock, Passwords, Store, StoreOptions};
-use tls::Tls;
+use store::{Database, Passwords};
 
-/// Timeout after which the media of a leg that receives no packets counts as dead.
-const MEDIA_DEAD: Duration = Duration::from_secs(30);
 /// Longest time that a sign-in waits for its turn after too many wrong passwords. It is shorter than
 /// the usual timeouts of proxies.
 const SIGN_IN_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a start waits for a database server that does not answer.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
+
 impl Node {
     /// Starts a node. It serves requests when this returns.
     ///
@@ -119,8 +110,8 @@ impl Node {
     /// # Errors
     /// As [`Node::start`], or if the other process does not hand over.
     pub async fn start_after(
-        mut predecessor: Option<&mut Predecessor>,
-        mut config: Config,
+        predecessor: Option<&mut Predecessor>,
+        config: Config,
         clock: Clock,
         loader: Option<Loader>,
     ) -> Result<Self, StartError> {
@@ -130,145 +121,27 @@ impl Node {
             .then(|| signal(SignalKind::hangup()))
             .transpose()
             .map_err(StartError::Signals)?;
-        // Runs beside the opening of the store: the two take most of the start-up time.
-        tokio::task::spawn_blocking(warm_up);
-        public_address::resolve(&mut config).await?;
-        // Before all services: they register their metric handles when they are created.
-        let metrics = Metrics::install().map_err(StartError::Metrics)?;
-        let health = Health::new();
-        let mut inherited =
-            predecessor.as_mut().map(|other| other.take_sockets()).unwrap_or_default();
-        let (public_listener, public) =
-            inherited.listen(config.listen.public).map_err(no_listener("listen.public"))?;
-        let (https_listener, https) = match config.listen.https {
-            Some(at) => inherited.listen(at).map(Some).map_err(no_listener("listen.https"))?,
-            None => None,
-        }
-        .unzip();
-        let certificates = load_certificates(&config).await?;
-        let (admin_listener, admin) =
-            inherited.listen(config.listen.admin).map_err(no_listener("listen.admin"))?;
-        let own_id = config.cluster.own_id();
-        let turn = public_address::turn_server(&config).await.map_err(StartError::Turn)?;
-        // Before the other process gives anything up.
-        let peer_listener = match (&predecessor, &config.cluster.peer) {
-            (Some(_), Some(peer)) => {
-                let listener = inherited.listener_at(peer).await;
-                Some(listener.map_err(|error| {
-                    no_listener("cluster.peer")(format!("could not listen on {peer}: {error}"))
-                })?)
-            }
-            _ => None,
-        };
-        let start_media = |sockets| media(&config, &clock, turn.clone(), sockets);
-        // The media of the calls goes on before the store can be opened.
-        let taken_over = match predecessor {
-            Some(other) => {
-                let member = config.cluster.peer.as_ref().map(|_| own_id.as_str());
-                Some(other.take_over(&config.store.database, member, &clock, start_media).await?)
-            }
-            None => None,
-        };
-        let listeners = [Some(&public_listener), https_listener.as_ref(), Some(&admin_listener)];
-        let listeners = listeners.into_iter().flatten().map(Arc::downgrade).collect();
-        let (pause, admin_pause) = (Pause::default(), Pause::default());
-        let bound = Bound { public, https };
-        let stop_all = CancellationToken::new();
-        let stop_public = stop_all.child_token();
-        let tasks = TaskTracker::new();
-        tokio::spawn(metrics.clone().upkeep(stop_all.clone()));
-        let admin_pages = observe::exporter::router(metrics.clone(), health.clone());
-        let admin_config = ServerConfig {
-            pause: admin_pause.clone(),
-            ..ServerConfig::admin(admin_pages, config.listen.local_hosts_only, clock.clone())
-        };
-        let serve_admin =
-            Box::pin(api::server::serve(admin_listener, admin_config, stop_all.clone()));
-        // The other process was ready: connections wait until this one is, too.
-        let serve_admin_later = match taken_over {
-            Some(_) => Some(serve_admin),
-            None => {
-                tokio::spawn(serve_admin);
-                None
-            }
-        };
+        let (base, opened) = open(predecessor, config, clock).await?;
+        base.start_services(opened, hangup, loader).await
+    }
+}
 
-        let random = RandomSource::system();
-        let options = StoreOptions::with_journal_in(&config.store.data_dir);
-        let options = StoreOptions { secret_key: config.store.secret_key.clone(), ..options };
-        let feed = Feed::since(clock.wall());
-        // The other process of an upgrade has just used it.
-        if taken_over.is_none() {
-            store::wait_until_reachable(&config.store.database, DATABASE_PATIENCE).await;
-        }
-        // Before any read: otherwise the open calls of another running process with this node id
-        // would be taken for orphans of a crash.
-        let lock = match config.cluster.peer {
-            None => Some(NodeLock::acquire(&config.store.database, &own_id).await?),
-            // Its row in the fleet takes the place of the lock.
-            Some(_) => None,
-        };
-        if let Some(warning) = config.store.unused_file() {
-            warn!("{warning}");
-        }
-        let store =
-            Store::open_with(config.store.database.clone(), options, health.clone()).await?;
-        fleet::refuse_beside_fleet(&config, &store, &clock).await?;
-        let tls = match certificates {
-            Some(loaded) => {
-                Some(Tls::open(loaded, store.clone(), clock.clone(), own_id.clone()).await)
-            }
-            None => None,
-        };
-        let directory = Arc::new(match lock {
-            Some(_) => Directory::new(config.limits.default_cps),
-            None => Directory::shared(config.limits.default_cps),
-        });
-        let keeper =
-            Keeper::open(store.clone(), directory.clone(), config.admission(), clock.wall())
-                .await?;
-        let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
-        let is_moved = taken_over.is_some();
-        let TakenOver {
-            media,
-            calls,
-            queued,
-            rooms: moved_rooms,
-            phones: moved_phones,
-            node: moved,
-        } = match taken_over {
-            Some(taken_over) => taken_over,
-            None => TakenOver::nothing(start_media(Vec::new())?),
-        };
-        let is_known = |call: &IncomingCall| call.is_configured(&directory);
-        let (mut calls, mut dropped): (Vec<_>, Vec<_>) = calls.into_iter().partition(is_known);
-        // Their records are closed like those of a process that was killed.
-        for call in &mut dropped {
-            warn!(call_uuid = %call.call(), "call ended: its number or account is not configured any more");
-            drop(call.leg.take());
-        }
-        calls.iter_mut().for_each(|call| call.hold_slot(&directory));
-        gate.spend_permits(&moved.permits, clock.now());
-        let place = match (lock, &config.cluster.peer) {
-            (None, Some(peer)) => {
-                let moved = (moved.member, peer_listener);
-                let cluster =
-                    fleet::join(&config, peer, &own_id, &store, &clock, &gate, moved).await?;
-                Place::Member(Arc::new(cluster))
-            }
-            (lock, _) => Place::Alone(lock),
-        };
-        if let Some(cluster) = place.cluster() {
-            tokio::spawn(fleet::exit_if_dead(cluster.clone(), stop_all.clone()));
-            tokio::spawn(fleet::follow_contact(cluster.clone(), health.clone(), stop_all.clone()));
-        }
-        let node_id = place.owner(&own_id);
-        let guard = Guard::new(
-            config.answer.allow_insecure,
-            [public, admin].into_iter().chain(https).collect(),
-        );
-        let egress =
-            Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard.clone()) })?;
+impl Base {
+    /// Creates the services of a node, continues the calls of another process, and serves requests.
+    async fn start_services(
+        self,
+        opened: Opened,
+        hangup: Option<Signal>,
+        loader: Option<Loader>,
+    ) -> Result<Node, StartError> {
+        let Opened { public, https, admin, listeners, pause, admin_pause, .. } = opened;
+        let Opened { serve_admin, tls, taken_over, is_moved, dropped, .. } = opened;
+        let TakenOver { media, calls, queued, rooms: moved_rooms, phones: moved_phones, .. } =
+            taken_over;
+        let Self { config, own_id, node_id, clock, random, .. } = &self;
+        let Self { health, metrics, feed, store, directory, keeper, gate, .. } = &self;
+        let Self { place, guard, egress, tasks, stop_all, stop_public, .. } = &self;
+        let bound = self.bound;
         let notifier =
             Notifier::new(egress.clone(), clock.clone(), random.clone(), AT_ONCE_PER_HOST);
         let outbox = Outbox::new(
@@ -279,22 +152,17 @@ impl Node {
             node_id.clone(),
             OutboxLimits::default(),
         );
-        let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
         let connections = Connections::of_this_process();
-        let mut graph_config = GraphConfig::new(config.meta.graph_url.as_str(), token);
-        graph_config.under_way_max = connections
-            .graph
-            .map_or(graph_config.under_way_max, |most| most.min(graph_config.under_way_max));
-        let graph = Arc::new(Graph::new(graph_config, clock.clone())?);
+        let graph = Arc::new(self.graph(connections.graph)?);
         let consents = Arc::new(Consents::load(store.clone()).await?);
         if let Some(cluster) = place.cluster() {
             consents.share(cluster.run());
         }
         let permissions = PermissionService::new(graph.clone(), consents.clone(), clock.clone());
-        let (sounds, recognisers, models) = speech(&config, &clock, &egress)?;
+        let (sounds, recognisers, models) = speech(config, clock, egress)?;
         let prompts = sounds.clone();
         #[cfg(feature = "otel")]
-        let otel = super::otel::Export::start(&clock, &own_id).map_err(StartError::Otel)?;
+        let otel = super::otel::Export::start(clock, own_id).map_err(StartError::Otel)?;
         #[cfg(feature = "otel")]
         let traces = otel.as_ref().map(super::otel::Export::sink);
         #[cfg(not(feature = "otel"))]
@@ -303,10 +171,10 @@ impl Node {
             outbox.export_traces(sink.clone());
         }
         let phones = Phones::new(feed.clone());
-        let rooms = rooms(&clock, &media, &sounds);
+        let rooms = rooms(clock, &media, &sounds);
         let moved = moved_rooms.iter().map(RoomSnapshot::id).collect();
         rooms
-            .recover_and_store(&store, &node_id, &moved, |account, url| outbox.queue(account, url))
+            .recover_and_store(store, node_id, &moved, |account, url| outbox.queue(account, url))
             .await?;
         let claims = place.cluster().map(|cluster| Arc::new(cluster.claims()));
         let room_hosts = place
@@ -318,32 +186,8 @@ impl Node {
             .map(|hosts| Seats::new(rooms.clone(), hosts, media.clone(), clock.clone()));
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
-        let accounts = keeper.clone();
-        let space = DiskSpace::new(
-            &config.store.data_dir,
-            config.recordings.reserve,
-            Box::new(move || accounts.book().has_several_main_accounts()),
-            clock.clone(),
-        );
-        let recordings_config = RecordingsConfig {
-            data_dir: config.store.data_dir.clone(),
-            base_url: base_url(&config, bound),
-            node_id: node_id.clone(),
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
-            copies: recording_copies(&config, &clock)?,
-            recognisers: recognisers.clone(),
-            link_lifetime: config.recordings.link_lifetime,
-            space: space.clone(),
-        };
-        let recordings = Recordings::start(
-            recordings_config,
-            store.clone(),
-            outbox.clone(),
-            clock.clone(),
-            random.clone(),
-            tasks.clone(),
-        )
-        .map_err(StartError::Recordings)?;
+        let space = self.disk_space();
+        let recordings = self.recordings(&outbox, &recognisers, &space)?;
         let notices = Notices::new(store.clone(), feed.clone(), clock.clone());
         // The operator configures the model server and the receiver of alerts, so they may be at a
         // private address and use plain HTTP.
@@ -352,17 +196,7 @@ impl Node {
             ..EgressConfig::new(Guard::new(true, Vec::new()))
         };
         let operator_egress = Egress::new(operator_egress)?;
-        let counted = metrics.clone();
-        let alerts = AlertParts {
-            settings: config.alerts.clone(),
-            node: own_id.clone(),
-            clock: clock.clone(),
-            metrics: Box::new(move || counted.render()),
-            egress: operator_egress.clone(),
-            notices: notices.clone(),
-            owner: only_account(&config),
-            fired: config.store.data_dir.join("alerts.json"),
-        };
+        let alerts = self.alerts(operator_egress.clone(), notices.clone());
         let agents = Agents::new(AgentsParts {
             store: store.clone(),
             directory: directory.clone(),
@@ -381,7 +215,7 @@ impl Node {
             feed: feed.clone(),
             clock: clock.clone(),
             node_id: node_id.clone(),
-            base_url: base_url(&config, bound),
+            base_url: base_url(config, bound),
             media: config.store.data_dir.join("messages"),
             space: space.clone(),
             consents: consents.clone(),
@@ -389,32 +223,9 @@ impl Node {
         });
         inbox.open(&config.webhooks).await?;
         let passwords = Passwords::default();
-        let offenders = Offenders::new(clock.clone());
-        tokio::spawn(offenders.clone().run(stop_all.clone()));
-        let failures = Failures::new(Some(offenders.clone()), SIGN_IN_PATIENCE);
-        let phone_failures = Failures::new(Some(offenders.clone()), crate::phone::LOGIN_WITHIN);
-        // A pause waits for the requests in progress.
-        let waits = [failures.clone(), phone_failures.clone()];
-        let report = pause.clone().report(stop_all.clone(), move |is_running| {
-            waits.iter().for_each(|failures| failures.set_patient(is_running));
-        });
-        tokio::spawn(report);
-        let people = People::new(
-            store.clone(),
-            passwords.clone(),
-            clock.clone(),
-            feed.clone(),
-            failures.clone(),
-        );
-        people.load().await?;
-        // An unwritable store must not prevent calls. People who could sign in before still can.
-        let stored = people
-            .sync_configured(&config.users, |account| keeper.book().main_of(account).clone())
-            .await;
-        if let Err(error) = stored {
-            warn!(%error, "configured users not stored; the stored ones stay in force until a reload");
-        }
-        begin_set_up(&people, &config, bound).await;
+        let sign_ins = SignInLimits::start(clock, &pause, stop_all);
+        let SignInLimits { offenders, failures, phone_failures } = sign_ins;
+        let people = self.people(&passwords, &failures).await?;
         let fetcher = Fetcher::new(egress.clone(), clock.clone(), random.clone());
         let walker = Walker {
             fetcher,
@@ -432,7 +243,7 @@ impl Node {
             pressure: pressure.clone(),
             clock: clock.clone(),
             random: random.clone(),
-            node_id,
+            node_id: node_id.clone(),
             media: media.clone(),
             sounds,
             recognisers: recognisers.clone(),
@@ -441,7 +252,7 @@ impl Node {
             rejects: RejectThread::start().map_err(StartError::Rejects)?,
             permissions: permissions.clone(),
             streams: Streams::new(egress.clone(), clock.clone(), random.clone(), tasks.clone()),
-            fetcher: Fetcher::new(egress, clock.clone(), random),
+            fetcher: Fetcher::new(egress.clone(), clock.clone(), random.clone()),
             outbox: outbox.clone(),
             store: store.clone(),
             phones: phones.clone(),
@@ -451,10 +262,9 @@ impl Node {
             notices,
             news: OnceLock::from(inbox.calls().clone() as Arc<dyn CallNews>),
             traces,
-            settings: ArcSwap::from_pointee(call_settings(&config, recordings.can_transcribe())),
+            settings: ArcSwap::from_pointee(call_settings(config, recordings.can_transcribe())),
             tasks: tasks.clone(),
         });
-        let phone_dice = services.random.clone();
         let simulated = config.meta.is_simulated();
         if simulated && config.meta.simulated.is_none() {
             tracing::info!(
@@ -464,14 +274,14 @@ impl Node {
         }
         // Work left by an earlier process is recovered first. Until then no call is accepted and
         // `/readyz` answers 503.
-        let earlier = fleet::inherit(&config, &store, &own_id, &services.node_id).await?;
+        let earlier = fleet::inherit(config, store, own_id, node_id).await?;
         let waiting = queued.iter().map(|queued| queued.setup.call);
         let kept = calls.iter().map(IncomingCall::call).chain(waiting).collect();
-        let orphans = orphan::end_all(&services, &services.node_id, &kept).await?;
+        let orphans = orphan::end_all(&services, node_id, &kept).await?;
         let recorded = calls.iter().flat_map(IncomingCall::recordings);
         let recorded = recorded.chain(moved_rooms.iter().filter_map(RoomSnapshot::recording));
         recordings.recover(&recorded.collect()).await?;
-        store.calls().take_over_farewells(&services.node_id);
+        store.calls().take_over_farewells(node_id);
         tokio::spawn(farewell::send_pending(services.clone(), directory.clone(), stop_all.clone()));
         let registry = Registry::new(services.clone(), gate.clone());
         let hosting = RoomHosting::new(services.clone(), directory.clone());
@@ -493,7 +303,7 @@ impl Node {
             notices: services.notices.clone(),
             guard: guard.clone(),
             fetcher: services.fetcher.clone(),
-            sip_host: host(&config, bound),
+            sip_host: host(config, bound),
             tasks: tasks.clone(),
         });
         let (messages, known) = (inbox.clone(), directory.clone());
@@ -504,50 +314,21 @@ impl Node {
         services
             .graph
             .on_refused_token(Box::new(move |id, token| refused.events().token_refused(id, token)));
-        let hearing = numbers.clone();
-        let webhook_handler = WebhookHandler::new(
-            registry.clone(),
-            gate.clone(),
-            clock.clone(),
-            &webhook_config(&config),
-        )
-        .with_ledger(Arc::new(StoredKeys(store.clone())))
-        .with_consents(consents.clone())
-        .with_inbox(inbox.clone())
-        .with_pressure(pressure)
-        .with_changes(Box::new(move |heard| hearing.events().enqueue(heard)));
-        let webhook_handler = match &claims {
-            None => webhook_handler,
-            Some(claims) => {
-                tokio::spawn(claims.clone().clean_up());
-                if let Some(withdrawn) = store.take_withdrawn() {
-                    tokio::spawn(claims.clone().settle(registry.clone(), withdrawn));
-                }
-                webhook_handler.with_others(claims.clone())
-            }
-        };
-        for placed in orphans.placed {
-            let number = directory.number(&placed.phone_number_id);
-            registry.remember(placed, number.and_then(|number| number.spec.access_token.clone()));
-        }
-        let left = store.take_left_calls().into_iter();
-        let left = left.map(|(phone_number_id, wacid)| CallKey { phone_number_id, wacid });
-        for key in orphans.named.into_iter().chain(left) {
-            webhook_handler.remember(key);
-        }
-        let older = ledger::load_recent(&store, &webhook_handler, &clock).await?;
-        let webhook_handler = Arc::new(webhook_handler);
-        tokio::spawn(ledger::run(
-            store.clone(),
-            webhook_handler.clone(),
-            clock.clone(),
-            older,
-            stop_all.clone(),
-        ));
+        let webhook_handler = self
+            .webhook_handler(WebhookParts {
+                registry: &registry,
+                numbers: numbers.clone(),
+                consents: &consents,
+                inbox: &inbox,
+                pressure,
+                claims: claims.as_ref(),
+                orphans,
+            })
+            .await?;
         let credentials = api::auth::Credentials::new(&[]);
-        changes::forward(&keeper, &consents, credentials.clone(), &inbox, &directory);
+        changes::forward(keeper, &consents, credentials.clone(), &inbox, directory);
         tokio::spawn(changes::end_overlaps(keeper.clone(), clock.clone(), stop_all.clone()));
-        let tunables = Arc::new(Tunables::of(&config));
+        let tunables = Arc::new(Tunables::of(config));
         let secrets_of = webhook_handler.clone();
         let settings_of = Arc::downgrade(&services);
         models.on_change(move || {
@@ -595,7 +376,7 @@ impl Node {
             registry: registry.clone(),
             dialer: dialer.clone(),
             gate: gate.clone(),
-            guard,
+            guard: guard.clone(),
             clock: clock.clone(),
             cluster: place.cluster().cloned(),
         });
@@ -638,7 +419,6 @@ impl Node {
             memory: memory.clone(),
             lost: lost.clone(),
         });
-        let room_handle = rooms.clone();
         let api_services = api::Api {
             clock: clock.clone(),
             feed: feed.clone(),
@@ -650,14 +430,14 @@ impl Node {
             placer: live.clone(),
             operator: this_node.clone(),
             gate: gate.clone(),
-            host: host(&config, bound),
-            keeper,
+            host: host(config, bound),
+            keeper: keeper.clone(),
             permissions,
             passwords: passwords.clone(),
             people: people.clone(),
-            base_url: base_url(&config, bound),
+            base_url: base_url(config, bound),
             phones: phones.clone(),
-            rooms,
+            rooms: rooms.clone(),
             models,
             recordings: recordings.clone(),
             agents,
@@ -672,17 +452,17 @@ impl Node {
         });
         let phone_listener = PhoneListener::new(PhoneService {
             clock: clock.clone(),
-            random: phone_dice,
+            random: random.clone(),
             store: store.clone(),
             passwords,
             people: people.clone(),
-            secure: base_url(&config, bound).starts_with("https:"),
+            secure: base_url(config, bound).starts_with("https:"),
             gate: gate.clone(),
             registry: registry.clone(),
             phones: phones.clone(),
             drafts: own_drafts.clone(),
             recognisers: recognisers.clone(),
-            sip_host: host(&config, bound),
+            sip_host: host(config, bound),
             offenders: offenders.clone(),
             failures: phone_failures.clone(),
             apis: apis.clone(),
@@ -697,30 +477,7 @@ impl Node {
             apis: apis.clone(),
             clock: clock.clone(),
         };
-        let (counted, refusing) = (metrics.clone(), gate.clone());
-        let tallies = move || counted.tallies().with_refused(&refusing);
-        let request_log = RequestLog::new(Box::new(tallies), store.clone(), clock.clone());
-        tasks.spawn(request_log.clone().run(stop_public.clone()));
-        let provider = config
-            .oidc
-            .clone()
-            .map(|oidc| Provider::new(oidc, &base_url(&config, bound), clock.clone()));
-        let console = Console {
-            apis: apis.clone(),
-            provider: provider.transpose()?,
-            request_log,
-            simulated_phone: simulated
-                .then(|| routes::browser_phone(&config.meta.graph_url))
-                .flatten(),
-            guest: (config.meta.simulated == Some(true)).then(|| dev_user(&config)).flatten(),
-            drafts: simulated.then(|| simulated_drafts(&config)).flatten(),
-            own_drafts,
-            sign_up: sign_up_window(&config, simulated),
-            first_account: first_account(&config).cloned(),
-            walker: Some(walker),
-            streams: console::open_streams(),
-            stop: stop_public.clone(),
-        };
+        let console = self.console(&apis, own_drafts, walker)?;
         let router = apis.router().merge(console::router(console));
         let router = router.merge(routes::router(facts)).merge(routes::phones(&phone_listener));
         if is_moved {
@@ -734,7 +491,6 @@ impl Node {
         }
         let router = match (place.cluster(), claims, room_hosts) {
             (Some(cluster), Some(claims), Some(room_hosts)) => {
-                let (cluster, registry) = (cluster.clone(), registry.clone());
                 let requests = PeerRequests {
                     cluster: cluster.clone(),
                     webhooks: webhooks_of_peers,
@@ -742,7 +498,7 @@ impl Node {
                     inbox: inbox.clone(),
                     feed: feed.clone(),
                     live: live.clone(),
-                    rooms: room_handle.clone(),
+                    rooms: rooms.clone(),
                     hosting: hosting.clone(),
                     dialer: dialer.clone(),
                     phones: phone_listener.clone(),
@@ -751,36 +507,22 @@ impl Node {
                     pause: pause.clone(),
                     router: router.clone(),
                 };
-                room_handle.list_others(Arc::new(fleet::RoomsOfOthers(cluster.clone())));
-                cluster.peers().serve(Arc::new(requests))?;
-                fleet::share_turns(&inbox, cluster.clone());
-                tokio::spawn(shared_feed::share(cluster.clone(), feed, stop_all.clone()));
-                tokio::spawn(shared_counts.share(cluster.clone(), stop_all.clone()));
-                cluster.watch(reaper);
-                if let Some(lost) = lost {
-                    tokio::spawn(lost.run(stop_all.clone()));
-                }
-                let stop = stop_all.clone();
-                tokio::spawn(fleet::follow_settings(
-                    cluster.clone(),
-                    shared_settings.clone(),
-                    clock.clone(),
-                    stop,
-                ));
-                let dialer = dialer.clone();
-                let node_id = own_id.clone();
                 let forwarder = Forwarder {
-                    node_id,
-                    cluster,
+                    node_id: own_id.clone(),
+                    cluster: cluster.clone(),
                     claims,
-                    registry,
-                    dialer,
-                    rooms: room_handle,
+                    registry: registry.clone(),
+                    dialer: dialer.clone(),
+                    rooms,
                     room_hosts,
                     settings: shared_settings,
                     store: store.clone(),
                     announced: AtomicI64::new(0),
                 };
+                self.serve_peers(cluster, requests, reaper)?;
+                if let Some(lost) = lost {
+                    tokio::spawn(lost.run(stop_all.clone()));
+                }
                 fleet::with_forwarding(router, forwarder)
             }
             _ => router,
@@ -788,12 +530,12 @@ impl Node {
         let listener = ServerConfig {
             webhook: Some(webhook),
             router,
-            https: match (https_listener, &tls) {
-                (Some(listener), Some(tls)) => Some(Https {
+            https: match (https.clone(), &tls) {
+                (Some((listener, _)), Some(tls)) => Some(Https {
                     listener,
                     config: tls.server_config()?,
                     tls: tls.clone(),
-                    base_url: https_url(&config, bound),
+                    base_url: https_url(config, bound),
                 }),
                 _ => None,
             },
@@ -807,45 +549,12 @@ impl Node {
             has_metrics: true,
             pause: pause.clone(),
         };
-        let serving =
-            tokio::spawn(api::server::serve(public_listener, listener, stop_public.clone()));
+        let serving = tokio::spawn(api::server::serve(public.0, listener, stop_public.clone()));
         if let Some(tls) = tls {
             tokio::spawn(tls.run(stop_all.clone()));
         }
-        let counted = gate.clone();
-        let (member, state) = (place.cluster().cloned(), health.clone());
-        let loaded = registry.clone();
-        metrics.refresh_with(move || {
-            counted.publish_gauges();
-            let load = node_load(&loaded, &memory);
-            metrics::gauge!(model::metric::NODE_LOAD).set(load);
-            if let Some(cluster) = &member {
-                fleet::publish_gauges(cluster, state.is_draining());
-            }
-        });
-        if let Database::Postgres(_) = config.store.database {
-            let (store, recordings) = (store.clone(), recordings.clone());
-            let (inbox, stop) = (inbox.clone(), stop_all.clone());
-            tokio::spawn(retention::remove_files(store, recordings, inbox, own_id, stop));
-        }
-        tokio::spawn(retention::delete_expired_sessions(people, stop_all.clone()));
-        tokio::spawn(retention::drop_blank_permissions(
-            consents,
-            gate.clone(),
-            clock.clone(),
-            stop_all.clone(),
-        ));
-        let (stop, expiry) = (
-            stop_public.clone(),
-            retention::delete_expired(
-                store.clone(),
-                recordings.clone(),
-                inbox.clone(),
-                clock,
-                tunables.clone(),
-            ),
-        );
-        tasks.spawn(async move { stop.run_until_cancelled(expiry).await });
+        self.publish_gauges(&registry, memory);
+        self.start_clean_up(&recordings, &inbox, people, consents, &tunables);
         tokio::spawn(recordings.clone().run_background_work(stop_all.clone()));
         let recorded = recordings.clone();
         let count = move || {
@@ -865,15 +574,15 @@ impl Node {
         if let Some(cluster) = place.cluster() {
             fleet::wait_until_settled(cluster).await;
         }
-        alerts::start(alerts, &stop_all)?;
-        speech_settings::warnings(&config).iter().for_each(|warning| tracing::warn!("{warning}"));
+        alerts::start(alerts, stop_all)?;
+        speech_settings::warnings(config).iter().for_each(|warning| tracing::warn!("{warning}"));
         health.set_ready();
-        if let Some(serve_admin) = serve_admin_later {
+        if let Some(serve_admin) = serve_admin {
             tokio::spawn(serve_admin);
         }
-        Ok(Self {
-            public,
-            https,
+        Ok(Node {
+            public: public.1,
+            https: https.map(|(_, at)| at),
             admin,
             registry,
             phones: phone_listener,
@@ -885,39 +594,264 @@ impl Node {
             serving: Some(serving),
             media,
             outbox,
-            store,
-            tasks,
-            stop_public,
-            stop_all,
+            store: self.store,
+            tasks: self.tasks,
+            stop_public: self.stop_public,
+            stop_all: self.stop_all,
             recordings,
             tunables,
-            place,
+            place: self.place,
             #[cfg(feature = "otel")]
             otel,
         })
     }
 }
 
-fn media(
-    config: &Config,
-    clock: &Clock,
-    turn: Option<TurnServer>,
-    inherited: Vec<Arc<UdpSocket>>,
-) -> Result<Arc<Media>, StartError> {
-    let at = config.listen.media;
-    let media = MediaConfig {
-        listen: at,
-        max_ports: config.listen.media_ports,
-        public_ips: config.public.media_ips.listed().to_vec(),
-        turn,
-        shards: std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(usize::from(config.listen.media_ports)),
-        media_dead: MEDIA_DEAD,
-        loopback_offers: config.meta.is_simulated(),
-        inherited,
-    };
-    Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
+/// The limits of wrong passwords.
+struct SignInLimits {
+    offenders: Offenders,
+    failures: Failures,
+    phone_failures: Failures,
+}
+
+impl SignInLimits {
+    /// Starts to count. During a pause nobody waits for a turn, since a pause waits for the requests
+    /// in progress.
+    fn start(clock: &Clock, pause: &Pause, stop: &CancellationToken) -> Self {
+        let offenders = Offenders::new(clock.clone());
+        tokio::spawn(offenders.clone().run(stop.clone()));
+        let failures = Failures::new(Some(offenders.clone()), SIGN_IN_PATIENCE);
+        let phone_failures = Failures::new(Some(offenders.clone()), crate::phone::LOGIN_WITHIN);
+        let waits = [failures.clone(), phone_failures.clone()];
+        tokio::spawn(pause.clone().report(stop.clone(), move |is_running| {
+            waits.iter().for_each(|failures| failures.set_patient(is_running));
+        }));
+        Self { offenders, failures, phone_failures }
+    }
+}
+
+/// What the webhook handler is built from, besides a [`Base`].
+struct WebhookParts<'a> {
+    registry: &'a Registry,
+    numbers: Numbers,
+    consents: &'a Arc<Consents>,
+    inbox: &'a Inbox,
+    pressure: Arc<Pressure>,
+    claims: Option<&'a Arc<FleetClaims>>,
+    /// The calls that an earlier process left open.
+    orphans: Orphans,
+}
+
+impl Base {
+    fn base_url(&self) -> String {
+        base_url(&self.config, self.bound)
+    }
+
+    /// The client of Meta's Graph API. `under_way_max` limits its concurrent requests further.
+    fn graph(&self, under_way_max: Option<usize>) -> Result<Graph, StartError> {
+        let meta = &self.config.meta;
+        let token = meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
+        let mut config = GraphConfig::new(meta.graph_url.as_str(), token);
+        if let Some(most) = under_way_max {
+            config.under_way_max = config.under_way_max.min(most);
+        }
+        Ok(Graph::new(config, self.clock.clone())?)
+    }
+
+    fn disk_space(&self) -> Arc<DiskSpace> {
+        let accounts = self.keeper.clone();
+        DiskSpace::new(
+            &self.config.store.data_dir,
+            self.config.recordings.reserve,
+            Box::new(move || accounts.book().has_several_main_accounts()),
+            self.clock.clone(),
+        )
+    }
+
+    fn recordings(
+        &self,
+        outbox: &Outbox,
+        recognisers: &Recognisers,
+        space: &Arc<DiskSpace>,
+    ) -> Result<Recordings, StartError> {
+        let config = RecordingsConfig {
+            data_dir: self.config.store.data_dir.clone(),
+            base_url: self.base_url(),
+            node_id: self.node_id.clone(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            copies: recording_copies(&self.config, &self.clock)?,
+            recognisers: recognisers.clone(),
+            link_lifetime: self.config.recordings.link_lifetime,
+            space: space.clone(),
+        };
+        let (store, outbox, clock) = (self.store.clone(), outbox.clone(), self.clock.clone());
+        Recordings::start(config, store, outbox, clock, self.random.clone(), self.tasks.clone())
+            .map_err(StartError::Recordings)
+    }
+
+    fn alerts(&self, egress: Egress, notices: Notices) -> AlertParts {
+        let metrics = self.metrics.clone();
+        AlertParts {
+            settings: self.config.alerts.clone(),
+            node: self.own_id.clone(),
+            clock: self.clock.clone(),
+            metrics: Box::new(move || metrics.render()),
+            egress,
+            notices,
+            owner: only_account(&self.config),
+            fired: self.config.store.data_dir.join("alerts.json"),
+        }
+    }
+
+    /// The users, with those of the configuration. Logs the set-up link if no owner exists.
+    async fn people(
+        &self,
+        passwords: &Passwords,
+        failures: &Failures,
+    ) -> Result<People, StartError> {
+        let (store, clock, feed) = (self.store.clone(), self.clock.clone(), self.feed.clone());
+        let people = People::new(store, passwords.clone(), clock, feed, failures.clone());
+        people.load().await?;
+        let main_of = |account: &AuthId| self.keeper.book().main_of(account).clone();
+        // An unwritable store must not prevent calls. People who could sign in before still can.
+        if let Err(error) = people.sync_configured(&self.config.users, main_of).await {
+            warn!(%error, "configured users not stored; the stored ones stay in force until a reload");
+        }
+        begin_set_up(&people, &self.config, self.bound).await;
+        Ok(people)
+    }
+
+    /// The handler of Meta's webhooks. It knows the calls and events of earlier processes.
+    async fn webhook_handler(
+        &self,
+        parts: WebhookParts<'_>,
+    ) -> Result<Arc<WebhookHandler<Registry>>, StartError> {
+        let WebhookParts { registry, numbers, consents, inbox, pressure, claims, orphans } = parts;
+        let Self { store, clock, .. } = self;
+        let config = webhook_config(&self.config);
+        let handler =
+            WebhookHandler::new(registry.clone(), self.gate.clone(), clock.clone(), &config)
+                .with_ledger(Arc::new(StoredKeys(store.clone())))
+                .with_consents(consents.clone())
+                .with_inbox(inbox.clone())
+                .with_pressure(pressure)
+                .with_changes(Box::new(move |heard| numbers.events().enqueue(heard)));
+        let handler = match claims {
+            None => handler,
+            Some(claims) => {
+                tokio::spawn(claims.clone().clean_up());
+                if let Some(withdrawn) = store.take_withdrawn() {
+                    tokio::spawn(claims.clone().settle(registry.clone(), withdrawn));
+                }
+                handler.with_others(claims.clone())
+            }
+        };
+        for placed in orphans.placed {
+            let number = self.directory.number(&placed.phone_number_id);
+            registry.remember(placed, number.and_then(|number| number.spec.access_token.clone()));
+        }
+        let left = store.take_left_calls().into_iter();
+        let left = left.map(|(phone_number_id, wacid)| CallKey { phone_number_id, wacid });
+        orphans.named.into_iter().chain(left).for_each(|key| handler.remember(key));
+        let older = ledger::load_recent(store, &handler, clock).await?;
+        let handler = Arc::new(handler);
+        let (store, clock, stop) = (store.clone(), clock.clone(), self.stop_all.clone());
+        tokio::spawn(ledger::run(store, handler.clone(), clock, older, stop));
+        Ok(handler)
+    }
+
+    fn console(
+        &self,
+        apis: &api::Apis,
+        own_drafts: drafts::Drafts,
+        walker: Walker,
+    ) -> Result<Console, StartError> {
+        let config = &self.config;
+        let (counted, refusing) = (self.metrics.clone(), self.gate.clone());
+        let tallies = Box::new(move || counted.tallies().with_refused(&refusing));
+        let request_log = RequestLog::new(tallies, self.store.clone(), self.clock.clone());
+        self.tasks.spawn(request_log.clone().run(self.stop_public.clone()));
+        let provider = config
+            .oidc
+            .clone()
+            .map(|oidc| Provider::new(oidc, &self.base_url(), self.clock.clone()));
+        let simulated = config.meta.is_simulated();
+        Ok(Console {
+            apis: apis.clone(),
+            provider: provider.transpose()?,
+            request_log,
+            simulated_phone: simulated
+                .then(|| routes::browser_phone(&config.meta.graph_url))
+                .flatten(),
+            guest: (config.meta.simulated == Some(true)).then(|| dev_user(config)).flatten(),
+            drafts: simulated.then(|| simulated_drafts(config)).flatten(),
+            own_drafts,
+            sign_up: sign_up_window(config, simulated),
+            first_account: first_account(config).cloned(),
+            walker: Some(walker),
+            streams: console::open_streams(),
+            stop: self.stop_public.clone(),
+        })
+    }
+
+    /// Serves the other nodes of the fleet, and keeps what they share up to date.
+    fn serve_peers(
+        &self,
+        cluster: &Arc<Cluster>,
+        requests: PeerRequests,
+        reaper: NodeReaper,
+    ) -> Result<(), StartError> {
+        let (inbox, counts) = (requests.inbox.clone(), requests.counts.clone());
+        let (rooms, settings) = (requests.rooms.clone(), requests.settings.clone());
+        let stop = || self.stop_all.clone();
+        rooms.list_others(Arc::new(fleet::RoomsOfOthers(cluster.clone())));
+        cluster.peers().serve(Arc::new(requests))?;
+        fleet::share_turns(&inbox, cluster.clone());
+        tokio::spawn(shared_feed::share(cluster.clone(), self.feed.clone(), stop()));
+        tokio::spawn(counts.share(cluster.clone(), stop()));
+        cluster.watch(reaper);
+        let clock = self.clock.clone();
+        tokio::spawn(fleet::follow_settings(cluster.clone(), settings, clock, stop()));
+        Ok(())
+    }
+
+    /// Updates the gauges of limits and load whenever the metrics are read.
+    fn publish_gauges(&self, registry: &Registry, memory: Memory) {
+        let (gate, health) = (self.gate.clone(), self.health.clone());
+        let (cluster, registry) = (self.place.cluster().cloned(), registry.clone());
+        self.metrics.refresh_with(move || {
+            gate.publish_gauges();
+            metrics::gauge!(model::metric::NODE_LOAD).set(node_load(&registry, &memory));
+            if let Some(cluster) = &cluster {
+                fleet::publish_gauges(cluster, health.is_draining());
+            }
+        });
+    }
+
+    /// Starts to delete what has expired.
+    fn start_clean_up(
+        &self,
+        recordings: &Recordings,
+        inbox: &Inbox,
+        people: People,
+        consents: Arc<Consents>,
+        tunables: &Arc<Tunables>,
+    ) {
+        let stop = || self.stop_all.clone();
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let (recordings, inbox) = (recordings.clone(), inbox.clone());
+        if let Database::Postgres(_) = self.config.store.database {
+            let (store, own_id) = (store.clone(), self.own_id.clone());
+            let (recordings, inbox) = (recordings.clone(), inbox.clone());
+            tokio::spawn(retention::remove_files(store, recordings, inbox, own_id, stop()));
+        }
+        tokio::spawn(retention::delete_expired_sessions(people, stop()));
+        let gate = self.gate.clone();
+        tokio::spawn(retention::drop_blank_permissions(consents, gate, clock.clone(), stop()));
+        let expiry = retention::delete_expired(store, recordings, inbox, clock, tunables.clone());
+        let stop = self.stop_public.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(expiry).await });
+    }
 }
 
 /// The bucket of `[recordings.s3]`, if one is configured.
@@ -960,14 +894,13 @@ fn only_account(config: &Config) -> Option<AuthId> {
     main.next().is_none().then(|| first.auth_id.clone())
 }
 
-/// The first main account of the configuration. The first user is an owner of it.
+/// The first main account of the configuration. The set-up link creates an owner of it.
 fn first_account(config: &Config) -> Option<&AuthId> {
     let first = config.accounts.iter().find(|account| account.parent.is_none());
     first.map(|account| &account.auth_id)
 }
 
-/// If no user exists, logs the link for creating the first one. Without the link, the console can't
-/// be used, but calls are accepted.
+/// If no owner exists, logs the link for creating the first one. Calls are accepted without owners.
 async fn begin_set_up(people: &People, config: &Config, bound: Bound) {
     let Some(account) = first_account(config) else { return };
     match people.begin_set_up(&config.cluster.own_id()).await {
@@ -977,7 +910,7 @@ async fn begin_set_up(people: &People, config: &Config, bound: Bound) {
             warn!(
                 link,
                 %account,
-                "no user exists; the first owner signs up with this link, once, within 24 hours"
+                "no owner exists; the first one signs up with this link, once, within 24 hours"
             );
         }
         Err(error) => warn!(%error, "set-up link not stored; there is none until the next start"),
@@ -1014,23 +947,6 @@ fn sign_up_window(config: &Config, simulated: bool) -> Option<SignUpWindow> {
         (false, None) => return None,
     };
     Some(SignUpWindow { url, app_id, config_id })
-}
-
-/// The error of a listener that could not be bound. `key` names its address in the configuration.
-fn no_listener(key: &'static str) -> impl Fn(String) -> StartError {
-    move |why| StartError::Listen { why, key }
-}
-
-/// Loads the certificate files of `listen.https`. `None` without it.
-async fn load_certificates(config: &Config) -> Result<Option<tls::Prepared>, StartError> {
-    let Some(settings) = config.tls.clone().filter(|_| config.listen.https.is_some()) else {
-        return Ok(None);
-    };
-    let prepared = tokio::task::spawn_blocking(move || tls::Prepared::load(settings)).await;
-    match prepared {
-        Ok(prepared) => Ok(Some(prepared?)),
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
 }
 
 /// Warns if the environment configures a collector, since this build exports no traces.

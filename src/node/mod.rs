@@ -1,6 +1,7 @@
 //! Assembles a node from its configuration, runs it and shuts it down.
 //!
-//! - `build` creates the services and connects them; `changes` forwards changes between them.
+//! - `open` opens listeners, media path and store, or takes them over from another process; `build`
+//!   creates the services and connects them; `changes` forwards changes between them.
 //! - `routes` has the paths of the public listener.
 //! - `reload` applies a changed configuration.
 //! - `operator` implements the owner's status and commands.
@@ -22,6 +23,7 @@ mod fault_tests;
 mod fleet;
 mod ledger;
 mod live;
+mod open;
 mod operator;
 #[cfg(feature = "otel")]
 mod otel;

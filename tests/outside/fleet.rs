@@ -1406,7 +1406,7 @@ async fn f35_failed_log_ins_at_all_nodes_count_together() {
 /// Runs `offhook dev --nodes 3` with a script. Its temporary files are in `folder`.
 /// Behind a balancer, the link of one node's log comes to another node.
 #[tokio::test]
-async fn the_set_up_link_of_a_node_works_at_all_nodes_until_a_user_exists() {
+async fn the_set_up_link_of_a_node_works_at_all_nodes_until_an_owner_exists() {
     if skipped_without_postgres() {
         return;
     }
@@ -1423,7 +1423,7 @@ async fn the_set_up_link_of_a_node_works_at_all_nodes_until_a_user_exists() {
     let of = [token(&nodes[0], 1).await, token(&nodes[1], 0).await];
     for node in &nodes {
         let sign_in = http::get(&format!("{}/console/sign-in", node.public)).await.text();
-        assert!(sign_in.contains("No user exists yet"));
+        assert!(sign_in.contains("No owner exists yet"));
         assert_eq!(status(at(node, &of[0])).await, 200);
         assert_eq!(status(at(node, &of[1])).await, 200);
         assert_eq!(status(at(node, &replaced)).await, 404);

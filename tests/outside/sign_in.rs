@@ -362,7 +362,7 @@ pub async fn set_up_link(node: &Node, nth: usize) -> String {
     let mut every = tokio::time::interval(std::time::Duration::from_millis(10));
     for _ in 0..1_000 {
         let log = node.log();
-        if let Some(line) = log.lines().filter(|line| line.contains("no user exists")).nth(nth) {
+        if let Some(line) = log.lines().filter(|line| line.contains("no owner exists")).nth(nth) {
             let line: Value = serde_json::from_str(line).expect("a line of JSON");
             return line["link"].as_str().expect("a link").to_owned();
         }
@@ -371,16 +371,16 @@ pub async fn set_up_link(node: &Node, nth: usize) -> String {
     panic!("no set-up link: {}", node.log());
 }
 
-/// The first start without users prints a link for the first owner. It works once, and not when it
-/// was guessed, has been replaced by a restart, or a user exists.
+/// The first start without an owner prints a link for the first one. It works once, and not when it
+/// was guessed, has been replaced by a restart, or an owner exists.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_owner_signs_up_with_the_link_of_the_log() {
     let mut world = world(|node, _| node.is_single = true).await;
     let public = world.node.public.clone();
     let sign_in = format!("{public}/console/sign-in");
-    assert!(http::get(&sign_in).await.text().contains("No user exists yet"));
+    assert!(http::get(&sign_in).await.text().contains("No owner exists yet"));
     let german = http::send("GET", &sign_in, &[("accept-language", "de")], "").await.text();
-    assert!(german.contains("Es gibt noch keinen Benutzer"), "{german}");
+    assert!(german.contains("Es gibt noch keinen Inhaber"), "{german}");
     let old = set_up_link(&world.node, 0).await;
     assert_eq!(world.node.log().matches(&old).count(), 1, "printed once");
 
@@ -446,7 +446,7 @@ async fn the_first_owner_signs_up_with_the_link_of_the_log() {
         assert!(over.status == 404 && over.text().contains("not valid"), "{}", over.text());
     }
     assert_eq!(post(&link, "eve", good, good).await.status, 404);
-    assert!(!http::get(&sign_in).await.text().contains("No user exists yet"));
+    assert!(!http::get(&sign_in).await.text().contains("No owner exists yet"));
     let audit = format!("{public}/api/v1/audit/?limit=5");
     let audit = http::send("GET", &audit, &[("x-api-key", API_KEY)], "").await;
     let record = &audit.json()["items"][0];
@@ -458,7 +458,7 @@ async fn the_first_owner_signs_up_with_the_link_of_the_log() {
     world.node.kill();
     world.node.start_again().await;
     let log = world.node.log();
-    assert_eq!(log.matches("no user exists").count(), 2, "no link once a user exists: {log}");
+    assert_eq!(log.matches("no owner exists").count(), 2, "no link once an owner exists: {log}");
 }
 
 /// Guesses are limited like wrong passwords, and do not lock out the right link of another address.

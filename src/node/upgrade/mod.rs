@@ -44,7 +44,7 @@ use successor::{Successor, SuccessorError};
 
 pub use control::{UpgradeProgress, UpgradeRequest, request_upgrade};
 pub use notify::notify_ready;
-pub(super) use predecessor::TakenOver;
+pub(super) use predecessor::{Inherited, TakenOver};
 pub use predecessor::{Predecessor, TakeOverError};
 
 /// Maximum time for requests in progress once the listener is paused. Connections wait meanwhile.

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::inbox::words;
+
 /// The maximum number of items in a reply.
 pub const ITEMS_MAX: usize = 10;
 /// The maximum size of one item in bytes.
@@ -234,6 +236,9 @@ fn item(value: Value) -> Result<Piece, String> {
                     "an item of type {kind} can't be sent: the type is unknown to Meta, or `{kind}` is missing"
                 ))
             }
+            Some(Value::String(kind)) if !has_web_link(&item, kind) => {
+                Err(format!("`link` of an item of type {kind} is not an http or https URL"))
+            }
             Some(Value::String(_)) => Ok(Piece::Item(item)),
             _ => Err("an item of `reply` has no `type`".to_owned()),
         },
@@ -249,6 +254,12 @@ fn holds(kind: &str, held: &Value) -> bool {
         | "template" | "reaction" => held.is_object(),
         _ => false,
     }
+}
+
+/// Whether the link to the item's file, if there is one, can be fetched by Meta.
+fn has_web_link(item: &Map<String, Value>, kind: &str) -> bool {
+    let link = item.get(kind).and_then(|file| file.get("link")).and_then(Value::as_str);
+    !words::MEDIA.contains(&kind) || link.is_none_or(words::is_web_link)
 }
 
 fn action(value: Value) -> Result<Option<Action>, String> {
@@ -341,7 +352,7 @@ mod tests {
     #[test]
     fn parses_replies_within_limits() {
         let read = |value: Value| super::read(value.to_string().as_bytes());
-        let two = json!({"reply": [{"type": "text", "text": "One"}, {"type": "image", "image": {"link": "x"}}], "action": "close"});
+        let two = json!({"reply": [{"type": "text", "text": "One"}, {"type": "image", "image": {"link": "https://a.example.com/x.png"}}], "action": "close"});
         let two = reply(read(two).unwrap());
         assert_eq!(
             (two.items.len(), two.text().as_str(), two.action),
@@ -370,6 +381,7 @@ mod tests {
             json!({"reply": [{"text": "Hello"}]}),
             json!({"reply": [{"type": "text"}]}),
             json!({"reply": [{"type": "image", "link": "https://a.example.com/x.png"}]}),
+            json!({"reply": [{"type": "image", "image": {"link": "javascript:alert(1)"}}]}),
             json!({"reply": [{"type": "dance", "dance": {}}]}),
             json!({"reply": [{"type": "text", "text": "x".repeat(ITEM_BYTES_MAX)}]}),
             json!({ "reply": many }),

@@ -279,6 +279,13 @@ impl Config {
                     .to_owned(),
             );
         }
+        if self.listen.trusted_proxies.iter().any(|net| net.prefix_len() == 0) {
+            warnings.push(
+                "[listen] trusted_proxies has every address, so that any client can name another \
+                 address as its own and evade its limits: list the addresses of the proxies"
+                    .to_owned(),
+            );
+        }
         let admin = self.listen.admin.ip();
         if (admin.is_unspecified() || is_public(admin)) && !self.meta.is_simulated() {
             warnings.push(format!(

@@ -758,6 +758,10 @@ fn warns_of_a_proxy_that_is_not_trusted() {
     assert!(!warns(&trusted, "https://calls.example.com"));
     let own = format!("{local}\nhttps = \"0.0.0.0:443\"\n[tls]\ncert = \"c\"\nkey = \"k\"\n");
     assert!(!warns(&own, "https://calls.example.com"), "there is no proxy");
+    for everybody in ["0.0.0.0/0", "::/0"] {
+        let listen = format!("{local}\ntrusted_proxies = [\"{everybody}\"]");
+        assert!(warns(&listen, "https://calls.example.com"), "{everybody}");
+    }
 }
 
 #[test]

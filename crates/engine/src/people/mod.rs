@@ -573,7 +573,7 @@ impl People {
         // Names that differ only in case would be confused. Existing ones are kept. Names in other
         // accounts are not compared, so that the answer does not reveal them.
         if !inner.store.people().by_name_ignoring_case(&new.main_account, &name).await?.is_empty() {
-            return Err(PeopleError::Conflict("name_taken", "another user has this name"));
+            return Err(NAME_TAKEN);
         }
         let password = match new.password {
             Some(password) => Some(self.hash(password).await?),
@@ -594,7 +594,7 @@ impl People {
             created: inner.clock.wall(),
         };
         if !inner.store.people().create(user.clone()).await? {
-            return Err(PeopleError::Conflict("name_taken", "another user has this name"));
+            return Err(NAME_TAKEN);
         }
         self.publish(&user);
         let token = if invited { Some(self.new_invitation(&user).await?) } else { None };
@@ -901,6 +901,7 @@ impl People {
     }
 }
 
+const NAME_TAKEN: PeopleError = PeopleError::Conflict("name_taken", "another user has this name");
 const IN_FILE: PeopleError = PeopleError::Conflict(
     "in_configuration",
     "this user is defined in the configuration file; change it there",

@@ -1,12 +1,13 @@
-//! The creation of the first user, with a link that each node prints at its start.
+//! The creation of the first owner, with a link that each node prints at its start.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{NAME_MAX, People, PeopleError, Token, sign_in_name};
+use super::{NAME_MAX, NAME_TAKEN, People, PeopleError, Token, sign_in_name};
 use crate::limiter::{Attempt, Guess, Origin, Refusal};
 use model::{AuthId, Role, Secret, stable_id};
 use store::{Invitation, StoreError, User};
+use uuid::Uuid;
 
 /// Validity of the link.
 const LINK_VALID_FOR: Duration = Duration::from_secs(24 * 3_600);
@@ -18,7 +19,7 @@ const _: () = assert!(COUNTED_AS.len() > NAME_MAX);
 /// Why a set-up link was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SetUpError {
-    /// The token is wrong or has expired, or a user exists.
+    /// The token is wrong or has expired, or an owner exists.
     #[error("the set-up link is not valid")]
     Invalid,
     #[error("too many wrong links; try again in {0:?}")]
@@ -34,14 +35,14 @@ impl From<StoreError> for SetUpError {
 }
 
 impl People {
-    /// Returns the token of a new set-up link, or `None` if a user exists. It replaces the earlier
+    /// Returns the token of a new set-up link, or `None` if an owner exists. It replaces the earlier
     /// ones of this node. All nodes of a fleet accept it.
     ///
     /// # Errors
     ///
     /// Returns an error if the store fails.
     pub async fn begin_set_up(&self, node: &str) -> Result<Option<Token>, StoreError> {
-        if self.0.store.people().any().await? {
+        if self.0.store.people().any_owner().await? {
             return Ok(None);
         }
         let token = Token::fresh();
@@ -54,7 +55,7 @@ impl People {
         Ok(Some(token))
     }
 
-    /// Whether a set-up link is valid. It is not if a user exists.
+    /// Whether a set-up link is valid. None is if an owner exists.
     ///
     /// # Errors
     ///
@@ -86,12 +87,12 @@ impl People {
         })
     }
 
-    /// Creates the first user, an owner of this main account, and uses up all links. Of concurrent
-    /// requests only one succeeds.
+    /// Creates the first owner, of this main account, and uses up all links. Of concurrent requests
+    /// only one succeeds.
     ///
     /// # Errors
     ///
-    /// As [`People::check_set_up`], or if a field is invalid.
+    /// As [`People::check_set_up`], or if a field is invalid or a user has this name.
     pub async fn set_up(
         &self,
         (account, token): (&AuthId, &str),
@@ -102,7 +103,7 @@ impl People {
         let name = sign_in_name(name)?;
         let password = self.hash(password).await?;
         let user = User {
-            id: stable_id("user", &["first"]),
+            id: Uuid::new_v4(),
             account: account.clone(),
             main_account: account.clone(),
             full_name: name.clone(),
@@ -114,9 +115,12 @@ impl People {
             is_linked: false,
             created: self.0.clock.wall(),
         };
-        match self.0.store.people().create_first(user.clone()).await? {
-            true => Ok(user),
-            false => Err(SetUpError::Invalid),
+        if self.0.store.people().create_first_owner(user.clone()).await? {
+            return Ok(user);
         }
+        Err(match self.is_set_up_open().await? {
+            true => NAME_TAKEN.into(),
+            false => SetUpError::Invalid,
+        })
     }
 }

@@ -440,12 +440,12 @@ async fn another_account_cannot_receive_a_person_of_the_provider() {
 }
 
 #[tokio::test]
-async fn a_set_up_link_is_for_the_first_user_and_expires() {
+async fn a_set_up_link_is_for_the_first_owner_and_expires() {
     let w = world().await;
     let account: AuthId = "MA1".into();
     assert!(!w.people.is_set_up_open().await.unwrap());
     let begin = async |node: &str| w.people.begin_set_up(node).await.unwrap();
-    let token = begin("n0").await.expect("no user exists");
+    let token = begin("n0").await.expect("no owner exists");
     let check = async |token: &str, from| w.people.check_set_up(token, from).await;
     check(token.reveal(), here()).await.unwrap();
     for _ in 0..10 {
@@ -469,11 +469,26 @@ async fn a_set_up_link_is_for_the_first_user_and_expires() {
     assert!(matches!(check(old.reveal(), elsewhere).await, Err(SetUpError::Invalid)));
     check(other.reveal(), elsewhere).await.unwrap();
     assert!(w.people.is_set_up_open().await.unwrap());
+
+    // Other users do not end it, and their invitations do not open it.
+    let (ravi, invitation) = w.people.make_user(self::new("ravi", "MA1")).await.unwrap();
+    let invitation = invitation.unwrap();
+    let opened = check(invitation.reveal(), "198.51.100.8".parse().unwrap()).await;
+    assert!(matches!(opened, Err(SetUpError::Invalid)), "{opened:?}");
+    assert!(w.people.is_set_up_open().await.unwrap());
+    let taken = ("ravi", Secret::new("a long secret"));
+    let taken = w.people.set_up((&account, token.reveal()), taken, elsewhere).await;
+    assert!(
+        matches!(taken, Err(SetUpError::People(PeopleError::Conflict("name_taken", _)))),
+        "{taken:?}"
+    );
+
     let new = ("asha", Secret::new("a long secret"));
     let user = w.people.set_up((&account, token.reveal()), new, elsewhere).await.unwrap();
     assert_eq!((user.role, &user.account), (Role::Owner, &account));
     w.sign_in("asha", "a long secret").await.unwrap();
-    let again = ("ravi", Secret::new("a long secret"));
+    assert_eq!(w.people.invited(&invitation).await.unwrap().unwrap().id, ravi.id);
+    let again = ("lena", Secret::new("a long secret"));
     let again = w.people.set_up((&account, other.reveal()), again, elsewhere).await;
     assert!(matches!(again, Err(SetUpError::Invalid)));
     assert!(begin("n0").await.is_none() && !w.people.is_set_up_open().await.unwrap());

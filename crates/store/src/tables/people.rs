@@ -246,19 +246,19 @@ impl People<'_> {
         run(self.0, PeopleWrite::Create(Box::new(user))).await
     }
 
-    /// Whether a user of any account exists.
+    /// Whether any account has an owner.
     ///
     /// # Errors
     /// Fails if the users cannot be read.
-    pub async fn any(self) -> Result<bool, StoreError> {
-        let select = sql::query_as("SELECT user_id FROM users LIMIT 1");
+    pub async fn any_owner(self) -> Result<bool, StoreError> {
+        let select = sql::query_as(OWNER);
         let found: Option<(String,)> =
-            select.fetch_optional(&self.0.read).await.map_err(failed("find users"))?;
+            select.fetch_optional(&self.0.read).await.map_err(failed("find owners"))?;
         Ok(found.is_some())
     }
 
-    /// Whether no user exists, and an invitation of the first one is valid at `now`: the one with
-    /// this digest, or any. Its [`Invitation::user`] names the node that created it.
+    /// Whether no owner exists, and an invitation of the first one is valid at `now`: the one with
+    /// this digest, or any. Its [`Invitation::user`] is no user; it names the node that created it.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -267,9 +267,11 @@ impl People<'_> {
         digest: Option<&str>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        // A deleted user's invitations are deleted, so without users all are of the first one.
+        // A deleted user's invitations are deleted, so those of no user are of the first owner.
         let mut select = QueryBuilder::new("SELECT digest FROM invitations WHERE expires_us > ");
-        select.push_bind(now.micros()).push(" AND NOT EXISTS (SELECT user_id FROM users)");
+        select.push_bind(now.micros());
+        select.push(" AND user_id NOT IN (SELECT user_id FROM users) AND NOT EXISTS (");
+        select.push(OWNER).push(")");
         if let Some(digest) = digest {
             select.push(" AND digest = ").push_bind(digest.to_owned());
         }
@@ -279,14 +281,15 @@ impl People<'_> {
         Ok(found.is_some())
     }
 
-    /// Creates the first user, and removes its invitations. Returns `false` if a user exists. Concurrent calls on several nodes
-    /// must pass the same id, so that one of them succeeds. It is on disk when this returns.
+    /// Creates the first owner, and removes the invitations of [`People::invites_first`]. Returns
+    /// `false` if an owner exists, also one that another node has created concurrently, or if the
+    /// name is taken. The user is on disk when this returns.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
-    pub async fn create_first(self, user: User) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::CreateFirst(Box::new(user))).await
+    pub async fn create_first_owner(self, user: User) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::CreateFirstOwner(Box::new(user))).await
     }
 
     /// Changes a user. Returns `false` if the scope has no such user, or if the configuration file
@@ -458,8 +461,8 @@ pub struct ApiKeyRow {
 /// the row does not exist.
 pub(crate) enum PeopleWrite {
     Create(Box<User>),
-    /// Creates the first user and removes its invitations. Changes nothing if a user exists.
-    CreateFirst(Box<User>),
+    /// Creates the first owner and removes its invitations. Changes nothing if an owner exists.
+    CreateFirstOwner(Box<User>),
     Change(Scope, Uuid, UserChange),
     Delete(Scope, Uuid),
     /// Updates the users to those listed in the configuration file. Users who are no longer listed
@@ -511,6 +514,9 @@ pub const SAME_NAME_MAX: u8 = 4;
 const USER: &str = "users.user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us, \
      (SELECT COUNT(*) FROM user_links WHERE user_links.user_id = users.user_id) AS links";
 
+/// Selects an owner of any account.
+const OWNER: &str = "SELECT user_id FROM users WHERE role = 'owner' LIMIT 1";
+
 const KEY: &str = "key_id, auth_id, main_auth_id, name, ending, digest, role, wa_id, created_us";
 
 impl WriteTask for PeopleWrite {
@@ -532,18 +538,18 @@ async fn run(shared: &Shared, write: PeopleWrite) -> Result<bool, StoreError> {
 async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
     Ok(match write {
         PeopleWrite::Create(user) => insert(to, user).await?,
-        PeopleWrite::CreateFirst(user) => {
+        PeopleWrite::CreateFirstOwner(user) => {
             if to.dialect() == Dialect::Postgres {
-                // Another node may have another first user.
+                // Another node may be creating another first owner.
                 to.run_batch("LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE").await?;
             }
-            let select = sql::query_as("SELECT user_id FROM users LIMIT 1");
-            let found: Option<(String,)> = select.fetch_optional(&mut *to).await?;
-            if found.is_some() {
+            let found: Option<(String,)> = sql::query_as(OWNER).fetch_optional(&mut *to).await?;
+            if found.is_some() || insert(to, user).await? == 0 {
                 return Ok(0);
             }
-            sql::query("DELETE FROM invitations").execute(&mut *to).await?;
-            insert(to, user).await?
+            let delete = "DELETE FROM invitations WHERE user_id NOT IN (SELECT user_id FROM users)";
+            sql::query(delete).execute(&mut *to).await?;
+            1
         }
         PeopleWrite::Change(scope, id, change) => update(to, scope, *id, change).await?,
         PeopleWrite::Delete(scope, id) => {
