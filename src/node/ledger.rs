@@ -38,12 +38,6 @@ impl Ledger for StoredKeys {
     }
 }
 
-fn before(now: Timestamp, by: Duration) -> Timestamp {
-    Timestamp::from_micros(
-        now.micros().saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
-    )
-}
-
 /// Loads the recent keys into the webhook handler. Returns the time before which older keys must
 /// still be loaded.
 ///
@@ -55,7 +49,7 @@ pub(super) async fn load_recent(
     clock: &Clock,
 ) -> Result<Timestamp, StoreError> {
     let now = clock.wall();
-    let from = before(now, RECENT);
+    let from = now.minus(RECENT);
     let keys = store.event_keys().list(from, Timestamp::MAX, RECENT_MAX).await?;
     let rest =
         if keys.len() < RECENT_MAX as usize { Some(from) } else { keys.last().map(|key| key.seen) };
@@ -73,7 +67,7 @@ pub(super) async fn run(
     mut rest: Timestamp,
     stop: CancellationToken,
 ) {
-    let oldest = before(clock.wall(), RETENTION);
+    let oldest = clock.wall().minus(RETENTION);
     while rest > oldest && !stop.is_cancelled() {
         let keys = match store.event_keys().list(oldest, rest, PAGE).await {
             Ok(keys) => keys,
@@ -90,6 +84,6 @@ pub(super) async fn run(
     }
     let mut every = tokio::time::interval(CLEAN_UP_INTERVAL);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        store.event_keys().delete_older(before(clock.wall(), RETENTION));
+        store.event_keys().delete_older(clock.wall().minus(RETENTION));
     }
 }

@@ -81,10 +81,8 @@ pub(super) async fn delete_expired(
     let mut deleted_until = Timestamp::default();
     loop {
         every.tick().await;
-        let before = |days| {
-            let kept = i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(86_400);
-            Timestamp::from_secs(clock.wall().secs().saturating_sub(kept))
-        };
+        let before =
+            |days: u64| clock.wall().minus(Duration::from_secs(days.saturating_mul(86_400)));
         let until = before(tunables.event_log_days());
         let deleted = store.calls().delete_history(deleted_until, until).await;
         if report("event logs", deleted) {

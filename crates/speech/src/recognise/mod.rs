@@ -302,7 +302,7 @@ impl Recognisers {
         let concurrent_max = usize::from(concurrent_max);
         Self(Arc::new(Inner {
             engines: ArcSwap::from_pointee(engines),
-            permits: FairPermits::new(concurrent_max, share(concurrent_max)),
+            permits: FairPermits::new(concurrent_max, concurrent_max - reserve(concurrent_max)),
             concurrent_max,
             wait_max,
             transcript_language: transcript_language.to_owned(),
@@ -360,11 +360,10 @@ impl Recognisers {
         known
     }
 
-    /// Returns `true` if a recognition that is not part of a call may start. A quarter of the
-    /// capacity is reserved for documents.
+    /// Returns `true` if a recognition that is not part of a call may start.
     pub fn has_spare_capacity(&self) -> bool {
         let free = self.0.permits.free();
-        free > 0 && free >= self.0.concurrent_max / 4
+        free > 0 && free >= reserve(self.0.concurrent_max)
     }
 
     /// Recognises an utterance to its end. `on_interim` is called with interim results. Two
@@ -429,9 +428,9 @@ impl Recognisers {
     }
 }
 
-/// The number of recognitions of one account of `concurrent_max`, so that some are left for others.
-fn share(concurrent_max: usize) -> usize {
-    concurrent_max - concurrent_max / 4
+/// The number of recognitions that are kept free for calls and for other accounts.
+fn reserve(concurrent_max: usize) -> usize {
+    concurrent_max / 4
 }
 
 fn recognised_speech(
