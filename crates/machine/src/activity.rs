@@ -11,7 +11,7 @@ use super::context::{CallContext, Place};
 use super::digits::{DigitBuffer, Key, Rules};
 use super::snapshot::SnapshotBuilder;
 use super::stream;
-use super::timers::Timer;
+use super::timers::DocumentTimer;
 use crate::contract::{
     BLegCommand, BLegEvent, FetchFailure, FetchId, FetchResponse, InstructionOutcome, Params,
     PlayId, RecognitionId, RecordingEvent, RecordingId, RoomEvent, SpeechEvent, VoiceEvent,
@@ -203,7 +203,7 @@ pub(crate) trait Activity: Send + Sync {
     }
 
     /// Handles a timer.
-    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+    fn timer(&mut self, env: &mut Env<'_>, timer: DocumentTimer) -> Progress {
         let _ = (env, timer);
         Progress::Pending
     }

@@ -15,7 +15,7 @@ use super::element::add_participant;
 use super::params::{COMPLETED, Event};
 use super::snapshot::{SnapshotBuilder, word};
 use super::sounds;
-use super::timers::Timer;
+use super::timers::DocumentTimer;
 use crate::contract::{
     BLegCommand, BLegEvent, Confirmation, FetchFailure, FetchId, FetchResponse, MediaCommand,
     Output, PlayId, SoundItem,
@@ -159,7 +159,7 @@ impl CalledParty {
         if !matches!(self.phase, Phase::Fetching(open) if open == fetch) {
             return;
         }
-        ctx.timers.clear(Timer::Fetch);
+        ctx.timers.clear(DocumentTimer::Fetch);
         let items = sounds::sounds_fetched(ctx, self.sound_name(), result);
         if items.is_empty() && self.document.is_some() {
             // The key is required even without a sound.
@@ -177,7 +177,7 @@ impl CalledParty {
     fn await_key(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         match self.confirm.as_ref().filter(|confirm| confirm.key.is_some()) {
             Some(confirm) => {
-                ctx.set_timer(Timer::Confirm, confirm.timeout_ms);
+                ctx.set_timer(DocumentTimer::Confirm, confirm.timeout_ms);
                 self.phase = Phase::WaitingForKey;
             }
             None => self.send_digits(ctx, readiness),
@@ -252,7 +252,7 @@ impl Activity for CalledParty {
                 self.send_digits(env.ctx, env.readiness);
             }
             Phase::WaitingForKey if is_confirm_key => {
-                env.ctx.timers.clear(Timer::Confirm);
+                env.ctx.timers.clear(DocumentTimer::Confirm);
                 self.send_digits(env.ctx, env.readiness);
             }
             Phase::Joined if self.reports_digits => {
@@ -285,15 +285,15 @@ impl Activity for CalledParty {
         Progress::Pending
     }
 
-    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+    fn timer(&mut self, env: &mut Env<'_>, timer: DocumentTimer) -> Progress {
         match (timer, &self.phase) {
-            (Timer::Fetch, Phase::Fetching(fetch)) => {
+            (DocumentTimer::Fetch, Phase::Fetching(fetch)) => {
                 let fetch = *fetch;
                 env.ctx.emit(Output::CancelFetch { fetch });
                 self.fetched(env, fetch, Err(FetchFailure::Timeout))
             }
-            (Timer::Fetch, _) => self.progress(),
-            (Timer::Confirm, _) => {
+            (DocumentTimer::Fetch, _) => self.progress(),
+            (DocumentTimer::Confirm, _) => {
                 let key = if self.document.is_some() { "confirm_key" } else { "confirmKey" };
                 env.ctx.remark(format!("{key} was not pressed in time: the leg is hung up"));
                 Progress::HangUp(HangupCause::ConfirmFailed)
@@ -311,7 +311,7 @@ impl Activity for CalledParty {
     /// Ends the confirmation. On `Replaced`, the leg gets another document and leaves the `Dial`.
     fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
         let ctx = &mut *env.ctx;
-        ctx.timers.clear(Timer::Confirm);
+        ctx.timers.clear(DocumentTimer::Confirm);
         if self.document.is_some() {
             // The phone was answered, but the confirmation was not completed.
             add_participant::report_failed(

@@ -10,7 +10,7 @@ mod snapshot;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::timers::{Timer, Timers};
+use super::timers::{DocumentTimer, Timer, Timers};
 use crate::contract::{
     BLegEvent, CallSetup, CallState, CallTime, CallbackKind, CallbackRequest, FetchId, FetchKind,
     GraphAction, InstructionOutcome, MediaCommand, MediaEvent, MediaFault, Output, Params, PlayId,
@@ -150,7 +150,7 @@ impl CallContext {
     }
 
     /// Sets a timer `millis` from now.
-    pub(super) fn set_timer(&mut self, timer: Timer, millis: u64) {
+    pub(super) fn set_timer(&mut self, timer: impl Into<Timer>, millis: u64) {
         self.timers.set(timer, self.now.plus(millis));
     }
 
@@ -298,7 +298,7 @@ impl CallContext {
     ) -> FetchId {
         self.fetches = self.fetches.saturating_add(1);
         let fetch = FetchId(self.fetches);
-        self.set_timer(Timer::Fetch, deadline_ms.saturating_add(FETCH_GRACE_MS));
+        self.set_timer(DocumentTimer::Fetch, deadline_ms.saturating_add(FETCH_GRACE_MS));
         self.emit(Output::Fetch {
             fetch,
             kind,
@@ -312,7 +312,7 @@ impl CallContext {
 
     /// Cancels the fetch of a document.
     pub(super) fn cancel_fetch(&mut self, fetch: FetchId) {
-        self.timers.clear(Timer::Fetch);
+        self.timers.clear(DocumentTimer::Fetch);
         self.emit(Output::CancelFetch { fetch });
     }
 

@@ -71,4 +71,4 @@ pub use contract::{
 pub use machine::{Machine, MachineStep};
 pub use orphan::{add_participant_failed, orphan_participant_params, orphan_summary};
 pub use snapshot::{Field, Line, SNAPSHOT_FIELDS, Segment};
-pub use timers::Timer;
+pub use timers::{DocumentTimer, Timer};

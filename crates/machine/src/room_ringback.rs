@@ -7,7 +7,7 @@
 use super::context::CallContext;
 use super::params::Event;
 use super::sounds;
-use super::timers::Timer;
+use super::timers::DocumentTimer;
 use crate::contract::{
     FetchFailure, FetchId, FetchResponse, Output, RoomCommand, RoomMusic, SoundItem,
 };
@@ -33,7 +33,7 @@ pub(super) fn fetched(
     if ctx.room_ringback.fetch.take_if(|open| *open == fetch).is_none() {
         return;
     }
-    ctx.timers.clear(Timer::Fetch);
+    ctx.timers.clear(DocumentTimer::Fetch);
     let items = sounds::sounds_fetched(ctx, "dial_music", result);
     ring(ctx, if items.is_empty() { sounds::ring_back() } else { items });
 }

@@ -30,6 +30,47 @@ pub enum Timer {
     MaxCall,
     /// The time of a `<Hangup schedule>`.
     ScheduledHangup,
+    /// A timer of the running document.
+    Document(DocumentTimer),
+    /// `streamTimeout`, from the beginning of the stream.
+    StreamLimit,
+    /// No webhook has followed within five seconds of a successful `terminate`.
+    Close,
+    /// The time of the next attempt after `terminate` has failed (docs/reference/meta.md#reaper).
+    TerminateRetry,
+    /// No webhook has delivered the id within a minute of a `connect` with an unknown outcome.
+    UnknownConnect,
+    /// T_reap has expired: the call no longer waits for Meta.
+    Reap,
+}
+
+impl Timer {
+    /// Returns the name of the timer for display.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AcceptWait => "accept_wait",
+            Self::Accept => "accept_deadline",
+            Self::Ring => "ring",
+            Self::RingLimit => "ring_limit",
+            Self::AcceptedOverdue => "accepted_overdue",
+            Self::AcceptOutcome => "accept_outcome",
+            Self::MediaSetup => "media_setup",
+            Self::PathClosed => "path_closed",
+            Self::MaxCall => "max_call",
+            Self::ScheduledHangup => "scheduled_hangup",
+            Self::Document(timer) => timer.as_str(),
+            Self::StreamLimit => "stream_limit",
+            Self::Close => "close",
+            Self::TerminateRetry => "terminate_retry",
+            Self::UnknownConnect => "unknown_connect",
+            Self::Reap => "reap",
+        }
+    }
+}
+
+/// A timer of an element of the document, or of a request for the next document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DocumentTimer {
     /// A fetch has exceeded its deadline by one second without a result.
     Fetch,
     /// The end of a `<Wait>`.
@@ -64,34 +105,13 @@ pub enum Timer {
     RoomLimit,
     /// `waitTime` of a `MultiPartyCall`: the room has not started.
     RoomWait,
-    /// `streamTimeout`, from the beginning of the stream.
-    StreamLimit,
     /// `confirmTimeout`: the key has not been pressed.
     Confirm,
-    /// No webhook has followed within five seconds of a successful `terminate`.
-    Close,
-    /// The time of the next attempt after `terminate` has failed (docs/reference/meta.md#reaper).
-    TerminateRetry,
-    /// No webhook has delivered the id within a minute of a `connect` with an unknown outcome.
-    UnknownConnect,
-    /// T_reap has expired: the call no longer waits for Meta.
-    Reap,
 }
 
-impl Timer {
-    /// Returns the name of the timer for display.
-    pub fn as_str(self) -> &'static str {
+impl DocumentTimer {
+    fn as_str(self) -> &'static str {
         match self {
-            Self::AcceptWait => "accept_wait",
-            Self::Accept => "accept_deadline",
-            Self::Ring => "ring",
-            Self::RingLimit => "ring_limit",
-            Self::AcceptedOverdue => "accepted_overdue",
-            Self::AcceptOutcome => "accept_outcome",
-            Self::MediaSetup => "media_setup",
-            Self::PathClosed => "path_closed",
-            Self::MaxCall => "max_call",
-            Self::ScheduledHangup => "scheduled_hangup",
             Self::Fetch => "fetch",
             Self::Wait => "wait",
             Self::Pace => "pace",
@@ -108,13 +128,14 @@ impl Timer {
             Self::DialLimit => "dial_limit",
             Self::RoomLimit => "room_limit",
             Self::RoomWait => "room_wait",
-            Self::StreamLimit => "stream_limit",
             Self::Confirm => "confirm",
-            Self::Close => "close",
-            Self::TerminateRetry => "terminate_retry",
-            Self::UnknownConnect => "unknown_connect",
-            Self::Reap => "reap",
         }
+    }
+}
+
+impl From<DocumentTimer> for Timer {
+    fn from(timer: DocumentTimer) -> Self {
+        Self::Document(timer)
     }
 }
 
@@ -124,13 +145,15 @@ pub(super) struct Timers(Vec<(CallTime, Timer)>);
 
 impl Timers {
     /// Sets or moves a timer.
-    pub(super) fn set(&mut self, timer: Timer, at: CallTime) {
+    pub(super) fn set(&mut self, timer: impl Into<Timer>, at: CallTime) {
+        let timer = timer.into();
         self.clear(timer);
         self.0.push((at, timer));
     }
 
     /// Clears a timer. Does nothing if it is not set.
-    pub(super) fn clear(&mut self, timer: Timer) {
+    pub(super) fn clear(&mut self, timer: impl Into<Timer>) {
+        let timer = timer.into();
         self.0.retain(|(_, t)| *t != timer);
     }
 
@@ -165,20 +188,20 @@ impl Timers {
 
 #[cfg(test)]
 mod tests {
-    use super::{CallTime, Timer, Timers};
+    use super::{CallTime, DocumentTimer, Timer, Timers};
 
     #[test]
     fn fires_once_in_order_of_time_then_of_declaration() {
         let mut timers = Timers::default();
         timers.set(Timer::Reap, CallTime(5));
-        timers.set(Timer::Wait, CallTime(9));
-        timers.set(Timer::Wait, CallTime(5));
+        timers.set(DocumentTimer::Wait, CallTime(9));
+        timers.set(DocumentTimer::Wait, CallTime(5));
         timers.set(Timer::Accept, CallTime(7));
         timers.clear(Timer::MaxCall);
-        assert_eq!(timers.next(), Some((CallTime(5), Timer::Wait)));
+        assert_eq!(timers.next(), Some((CallTime(5), DocumentTimer::Wait.into())));
         assert_eq!(timers.take_due(CallTime(4)), None);
         let fired: Vec<_> = std::iter::from_fn(|| timers.take_due(CallTime(7))).collect();
-        assert_eq!(fired, [Timer::Wait, Timer::Reap, Timer::Accept]);
+        assert_eq!(fired, [DocumentTimer::Wait.into(), Timer::Reap, Timer::Accept]);
         assert_eq!(timers.next(), None);
     }
 }

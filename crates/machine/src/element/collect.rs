@@ -21,7 +21,7 @@ use crate::contract::{
 use crate::digits::{DigitBuffer, Key, Rules};
 use crate::params;
 use crate::snapshot::{SnapshotBuilder, text, word};
-use crate::timers::Timer;
+use crate::timers::DocumentTimer;
 use model::Digit;
 use xml::ast::Target;
 
@@ -280,7 +280,7 @@ impl InputCollector {
             SpeechEvent::Began => {
                 speech_input.voice(env.ctx, phase == Phase::Listening);
                 if phase == Phase::Listening {
-                    env.ctx.timers.clear(Timer::StartInput);
+                    env.ctx.timers.clear(DocumentTimer::StartInput);
                 }
             }
             SpeechEvent::Lasting => {
@@ -367,8 +367,8 @@ impl InputCollector {
 
     /// Handles a timer. Digits or speech so far become the input. If there are none, the attempt is
     /// used up.
-    fn handle_timer(&mut self, env: &mut Env<'_>, timer: Timer) -> AttemptResult {
-        if matches!(timer, Timer::Wait | Timer::Silence) {
+    fn handle_timer(&mut self, env: &mut Env<'_>, timer: DocumentTimer) -> AttemptResult {
+        if matches!(timer, DocumentTimer::Wait | DocumentTimer::Silence) {
             if let Phase::Wait { early } = self.phase {
                 early.stop(env.ctx);
                 self.begin_next_part(env.ctx);
@@ -376,11 +376,11 @@ impl InputCollector {
             return AttemptResult::Pending;
         }
         match (timer, &mut self.speech_input) {
-            (Timer::Interim, Some(speech_input)) => {
+            (DocumentTimer::Interim, Some(speech_input)) => {
                 speech_input.send_interim(env.ctx);
                 AttemptResult::Pending
             }
-            (Timer::Transcript, Some(speech_input)) => {
+            (DocumentTimer::Transcript, Some(speech_input)) => {
                 speech_input.stop(env.ctx);
                 env.ctx.remark(
                     "speech could not be recognised: no result came in time; it counts as no input"
@@ -388,7 +388,7 @@ impl InputCollector {
                 );
                 self.no_words(env)
             }
-            (Timer::FalseBargeIn, Some(speech_input))
+            (DocumentTimer::FalseBargeIn, Some(speech_input))
                 if matches!(self.phase, Phase::Interrupted(_)) =>
             {
                 // Even a word as short as a cough can be recognised.
@@ -398,15 +398,15 @@ impl InputCollector {
             }
             // The prompt stays paused, or continues, until the result shows whether there were
             // words.
-            (Timer::FalseBargeIn, _) => AttemptResult::Pending,
-            (Timer::SpeechEnd | Timer::Execution, Some(speech_input))
+            (DocumentTimer::FalseBargeIn, _) => AttemptResult::Pending,
+            (DocumentTimer::SpeechEnd | DocumentTimer::Execution, Some(speech_input))
                 if speech_input.has_begun()
                     && matches!(
                         self.phase,
                         Phase::Prompt(_) | Phase::Wait { .. } | Phase::Interrupted(_)
                     ) =>
             {
-                env.ctx.timers.clear(Timer::Execution);
+                env.ctx.timers.clear(DocumentTimer::Execution);
                 speech_input.finish(env.ctx);
                 AttemptResult::Pending
             }
@@ -424,8 +424,8 @@ impl InputCollector {
 
     /// Handles relevant speech: stops the prompt and starts the clocks.
     fn accept_speech(&mut self, ctx: &mut CallContext) {
-        ctx.timers.clear(Timer::FalseBargeIn);
-        ctx.timers.clear(Timer::StartInput);
+        ctx.timers.clear(DocumentTimer::FalseBargeIn);
+        ctx.timers.clear(DocumentTimer::StartInput);
         if matches!(self.phase, Phase::Prompt(_) | Phase::Wait { .. } | Phase::Interrupted(_)) {
             self.stop_prompt(ctx);
             if !matches!(self.phase, Phase::Interrupted(_)) {
@@ -461,7 +461,7 @@ impl InputCollector {
     /// Resumes a prompt that was interrupted by a voice without words.
     fn resume_prompt(&mut self, ctx: &mut CallContext) {
         let Phase::Interrupted(part) = self.phase else { return };
-        ctx.timers.clear(Timer::Execution);
+        ctx.timers.clear(DocumentTimer::Execution);
         match part {
             InterruptedPart::Paused(play) => {
                 ctx.media(MediaCommand::PlayPause { play, on: false });
@@ -623,9 +623,9 @@ impl InputCollector {
             speech_input.voice(ctx, true);
         } else if !self.can_receive_input() {
             // No input is possible, so the timer fires immediately.
-            ctx.set_timer(Timer::StartInput, 0);
+            ctx.set_timer(DocumentTimer::StartInput, 0);
         } else if let Some(ms) = self.clocks.start_input_ms {
-            ctx.set_timer(Timer::StartInput, ms);
+            ctx.set_timer(DocumentTimer::StartInput, ms);
         }
     }
 
@@ -637,19 +637,21 @@ impl InputCollector {
 
     fn start_execution(&self, ctx: &mut CallContext) {
         if let Some(ms) = self.clocks.execution_ms {
-            ctx.set_timer(Timer::Execution, ms);
+            ctx.set_timer(DocumentTimer::Execution, ms);
         }
     }
 
     /// Handles a digit that was taken: clears clock S (first input) and restarts clock D (next
     /// digit).
     fn begin_input(&self, ctx: &mut CallContext) {
-        ctx.timers.clear(Timer::StartInput);
-        ctx.set_timer(Timer::InterDigit, self.clocks.inter_digit_ms);
+        ctx.timers.clear(DocumentTimer::StartInput);
+        ctx.set_timer(DocumentTimer::InterDigit, self.clocks.inter_digit_ms);
     }
 
     fn stop_clocks(ctx: &mut CallContext) {
-        for clock in [Timer::InterDigit, Timer::Execution, Timer::StartInput] {
+        for clock in
+            [DocumentTimer::InterDigit, DocumentTimer::Execution, DocumentTimer::StartInput]
+        {
             ctx.timers.clear(clock);
         }
     }
@@ -698,18 +700,18 @@ impl Activity for InputCollector {
         self.progress(env, collected)
     }
 
-    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+    fn timer(&mut self, env: &mut Env<'_>, timer: DocumentTimer) -> Progress {
         let collected = match timer {
-            Timer::Wait
-            | Timer::Pace
-            | Timer::Silence
-            | Timer::InterDigit
-            | Timer::Execution
-            | Timer::StartInput
-            | Timer::SpeechEnd
-            | Timer::FalseBargeIn
-            | Timer::Transcript
-            | Timer::Interim => self.handle_timer(env, timer),
+            DocumentTimer::Wait
+            | DocumentTimer::Pace
+            | DocumentTimer::Silence
+            | DocumentTimer::InterDigit
+            | DocumentTimer::Execution
+            | DocumentTimer::StartInput
+            | DocumentTimer::SpeechEnd
+            | DocumentTimer::FalseBargeIn
+            | DocumentTimer::Transcript
+            | DocumentTimer::Interim => self.handle_timer(env, timer),
             // Timers of other instructions.
             _ => return Progress::Pending,
         };

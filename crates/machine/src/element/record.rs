@@ -19,7 +19,7 @@ use crate::contract::{
 use crate::digits::{Key, Rules};
 use crate::params::{self, Event};
 use crate::snapshot::{SnapshotBuilder, text, word};
-use crate::timers::Timer;
+use crate::timers::DocumentTimer;
 use model::Digit;
 use xml::ast::{Record, Target, Transcription};
 
@@ -123,7 +123,7 @@ fn order(
         ..background(record, ctx)
     };
     let id = ctx.record(order);
-    ctx.set_timer(Timer::Record, max_ms.saturating_add(GRACE_MS));
+    ctx.set_timer(DocumentTimer::Record, max_ms.saturating_add(GRACE_MS));
     id
 }
 
@@ -192,7 +192,7 @@ impl Recording {
             reason: end,
             key: self.finished_by,
         });
-        ctx.set_timer(Timer::Record, GRACE_MS);
+        ctx.set_timer(DocumentTimer::Record, GRACE_MS);
         self.phase = Phase::Ending(record);
     }
 
@@ -267,7 +267,7 @@ impl Activity for Recording {
                 Progress::Pending
             }
             RecordingEvent::Ended { reason, duration_ms, start_ms, end_ms, error } => {
-                env.ctx.timers.clear(Timer::Record);
+                env.ctx.timers.clear(DocumentTimer::Record);
                 let failure = error.clone().or_else(|| {
                     (*reason == RecordingEndReason::Failed)
                         .then(|| "it could not be written".to_owned())
@@ -278,9 +278,9 @@ impl Activity for Recording {
         }
     }
 
-    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+    fn timer(&mut self, env: &mut Env<'_>, timer: DocumentTimer) -> Progress {
         // All other timers are those of other instructions.
-        if timer != Timer::Record {
+        if timer != DocumentTimer::Record {
             return Progress::Pending;
         }
         if let Phase::Recording(record) = self.phase {
@@ -295,7 +295,7 @@ impl Activity for Recording {
     }
 
     fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
-        env.ctx.timers.clear(Timer::Record);
+        env.ctx.timers.clear(DocumentTimer::Record);
         let end_reason = match reason {
             StopReason::CallEnds => RecordingEndReason::HungUp,
             StopReason::Replaced => RecordingEndReason::Stopped,

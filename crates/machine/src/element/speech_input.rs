@@ -9,7 +9,7 @@ use crate::contract::{
     SpeechCommand,
 };
 use crate::params::{self, Event};
-use crate::timers::Timer;
+use crate::timers::DocumentTimer;
 use xml::ast::{Position, Target};
 
 /// Minimum time between two requests with interim results, in milliseconds.
@@ -133,12 +133,12 @@ impl SpeechInput {
         }
         self.waiting = None;
         // A prompt that a short voice has paused does not wait for the result.
-        for clock in [Timer::SpeechEnd, Timer::Interim] {
+        for clock in [DocumentTimer::SpeechEnd, DocumentTimer::Interim] {
             ctx.timers.clear(clock);
         }
         if let Some(recognition) = self.open {
             send_command(ctx, recognition, SpeechCommand::Finish);
-            ctx.set_timer(Timer::Transcript, RESULT_MS);
+            ctx.set_timer(DocumentTimer::Transcript, RESULT_MS);
         }
     }
 
@@ -163,7 +163,12 @@ impl SpeechInput {
 
     fn clear_timers(&mut self, ctx: &mut CallContext) {
         self.waiting = None;
-        for clock in [Timer::SpeechEnd, Timer::FalseBargeIn, Timer::Transcript, Timer::Interim] {
+        for clock in [
+            DocumentTimer::SpeechEnd,
+            DocumentTimer::FalseBargeIn,
+            DocumentTimer::Transcript,
+            DocumentTimer::Interim,
+        ] {
             ctx.timers.clear(clock);
         }
     }
@@ -215,7 +220,7 @@ impl SpeechInput {
     /// ago was short. After longer speech the prompt waits for the result.
     pub(super) fn doubt(&mut self, ctx: &mut CallContext, ago_ms: u64) {
         if self.was_short(ctx.now, ago_ms) {
-            ctx.set_timer(Timer::FalseBargeIn, FALSE_BARGE_IN_MS.saturating_sub(ago_ms));
+            ctx.set_timer(DocumentTimer::FalseBargeIn, FALSE_BARGE_IN_MS.saturating_sub(ago_ms));
         }
     }
 
@@ -225,9 +230,9 @@ impl SpeechInput {
         if !std::mem::replace(&mut self.speaking, true) {
             self.voice_began = ctx.now;
         }
-        ctx.timers.clear(Timer::FalseBargeIn);
+        ctx.timers.clear(DocumentTimer::FalseBargeIn);
         self.begun |= counts;
-        ctx.timers.clear(Timer::SpeechEnd);
+        ctx.timers.clear(DocumentTimer::SpeechEnd);
     }
 
     /// Handles the end of speech `ago_ms` milliseconds ago.
@@ -248,7 +253,7 @@ impl SpeechInput {
     fn end_after_silence(&self, ctx: &mut CallContext, silence_ms: u64) {
         if self.begun && !self.finishing {
             let elapsed_ms = ctx.now.0.saturating_sub(self.voice_ended.0);
-            ctx.set_timer(Timer::SpeechEnd, silence_ms.saturating_sub(elapsed_ms));
+            ctx.set_timer(DocumentTimer::SpeechEnd, silence_ms.saturating_sub(elapsed_ms));
         }
     }
 
@@ -270,13 +275,13 @@ impl SpeechInput {
             self.send_interim(ctx);
         } else {
             // When the timer fires, the newest result is sent. Earlier ones are outdated.
-            ctx.set_timer(Timer::Interim, INTERIM_MS - since_ms);
+            ctx.set_timer(DocumentTimer::Interim, INTERIM_MS - since_ms);
         }
     }
 
     /// Sends the pending interim result.
     pub(super) fn send_interim(&mut self, ctx: &mut CallContext) {
-        ctx.timers.clear(Timer::Interim);
+        ctx.timers.clear(DocumentTimer::Interim);
         let (Some(target), Some(Interim { stable, unstable, stability })) =
             (self.interim_url.clone(), self.waiting.take())
         else {

@@ -10,7 +10,7 @@ use crate::context::CallContext;
 use crate::contract::time::millis;
 use crate::contract::{MediaCommand, VoiceEvent};
 use crate::snapshot::{SnapshotBuilder, text, word};
-use crate::timers::Timer;
+use crate::timers::DocumentTimer;
 use xml::ast::{Beep, Wait};
 
 impl Instruction for Wait {
@@ -18,7 +18,7 @@ impl Instruction for Wait {
         let early = EarlyEnd::of(self);
         match early {
             Some(early) => early.begin(env.ctx, millis(self.length)),
-            None => env.ctx.set_timer(Timer::Wait, millis(self.length)),
+            None => env.ctx.set_timer(DocumentTimer::Wait, millis(self.length)),
         }
         Flow::run(Pause { early })
     }
@@ -49,12 +49,12 @@ impl Activity for Pause {
         }
     }
 
-    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+    fn timer(&mut self, env: &mut Env<'_>, timer: DocumentTimer) -> Progress {
         match (timer, self.early) {
-            (Timer::Wait, None) => Progress::Finished(Completion::done("")),
-            (Timer::Wait | Timer::Silence, Some(early)) => {
+            (DocumentTimer::Wait, None) => Progress::Finished(Completion::done("")),
+            (DocumentTimer::Wait | DocumentTimer::Silence, Some(early)) => {
                 early.stop(env.ctx);
-                let note = if timer == Timer::Silence { "silence" } else { "" };
+                let note = if timer == DocumentTimer::Silence { "silence" } else { "" };
                 Progress::Finished(Completion::done(note))
             }
             // Timers of other instructions.
@@ -65,7 +65,7 @@ impl Activity for Pause {
     fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
         match (reason, self.early) {
             (StopReason::CallEnds, _) => {}
-            (StopReason::Replaced, None) => env.ctx.timers.clear(Timer::Wait),
+            (StopReason::Replaced, None) => env.ctx.timers.clear(DocumentTimer::Wait),
             (StopReason::Replaced, Some(early)) => early.stop(env.ctx),
         }
     }
@@ -94,10 +94,10 @@ impl EarlyEnd {
 
     /// Starts the timers and detectors of a wait of `ms` milliseconds.
     pub(super) fn begin(self, ctx: &mut CallContext, ms: u64) {
-        ctx.set_timer(Timer::Wait, ms);
+        ctx.set_timer(DocumentTimer::Wait, ms);
         if let Some(silence_ms) = self.silence_ms {
             ctx.media(MediaCommand::DetectVoice { on: true });
-            ctx.set_timer(Timer::Silence, silence_ms);
+            ctx.set_timer(DocumentTimer::Silence, silence_ms);
         }
         if self.beep.is_some() {
             ctx.media(MediaCommand::DetectBeep { settings: self.beep });
@@ -109,9 +109,9 @@ impl EarlyEnd {
     pub(super) fn ends_wait(self, ctx: &mut CallContext, voice: VoiceEvent) -> bool {
         match (voice, self.silence_ms) {
             (VoiceEvent::Beep, _) => return self.beep.is_some(),
-            (VoiceEvent::Began, _) => ctx.timers.clear(Timer::Silence),
+            (VoiceEvent::Began, _) => ctx.timers.clear(DocumentTimer::Silence),
             (VoiceEvent::Ended { ago_ms }, Some(silence_ms)) => {
-                ctx.set_timer(Timer::Silence, silence_ms.saturating_sub(ago_ms))
+                ctx.set_timer(DocumentTimer::Silence, silence_ms.saturating_sub(ago_ms))
             }
             (VoiceEvent::Ended { .. }, None) => {}
         }
@@ -120,9 +120,9 @@ impl EarlyEnd {
 
     /// Stops the timers and detectors.
     pub(super) fn stop(self, ctx: &mut CallContext) {
-        ctx.timers.clear(Timer::Wait);
+        ctx.timers.clear(DocumentTimer::Wait);
         if self.silence_ms.is_some() {
-            ctx.timers.clear(Timer::Silence);
+            ctx.timers.clear(DocumentTimer::Silence);
             ctx.media(MediaCommand::DetectVoice { on: false });
         }
         if self.beep.is_some() {

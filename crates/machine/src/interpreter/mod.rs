@@ -28,7 +28,7 @@ use crate::element::{self, At, Flow, ToneWait};
 use crate::params::{self, Event};
 use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::stream;
-use crate::timers::Timer;
+use crate::timers::DocumentTimer;
 use background_recording::BackgroundRecording;
 use cursor::Cursor;
 use document_fetch::DocumentFetch;
@@ -192,15 +192,15 @@ impl Interpreter {
         }
     }
 
-    /// Handles a timer of an instruction.
+    /// Handles a timer of the document.
     pub(crate) fn handle_timer(
         &mut self,
         ctx: &mut CallContext,
         readiness: Readiness,
-        timer: Timer,
+        timer: DocumentTimer,
     ) -> Step {
         match (timer, &self.foreground) {
-            (Timer::Fetch, Foreground::Fetching(fetching)) => {
+            (DocumentTimer::Fetch, Foreground::Fetching(fetching)) => {
                 let fetch = fetching.fetch;
                 ctx.emit(Output::CancelFetch { fetch });
                 self.fetched(ctx, readiness, fetch, Err(FetchFailure::Timeout))
@@ -281,7 +281,7 @@ impl Interpreter {
                 });
             }
         };
-        ctx.timers.clear(Timer::Fetch);
+        ctx.timers.clear(DocumentTimer::Fetch);
         let failure = match fetching.document(ctx, result) {
             Ok(document) => {
                 self.end_place(ctx, InstructionOutcome::Done, "");
@@ -440,7 +440,7 @@ impl Interpreter {
                 "too many elements or documents at once; the call continues more slowly".to_owned(),
             );
         }
-        ctx.set_timer(Timer::Pace, wait_ms);
+        ctx.set_timer(DocumentTimer::Pace, wait_ms);
         self.foreground = Foreground::Activity(Box::new(PaceWait));
         Step::Busy
     }

@@ -6,7 +6,7 @@
 use crate::activity::{Activity, Completion, Env, Progress, StopReason};
 use crate::contract::CallTime;
 use crate::snapshot::{SnapshotBuilder, text, word};
-use crate::timers::Timer;
+use crate::timers::DocumentTimer;
 
 /// How fast a call may do something.
 struct Rate {
@@ -79,15 +79,15 @@ impl Pace {
 pub(super) struct PaceWait;
 
 impl Activity for PaceWait {
-    fn timer(&mut self, _: &mut Env<'_>, timer: Timer) -> Progress {
+    fn timer(&mut self, _: &mut Env<'_>, timer: DocumentTimer) -> Progress {
         match timer {
-            Timer::Pace => Progress::Finished(Completion::done("")),
+            DocumentTimer::Pace => Progress::Finished(Completion::done("")),
             _ => Progress::Pending,
         }
     }
 
     fn stop(&mut self, env: &mut Env<'_>, _: StopReason) {
-        env.ctx.timers.clear(Timer::Pace);
+        env.ctx.timers.clear(DocumentTimer::Pace);
     }
 
     fn write_snapshot(&self, snapshot: &mut SnapshotBuilder) {

@@ -88,24 +88,8 @@ impl ClosingState {
             | Timer::PathClosed
             | Timer::MaxCall
             | Timer::ScheduledHangup
-            | Timer::Fetch
-            | Timer::Wait
-            | Timer::Pace
-            | Timer::Silence
-            | Timer::InterDigit
-            | Timer::Execution
-            | Timer::StartInput
-            | Timer::SpeechEnd
-            | Timer::FalseBargeIn
-            | Timer::Transcript
-            | Timer::Interim
-            | Timer::Record
-            | Timer::DialRing
-            | Timer::DialLimit
-            | Timer::RoomLimit
-            | Timer::RoomWait
-            | Timer::StreamLimit
-            | Timer::Confirm => State::Closing(self),
+            | Timer::Document(_)
+            | Timer::StreamLimit => State::Closing(self),
         }
     }
 }

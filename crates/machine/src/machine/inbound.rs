@@ -127,28 +127,12 @@ impl PreparingState {
                 self.reject(ctx, cause)
             }
             Timer::ScheduledHangup => self.reject(ctx, HangupCause::ScheduledHangup),
-            Timer::Fetch
-            | Timer::Wait
-            | Timer::Pace
-            | Timer::Silence
-            | Timer::InterDigit
-            | Timer::Execution
-            | Timer::StartInput
-            | Timer::SpeechEnd
-            | Timer::FalseBargeIn
-            | Timer::Transcript
-            | Timer::Interim
-            | Timer::Record
-            | Timer::DialRing
-            | Timer::DialLimit
-            | Timer::RoomLimit
-            | Timer::RoomWait
-            | Timer::StreamLimit
-            | Timer::Confirm => {
+            Timer::Document(timer) => {
                 let step = self.interpreter.handle_timer(ctx, Readiness::Ringing, timer);
                 self.after(ctx, step)
             }
             Timer::AcceptOutcome
+            | Timer::StreamLimit
             | Timer::Ring
             | Timer::RingLimit
             | Timer::AcceptedOverdue
@@ -268,28 +252,12 @@ impl AcceptingState {
                 self.end(ctx, Ending::Local(cause))
             }
             Timer::ScheduledHangup => self.end(ctx, Ending::Local(HangupCause::ScheduledHangup)),
-            Timer::Fetch
-            | Timer::Wait
-            | Timer::Pace
-            | Timer::Silence
-            | Timer::InterDigit
-            | Timer::Execution
-            | Timer::StartInput
-            | Timer::SpeechEnd
-            | Timer::FalseBargeIn
-            | Timer::Transcript
-            | Timer::Interim
-            | Timer::Record
-            | Timer::DialRing
-            | Timer::DialLimit
-            | Timer::RoomLimit
-            | Timer::RoomWait
-            | Timer::StreamLimit
-            | Timer::Confirm => {
+            Timer::Document(timer) => {
                 let step = self.interpreter.handle_timer(ctx, Readiness::Answering, timer);
                 self.after(ctx, step)
             }
             Timer::AcceptWait
+            | Timer::StreamLimit
             | Timer::Accept
             | Timer::Ring
             | Timer::RingLimit

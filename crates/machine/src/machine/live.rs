@@ -250,23 +250,7 @@ impl LiveState {
                 let ended = stream::stop(ctx, None, stream::StopReason::Timeout);
                 self.after_stream(ctx, ended)
             }
-            Timer::Fetch
-            | Timer::Wait
-            | Timer::Pace
-            | Timer::Silence
-            | Timer::InterDigit
-            | Timer::Execution
-            | Timer::StartInput
-            | Timer::SpeechEnd
-            | Timer::FalseBargeIn
-            | Timer::Transcript
-            | Timer::Interim
-            | Timer::Record
-            | Timer::DialRing
-            | Timer::DialLimit
-            | Timer::RoomLimit
-            | Timer::RoomWait
-            | Timer::Confirm => {
+            Timer::Document(timer) => {
                 let step = self.interpreter.handle_timer(ctx, live_readiness(ctx), timer);
                 self.after(ctx, step)
             }

@@ -17,7 +17,7 @@ use crate::element::add_participant;
 use crate::params::{self, Event};
 use crate::room_ringback;
 use crate::snapshot::{SnapshotBuilder, word};
-use crate::timers::Timer;
+use crate::timers::{DocumentTimer, Timer};
 use model::{CallType, HangupCause};
 
 /// Timeout of ACCEPTED after the user's first audio, in milliseconds. The audio shows that the user
@@ -136,7 +136,7 @@ impl CallingState {
                 self.end(ctx, cause)
             }
             Timer::Reap => self.outcome(ctx, &GraphOutcome::Timeout),
-            Timer::Fetch => {
+            Timer::Document(DocumentTimer::Fetch) => {
                 room_ringback::fetch_timed_out(ctx);
                 State::Calling(self)
             }
@@ -146,23 +146,8 @@ impl CallingState {
             | Timer::MediaSetup
             | Timer::MaxCall
             | Timer::ScheduledHangup
-            | Timer::Wait
-            | Timer::Pace
-            | Timer::Silence
-            | Timer::InterDigit
-            | Timer::Execution
-            | Timer::StartInput
-            | Timer::SpeechEnd
-            | Timer::FalseBargeIn
-            | Timer::Transcript
-            | Timer::Interim
-            | Timer::Record
-            | Timer::DialRing
-            | Timer::DialLimit
-            | Timer::RoomLimit
-            | Timer::RoomWait
+            | Timer::Document(_)
             | Timer::StreamLimit
-            | Timer::Confirm
             | Timer::Close
             | Timer::TerminateRetry
             | Timer::UnknownConnect => State::Calling(self),
@@ -328,24 +313,8 @@ impl UnboundState {
             | Timer::PathClosed
             | Timer::MaxCall
             | Timer::ScheduledHangup
-            | Timer::Fetch
-            | Timer::Wait
-            | Timer::Pace
-            | Timer::Silence
-            | Timer::InterDigit
-            | Timer::Execution
-            | Timer::StartInput
-            | Timer::SpeechEnd
-            | Timer::FalseBargeIn
-            | Timer::Transcript
-            | Timer::Interim
-            | Timer::Record
-            | Timer::DialRing
-            | Timer::DialLimit
-            | Timer::RoomLimit
-            | Timer::RoomWait
+            | Timer::Document(_)
             | Timer::StreamLimit
-            | Timer::Confirm
             | Timer::Close
             | Timer::TerminateRetry => State::Unbound(self),
         }

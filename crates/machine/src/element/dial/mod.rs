@@ -24,7 +24,7 @@ use crate::contract::{
 };
 use crate::digits::Key;
 use crate::snapshot::{SnapshotBuilder, text, word};
-use crate::timers::Timer;
+use crate::timers::DocumentTimer;
 use events::TargetEvent;
 use model::{CallUuid, Digit, Direction, HangupCause, Method, last_four};
 use music::Music;
@@ -146,7 +146,7 @@ impl DialAttempt {
     /// ended.
     fn begin(&mut self, ctx: &mut CallContext) -> Option<Completion> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
-            ctx.set_timer(Timer::DialRing, self.ring_ms());
+            ctx.set_timer(DocumentTimer::DialRing, self.ring_ms());
         }
         self.completion(ctx)
     }
@@ -222,7 +222,7 @@ impl DialAttempt {
             return;
         }
         self.winner = Some(at);
-        ctx.timers.clear(Timer::DialRing);
+        ctx.timers.clear(DocumentTimer::DialRing);
         let now = ctx.now;
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.answered = Some(now);
@@ -247,7 +247,7 @@ impl DialAttempt {
         self.joined = true;
         self.music.stop(ctx);
         ctx.emit(Output::BLeg { call: leg.call, command: BLegCommand::Join });
-        ctx.set_timer(Timer::DialLimit, millis(self.dial.time_limit));
+        ctx.set_timer(DocumentTimer::DialLimit, millis(self.dial.time_limit));
         self.report(ctx, winner, TargetEvent::Connected);
     }
 
@@ -318,8 +318,8 @@ impl DialAttempt {
     }
 
     fn clean_up(&mut self, ctx: &mut CallContext) {
-        ctx.timers.clear(Timer::DialRing);
-        ctx.timers.clear(Timer::DialLimit);
+        ctx.timers.clear(DocumentTimer::DialRing);
+        ctx.timers.clear(DocumentTimer::DialLimit);
         self.music.stop(ctx);
     }
 
@@ -424,11 +424,11 @@ impl Activity for DialAttempt {
         self.progress(ctx)
     }
 
-    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+    fn timer(&mut self, env: &mut Env<'_>, timer: DocumentTimer) -> Progress {
         match timer {
-            Timer::DialRing => self.end_all(env.ctx, |_| HangupCause::RingTimeout),
-            Timer::DialLimit => self.end_all(env.ctx, |_| HangupCause::TimeLimit),
-            Timer::Fetch => self.music.fetch_timed_out(env.ctx, env.readiness),
+            DocumentTimer::DialRing => self.end_all(env.ctx, |_| HangupCause::RingTimeout),
+            DocumentTimer::DialLimit => self.end_all(env.ctx, |_| HangupCause::TimeLimit),
+            DocumentTimer::Fetch => self.music.fetch_timed_out(env.ctx, env.readiness),
             // Timers of other instructions.
             _ => return Progress::Pending,
         }

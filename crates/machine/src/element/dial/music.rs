@@ -7,7 +7,7 @@ use crate::contract::{FetchFailure, FetchId, FetchResponse, Output, PlayId};
 use crate::looped_playlist::LoopedPlaylist;
 use crate::params::Event;
 use crate::sounds::{fetch_sounds, ring_back, sounds_fetched};
-use crate::timers::Timer;
+use crate::timers::DocumentTimer;
 use xml::ast::{DialMusic, DocUrl};
 
 /// The sound for the waiting caller. See the [module documentation](self).
@@ -61,7 +61,7 @@ impl Music {
         if !matches!(self, Self::Fetching(open) if *open == fetch) {
             return;
         }
-        ctx.timers.clear(Timer::Fetch);
+        ctx.timers.clear(DocumentTimer::Fetch);
         let items = sounds_fetched(ctx, "dialMusic", result);
         *self = Self::Ready(match items.is_empty() {
             true => LoopedPlaylist::new(ctx, ring_back(), Vec::new()),

@@ -27,7 +27,7 @@ use crate::digits::Key;
 use crate::params::Event;
 use crate::snapshot::{SnapshotBuilder, brief, text, word};
 use crate::stream;
-use crate::timers::Timer;
+use crate::timers::DocumentTimer;
 use conference::ConferenceElement;
 use model::{Digit, HangupCause};
 use multi_party::MultiPartyElement;
@@ -180,7 +180,7 @@ impl RoomVisit {
             self.track = Some(ctx.record(order));
         }
         if let Some(ms) = self.rules.limit_ms.or(room_left_ms) {
-            ctx.set_timer(Timer::RoomLimit, ms);
+            ctx.set_timer(DocumentTimer::RoomLimit, ms);
         }
         if self.waiting {
             self.wait(ctx);
@@ -247,7 +247,7 @@ impl RoomVisit {
 
     fn wait(&self, ctx: &mut CallContext) {
         if let Some(ms) = self.rules.wait_ms {
-            ctx.set_timer(Timer::RoomWait, ms);
+            ctx.set_timer(DocumentTimer::RoomWait, ms);
         }
     }
 
@@ -284,7 +284,7 @@ impl RoomVisit {
 
     /// Leaves the room and reports it.
     fn leave_room(&mut self, ctx: &mut CallContext) {
-        for timer in [Timer::RoomLimit, Timer::RoomWait] {
+        for timer in [DocumentTimer::RoomLimit, DocumentTimer::RoomWait] {
             ctx.timers.clear(timer);
         }
         if let Some(record) = self.track.take() {
@@ -431,7 +431,7 @@ impl Activity for RoomVisit {
             RoomEvent::MustLeave { reason } => return self.leave(ctx, VisitEnd::Out(reason)),
             RoomEvent::Active { starts_room: starts } => {
                 self.waiting = false;
-                ctx.timers.clear(Timer::RoomWait);
+                ctx.timers.clear(DocumentTimer::RoomWait);
                 if starts {
                     self.report(ctx, MemberEvent::Started);
                 }
@@ -544,14 +544,16 @@ impl Activity for RoomVisit {
         }
     }
 
-    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+    fn timer(&mut self, env: &mut Env<'_>, timer: DocumentTimer) -> Progress {
         match timer {
             // Without its own limit, the call has reached the limit of the whole multi-party call.
-            Timer::RoomLimit if self.rules.limit_ms.is_none() => {
+            DocumentTimer::RoomLimit if self.rules.limit_ms.is_none() => {
                 self.leave(env.ctx, VisitEnd::Out(LeaveReason::TimeUp))
             }
-            Timer::RoomLimit | Timer::RoomWait => self.leave(env.ctx, VisitEnd::TimeLimit),
-            Timer::Fetch => {
+            DocumentTimer::RoomLimit | DocumentTimer::RoomWait => {
+                self.leave(env.ctx, VisitEnd::TimeLimit)
+            }
+            DocumentTimer::Fetch => {
                 self.sounds.fetch_timed_out(env.ctx);
                 self.update_music(env.ctx, env.readiness);
                 Progress::Pending

@@ -14,7 +14,7 @@ use crate::contract::{
 use crate::looped_playlist::LoopedPlaylist;
 use crate::params::Event;
 use crate::sounds::{fetch_sounds_at, prepare, sounds_fetched};
-use crate::timers::Timer;
+use crate::timers::DocumentTimer;
 use xml::ast::{MemberSound, Target};
 
 /// The beep of `enterSound` and `exitSound`. Plivo does not document its sound.
@@ -217,7 +217,7 @@ impl Sounds {
         result: Result<FetchResponse, FetchFailure>,
     ) {
         let Some((_, sound)) = self.open.take_if(|(open, _)| *open == fetch) else { return };
-        ctx.timers.clear(Timer::Fetch);
+        ctx.timers.clear(DocumentTimer::Fetch);
         let label = match sound {
             SoundDocument::Wait => "the wait sound",
             SoundDocument::Hold => "the hold music",
