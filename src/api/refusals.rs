@@ -147,7 +147,7 @@ impl Refusals {
             match stored.await {
                 Ok(_) | Err(StoreError::Journalled) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "failed to record a refused sign-in; retrying");
+                    tracing::warn!(%error, "refused sign-in not recorded; retrying");
                     self.with_state(|state| state.waiting.add(refusal, attempts));
                 }
             }

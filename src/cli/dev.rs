@@ -151,9 +151,7 @@ fn register(dev: &Dev) -> Option<Registration> {
     let node = dev.node_url.clone();
     let data_dir = std::path::absolute(dev.data_dir()).ok()?;
     let registered = RunningDev { node, data_dir, database_url: None }.register();
-    registered
-        .inspect_err(|e| tracing::warn!(error = %e, "failed to register with other commands"))
-        .ok()
+    registered.inspect_err(|e| tracing::warn!(error = %e, "not registered for other commands")).ok()
 }
 
 fn print_addresses(dev: &Dev) {

@@ -221,9 +221,7 @@ fn register(fleet: &DevFleet) -> Option<Registration> {
         database_url: Some(fleet.database_url()),
     };
     let registered = running.register();
-    registered
-        .inspect_err(|e| tracing::warn!(error = %e, "failed to register with other commands"))
-        .ok()
+    registered.inspect_err(|e| tracing::warn!(error = %e, "not registered for other commands")).ok()
 }
 
 /// Lines from standard input, until it ends.

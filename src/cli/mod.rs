@@ -228,7 +228,7 @@ pub fn main() -> std::process::ExitCode {
     // A core dump would contain secrets.
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(e) = rustix::process::setrlimit(Resource::Core, no_core) {
-        tracing::warn!(error = %e, "failed to disable core dumps");
+        tracing::warn!(error = %e, "core dumps not disabled");
     }
     if cli.command.is_node() || matches!(cli.command, Command::Backup(_)) {
         // Only the owner may read files that the node creates.

@@ -184,7 +184,7 @@ pub(super) async fn session_person(
 ) -> Result<Option<Person>, Box<Response>> {
     let Some(token) = session::token(headers, console.is_secure()) else { return Ok(None) };
     console.apis.api().people.who(&token).await.map_err(|error| {
-        tracing::warn!(%error, "failed to read session");
+        tracing::warn!(%error, "session not read");
         Box::new(StatusCode::SERVICE_UNAVAILABLE.into_response())
     })
 }

@@ -143,7 +143,7 @@ pub(super) async fn page(
         Ok(Some(page)) => html(&page),
         Ok(None) => missing(&console, &visitor),
         Err(error) => {
-            tracing::warn!(%error, "failed to read call");
+            tracing::warn!(%error, "call not read");
             failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "")
         }
     }
@@ -426,7 +426,7 @@ pub(super) async fn log(
                 .into_response()
         }
         Err(error) => {
-            tracing::warn!(%error, "failed to read event log");
+            tracing::warn!(%error, "event log not read");
             failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "")
         }
     }

@@ -193,7 +193,7 @@ pub(super) async fn add_own_numbers(console: &Console, visitor: &Visitor, rows: 
                 Some(live) => Some(live_row(lang, &live).own().to_owned()),
                 None => match api.store.calls().get(&scope, parent).await {
                     Ok(record) => record.map(|record| ended_row(lang, &record).own().to_owned()),
-                    Err(error) => return tracing::warn!(%error, "failed to read a parent call"),
+                    Err(error) => return tracing::warn!(%error, "parent call not read"),
                 },
             },
         };

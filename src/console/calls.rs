@@ -151,7 +151,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let mut records = match api.store.calls().first(&scope, &filter, PAGE + 1).await {
         Ok(records) => records,
         Err(error) => {
-            tracing::warn!(%error, "failed to list calls");
+            tracing::warn!(%error, "calls not listed");
             return failed(&console, &visitor, axum::http::StatusCode::SERVICE_UNAVAILABLE, "");
         }
     };
@@ -250,7 +250,7 @@ pub(super) async fn save_filter(State(console): App, submitted: SubmittedForm) -
             failed(&console, &visitor, axum::http::StatusCode::BAD_REQUEST, &text)
         }
         Err(error) => {
-            tracing::warn!(%error, "failed to save a filter");
+            tracing::warn!(%error, "filter not saved");
             failed(&console, &visitor, axum::http::StatusCode::SERVICE_UNAVAILABLE, "")
         }
     }

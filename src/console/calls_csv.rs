@@ -38,7 +38,7 @@ pub(super) async fn download(State(console): App, visitor: Visitor) -> Response 
     let first = match export.next().await {
         Ok(first) => first,
         Err(error) => {
-            tracing::warn!(%error, "failed to list calls");
+            tracing::warn!(%error, "calls not listed");
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return failed(&export.console, &export.visitor, status, "");
         }

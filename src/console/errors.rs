@@ -85,7 +85,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     match load_page(&console, &visitor, hours).await {
         Ok(page) => html(&page),
         Err(error) => {
-            tracing::warn!(%error, "failed to list failed requests");
+            tracing::warn!(%error, "failed requests not listed");
             failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "")
         }
     }

@@ -331,7 +331,7 @@ async fn render_page(
         match read_stored(console, &scope, &range).await {
             Ok(stored) => stored,
             Err(error) => {
-                tracing::warn!(%error, "failed to read data for the operations page");
+                tracing::warn!(%error, "data of the operations page not read");
                 return failed(console, visitor, StatusCode::SERVICE_UNAVAILABLE, "");
             }
         };

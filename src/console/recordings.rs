@@ -56,7 +56,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     match load_page(&console, &visitor, asked).await {
         Ok(page) => html(&page),
         Err(error) => {
-            tracing::warn!(%error, "failed to list recordings");
+            tracing::warn!(%error, "recordings not listed");
             failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "")
         }
     }
@@ -135,7 +135,7 @@ pub(super) async fn delete(
         Ok(true) => Redirect::to("/console/recordings/").into_response(),
         Ok(false) => missing(&console, &visitor),
         Err(error) => {
-            tracing::warn!(%error, "failed to delete a recording");
+            tracing::warn!(%error, "recording not deleted");
             failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "")
         }
     }

@@ -213,7 +213,7 @@ pub(super) async fn sign_out(
         console.apis.record((&person.user, *from), "signOutUser", &object, changed).await;
     }
     if let Err(error) = done {
-        tracing::warn!(%error, "failed to end session");
+        tracing::warn!(%error, "session not ended");
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     with_cookie(

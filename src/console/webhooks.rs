@@ -151,7 +151,7 @@ fn refusal(visitor: &Visitor, error: &RoutingError) -> FormError {
         RoutingError::TooMany => (StatusCode::CONFLICT, "webhooks.too_many"),
         RoutingError::NameTaken => (StatusCode::CONFLICT, "webhooks.name_taken"),
         RoutingError::Store(error) => {
-            tracing::warn!(%error, "failed to change webhook");
+            tracing::warn!(%error, "webhook not changed");
             (StatusCode::SERVICE_UNAVAILABLE, "error.internal")
         }
     };

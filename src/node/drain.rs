@@ -210,7 +210,7 @@ impl Node {
             self.store.flush().await;
             match tokio::time::timeout(times.work, cluster.leave()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(%error, "failed to leave the fleet gracefully"),
+                Ok(Err(error)) => warn!(%error, "fleet not left gracefully"),
                 Err(_) => warn!("leaving the fleet took too long"),
             }
         }

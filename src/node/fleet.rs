@@ -400,7 +400,7 @@ impl Forwarder {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    warn!(node_id = %member.node_id, %error, "failed to read a file from another node");
+                    warn!(node_id = %member.node_id, %error, "file of another node not read");
                     is_silent = true;
                 }
             }
@@ -710,7 +710,7 @@ pub(super) fn tell_drain(cluster: Arc<Cluster>, dialer: Dialer, waiting: Vec<Wai
     tokio::spawn(async move {
         // It takes no more work of others. If this is not written, they hand it work until it ends.
         if let Err(error) = cluster.drain().await {
-            warn!(%error, "failed to announce the drain to the fleet");
+            warn!(%error, "drain not announced to the fleet");
         }
         if waiting.is_empty() {
             return;

@@ -72,7 +72,7 @@ pub(super) async fn run(
         let keys = match store.event_keys().list(oldest, rest, PAGE).await {
             Ok(keys) => keys,
             Err(error) => {
-                warn!(%error, "failed to load older event keys; a duplicate webhook may be counted under another result");
+                warn!(%error, "older event keys not loaded; a duplicate webhook may be counted under another result");
                 break;
             }
         };

@@ -193,7 +193,7 @@ impl PeerRequests {
                             StatusCode::OK
                         }
                         Err(error) => {
-                            warn!(%error, "failed to adopt waiting calls");
+                            warn!(%error, "waiting calls not adopted");
                             StatusCode::SERVICE_UNAVAILABLE
                         }
                     })

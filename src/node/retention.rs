@@ -39,7 +39,7 @@ pub(super) async fn remove_files(
         let files = match store.files_to_remove().of(&node_id, REMOVALS_MAX).await {
             Ok(files) => files,
             Err(error) => {
-                debug!(%error, "failed to read the list of files to remove");
+                debug!(%error, "list of files to remove not read");
                 continue;
             }
         };
@@ -63,7 +63,7 @@ pub(super) async fn remove_files(
             Ok(()) => {
                 info!(files = count, "removed files that were deleted at another node")
             }
-            Err(error) => warn!(%error, "failed to record the removal of files; repeating it"),
+            Err(error) => warn!(%error, "removal of files not recorded; retrying"),
         }
     }
 }
@@ -105,7 +105,7 @@ pub(super) async fn delete_expired(
 /// Logs that expired data could not be deleted. Returns whether they were.
 fn report<T, E: Display>(what: &'static str, deleted: Result<T, E>) -> bool {
     if let Err(error) = &deleted {
-        warn!(%error, "failed to delete expired {what}; retrying in an hour");
+        warn!(%error, "expired {what} not deleted; retrying in an hour");
     }
     deleted.is_ok()
 }

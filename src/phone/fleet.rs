@@ -413,7 +413,7 @@ async fn relay(
             }
             tries += 1;
             if tries == TELL_TRIES {
-                warn!(%run, "failed to send a message to a phone at another node");
+                warn!(%run, "message to a phone at another node not sent");
                 break false;
             }
             tokio::time::sleep(TELL_RETRY).await;

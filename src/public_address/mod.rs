@@ -111,7 +111,7 @@ pub async fn resolve(config: &mut Config) -> Result<(), NotFoundError> {
     let earlier = memory::read(&file);
     let (FoundAddresses { addresses, warnings }, seen) = search(config, &earlier).await?;
     if let Err(error) = memory::write(&file, &earlier, &seen) {
-        tracing::warn!(file = %file.display(), %error, "failed to save the public address for the next start");
+        tracing::warn!(file = %file.display(), %error, "public address not saved for the next start");
     }
     for PublicAddress { ip, source } in &addresses {
         tracing::info!(%ip, %source, "public address found");

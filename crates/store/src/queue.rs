@@ -255,7 +255,7 @@ impl Queue {
     /// A full disk fails the entries of all calls.
     fn warn_unlogged(&self, error: &std::io::Error) {
         if let Some(failed) = self.unlogged.count(Clock::default().now()) {
-            tracing::warn!(%error, failed, "could not append calls to the pending log");
+            tracing::warn!(%error, failed, "calls not appended to the pending log");
         }
     }
 
@@ -284,7 +284,7 @@ impl Queue {
         // calls in the pending log.
         let emptied = self.pending_log.empty().and_then(|()| self.pending_log.release());
         if let Err(error) = emptied {
-            tracing::warn!(%error, "could not empty the pending log");
+            tracing::warn!(%error, "pending log not emptied");
         }
     }
 }

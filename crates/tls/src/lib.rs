@@ -113,7 +113,7 @@ impl Tls {
             (Some(loaded), _) => certificates.replace(loaded),
             (None, TlsSettings::Acme(settings)) => {
                 if let Err(error) = acme.load(settings).await {
-                    warn!(%error, "failed to read stored certificates");
+                    warn!(%error, "stored certificates not read");
                 }
             }
             (None, TlsSettings::Files(_)) => {}
@@ -209,7 +209,7 @@ impl Tls {
                 }
                 // The other file of a pair may not be written yet.
                 Some(Err(error)) => {
-                    warn!(%error, "failed to load certificate files; the former certificates stay in force");
+                    warn!(%error, "certificate files not loaded; the former certificates stay in force");
                 }
             }
         }

@@ -67,7 +67,7 @@ async fn accept(listener: TcpListener, backends: Arc<[Backend]>, stop: Cancellat
             Ok((client, _)) => client,
             Err(error) => {
                 // Too many open files, most likely: others have to end first.
-                tracing::warn!(%error, "failed to accept a connection");
+                tracing::warn!(%error, "connection not accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }

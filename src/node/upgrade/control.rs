@@ -121,7 +121,7 @@ impl Control {
             match self.0.accept().await {
                 Ok((stream, _)) => match Client::read(stream).await {
                     Ok(asked) => return asked,
-                    Err(error) => warn!(%error, "failed to read an upgrade request"),
+                    Err(error) => warn!(%error, "upgrade request not read"),
                 },
                 Err(error) => {
                     warn!(%error, "accept failed; retrying in 1 s");

@@ -69,7 +69,7 @@ impl SharedModel {
         let is_left = match used {
             Ok(used) => used < u64::from(self.settings.requests_per_day.get()),
             Err(error) => {
-                tracing::warn!(%error, "failed to read the requests to the node's model");
+                tracing::warn!(%error, "requests to the node's model not read");
                 true
             }
         };
@@ -79,7 +79,7 @@ impl SharedModel {
             // The request does not wait for a slow store.
             tokio::spawn(async move {
                 if let Err(error) = store.request_counts().add(now, vec![count]).await {
-                    tracing::warn!(%error, "failed to store a request to the node's model");
+                    tracing::warn!(%error, "request to the node's model not stored");
                 }
             });
         }

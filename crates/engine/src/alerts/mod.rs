@@ -180,7 +180,7 @@ async fn evaluate(
             && let Err(error) = fired::write(&parts.fired, &rules.fired()).await
         {
             let file = parts.fired.display();
-            warn!(%file, %error, "cannot write the alerts that have fired: a restart forgets them");
+            warn!(%file, %error, "fired alerts not saved; a restart forgets them");
         }
         for report in reports {
             let (alert, detail) = (report.alert.as_str(), report.detail.as_str());
@@ -224,10 +224,10 @@ async fn deliver(
             let sent = stop.run_until_cancelled(channel.send(&message, attempt)).await;
             let Some(Err(error)) = sent else { break };
             let Some(pause) = pauses.peek() else {
-                warn!(alert, channel = name, error, "failed to send an alert; giving up");
+                warn!(alert, channel = name, error, "alert not sent; giving up");
                 break;
             };
-            warn!(alert, channel = name, error, attempt, "failed to send an alert; retrying");
+            warn!(alert, channel = name, error, attempt, "alert not sent; retrying");
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(Duration::from_secs(*pause)) => drop(pauses.next()),

@@ -215,7 +215,7 @@ impl Dialer {
                 return Err(NotPlaced::QueueFull { after: after.unwrap_or_default() });
             }
             Ok(Err(error)) => {
-                warn!(%error, "failed to write waiting calls; they end if this node dies");
+                warn!(%error, "waiting calls not stored; they end if this node dies");
                 QueueRecord::Unknown
             }
             Err(_) => {
@@ -525,7 +525,7 @@ impl Dialer {
         let taken = match tokio::time::timeout(DATABASE_TIME, taken).await {
             Ok(Ok(taken)) => Some(taken),
             Ok(Err(error)) => {
-                warn!(call_uuid = %call, %error, "failed to take a queued call from the database");
+                warn!(call_uuid = %call, %error, "queued call not taken from the database");
                 None
             }
             Err(_) => {

@@ -233,7 +233,7 @@ impl FleetClaims {
         for pause in YOUNG {
             let found = self.with_session(LOOKUP_TIME, async |s| s.owner_of_live_call(call).await);
             let found = found.await.map_err(|error| {
-                tracing::warn!(%error, "failed to look up the owner of a call");
+                tracing::warn!(%error, "lookup of a call's owner failed");
                 Unreachable
             })?;
             match found {
@@ -430,7 +430,7 @@ impl OtherNodes for FleetClaims {
                     Some(owner) => Ok(Some(owner)),
                     // A node that does not answer may have it.
                     None => {
-                        tracing::warn!(%error, "failed to look up the owner of a call");
+                        tracing::warn!(%error, "lookup of a call's owner failed");
                         Err(Unreachable)
                     }
                 },

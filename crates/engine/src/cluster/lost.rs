@@ -50,7 +50,7 @@ impl LostNodes {
         let mut every = tokio::time::interval(LOOK_INTERVAL);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
             if let Err(error) = self.look(&mut absences).await {
-                tracing::warn!(%error, "failed to check recordings of absent nodes");
+                tracing::warn!(%error, "recordings of absent nodes not checked");
             }
         }
     }

@@ -49,7 +49,7 @@ impl FleetRooms {
             .with_session(TIME, async |session| session.find_room(account, kind, name).await)
             .await;
         let host = found.map_err(|error| {
-            tracing::warn!(%error, "failed to look up a room");
+            tracing::warn!(%error, "lookup of a room failed");
             NoAnswer
         })?;
         Ok(host.map(|host| host.run))
@@ -69,7 +69,7 @@ impl RoomNodes for FleetRooms {
                 .with_session(TIME, async |session| session.host_room(of, id, run).await)
                 .await;
             host.map_err(|error| {
-                tracing::warn!(%error, "failed to look up the host of a room");
+                tracing::warn!(%error, "lookup of a room's host failed");
                 NoAnswer
             })
         }
@@ -85,7 +85,7 @@ impl RoomNodes for FleetRooms {
                     .await;
                 match released {
                     Ok(()) => return,
-                    Err(error) => tracing::debug!(%error, %room, "failed to release a room name"),
+                    Err(error) => tracing::debug!(%error, %room, "room name not released"),
                 }
                 tokio::time::sleep(RELEASE_INTERVAL).await;
             }
@@ -96,7 +96,7 @@ impl RoomNodes for FleetRooms {
         async move {
             let stream = self.shared.peers.connect_seats(run).await;
             let failed = |error: &PeerError| {
-                tracing::debug!(%error, %run, "failed to open a room connection");
+                tracing::debug!(%error, %run, "room connection not opened");
             };
             stream.inspect_err(failed).ok()
         }

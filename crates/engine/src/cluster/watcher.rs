@@ -66,7 +66,7 @@ impl<R: Reaper> Watcher<R> {
             match tokio::time::timeout(TIMEOUT, self.step()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "failed to read the state of the fleet");
+                    tracing::warn!(%error, "state of the fleet not read");
                     self.session = None;
                 }
                 Err(_) => {

@@ -99,7 +99,7 @@ impl Panel {
                 tracing::warn!(
                     %number,
                     error = %why,
-                    "could not store the calling settings read from Meta"
+                    "calling settings from Meta not stored"
                 );
             }
         }

@@ -77,7 +77,7 @@ impl Reconciliation {
                     readings.push((one.number.clone(), answer));
                 }
                 Err(outcome) => {
-                    tracing::debug!(number = %one.number, %outcome, "could not fetch a number from Graph");
+                    tracing::debug!(number = %one.number, %outcome, "number not fetched from Graph");
                     self.sync.note_token(&one.number, is_token_refused(&outcome)).await;
                 }
             }
@@ -87,7 +87,7 @@ impl Reconciliation {
             return;
         }
         if let Err(error) = self.sync.take_over(readings, None).await {
-            tracing::warn!(%error, "could not store the state of numbers at Meta");
+            tracing::warn!(%error, "state of numbers at Meta not stored");
         }
         for (number, before) in before {
             self.warn_of_drift(&number, before);

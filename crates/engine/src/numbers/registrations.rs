@@ -84,7 +84,7 @@ impl Registrations {
             );
         }
         if done && let Err(error) = self.sync.refresh(&known).await {
-            tracing::info!(%number, %error, "could not fetch the state of a registered number; the next sync will");
+            tracing::info!(%number, %error, "state of a registered number not fetched; the next sync will");
         }
     }
 
@@ -98,7 +98,7 @@ impl Registrations {
                 .keeper
                 .change(now, |book| Ok::<_, NumberError>(((), book.edit_number(number, edit))));
             let Err(why) = stored.await else { return };
-            tracing::warn!(%number, error = %why, "could not store the outcome of a registration");
+            tracing::warn!(%number, error = %why, "outcome of a registration not stored");
             // The next start marks it as failed.
             if self.tasks.is_closed() {
                 return;

@@ -39,7 +39,7 @@ impl Subscriptions {
             Ok::<_, NumberError>(((), keys))
         });
         if let Err(error) = stored.await.map_err(NumberError::from) {
-            tracing::warn!(%waba, %error, "could not store the state of a WABA subscription");
+            tracing::warn!(%waba, %error, "state of a WABA subscription not stored");
         }
         if let (Some(why), Some(about)) = (&why, numbers.first()) {
             tracing::warn!(%waba, why, "WABA subscription failed; its webhooks may not arrive");

@@ -189,7 +189,7 @@ impl MetaSync {
         match self.find_new_numbers(waba).await {
             Ok(report) => report,
             Err(error) => {
-                tracing::info!(%waba, %error, "could not list the numbers of a WABA");
+                tracing::info!(%waba, %error, "numbers of a WABA not listed");
                 SyncReport::default()
             }
         }

@@ -270,7 +270,7 @@ impl Journal {
         (self.id, self.begin, self.len, self.dirty) =
             (id, count(name.len()), count(name.len()), false);
         if let Err(e) = fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, RESERVED) {
-            tracing::debug!(error = %e, "could not reserve disk space for the journal");
+            tracing::debug!(error = %e, "disk space for the journal not reserved");
         }
         metrics::gauge!(metric::STORE_JOURNAL_BYTES).set(0.0);
         Ok(())

@@ -316,7 +316,7 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
                 }
                 Err(error) => {
                     if let Some(failed) = unreported.count(Clock::default().now()) {
-                        tracing::warn!(%error, failed, "could not append ends of calls to the pending log");
+                        tracing::warn!(%error, failed, "ends of calls not appended to the pending log");
                     }
                 }
             }
@@ -360,7 +360,7 @@ impl Writer {
                 }
             }
             Err(e) => {
-                tracing::warn!(error = %e, "could not open the journal, writes will be lost if the database fails")
+                tracing::warn!(error = %e, "journal not opened; writes will be lost if the database fails")
             }
         }
         Ok(())
@@ -409,7 +409,7 @@ impl Writer {
         if batch.is_empty()
             && let Err(error) = self.options.pending_log.mark_done(starts)
         {
-            tracing::warn!(%error, "could not empty the pending log");
+            tracing::warn!(%error, "pending log not emptied");
         }
     }
 
@@ -583,7 +583,7 @@ impl Writer {
         if self.since_sync >= SYNC_EVERY {
             self.since_sync = 0;
             if let Err(e) = self.with_journal(Journal::sync).await {
-                tracing::warn!(error = %e, "could not sync the journal");
+                tracing::warn!(error = %e, "journal not synced");
             }
         }
         let recovered = async {
@@ -849,7 +849,7 @@ impl Writer {
                         "store closed with entries in the journal, to be replayed at the next start"
                     )
                 }
-                Err(e) => tracing::error!(error = %e, "could not sync the journal"),
+                Err(e) => tracing::error!(error = %e, "journal not synced"),
             }
         }
         self.held = None;

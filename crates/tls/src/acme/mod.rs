@@ -101,7 +101,7 @@ impl Acme {
         let (id, now) = (id_of(settings), self.clock.wall());
         let claim = self.store.certificates().claim(id.clone(), BACKOFF.to_owned(), now, now).await;
         if let Err(error) = claim {
-            warn!(%error, "failed to release a certificate claim");
+            warn!(%error, "certificate claim not released");
         }
     }
 
@@ -113,7 +113,7 @@ impl Acme {
             let (rows, now) = match self.load(settings).await {
                 Ok(rows) => (rows, self.clock.wall()),
                 Err(error) => {
-                    warn!(%error, "failed to read stored certificates; trying again");
+                    warn!(%error, "stored certificates not read; retrying");
                     tokio::time::sleep(STORE_RETRY).await;
                     continue;
                 }
@@ -162,7 +162,7 @@ impl Acme {
                 Ok(true) => (method, failures) = (Method::TlsAlpn, 0),
                 Ok(false) => {}
                 Err(error) => {
-                    warn!(%error, "failed to store the result of a certificate order");
+                    warn!(%error, "result of a certificate order not stored");
                     tokio::time::sleep(STORE_RETRY).await;
                 }
             }
@@ -175,7 +175,7 @@ impl Acme {
         let (id, holder) = (id_of(settings), self.node_id.clone());
         let claim = self.store.certificates().claim(id, holder, now, now.plus(CLAIM_TIME)).await;
         if let Err(error) = &claim {
-            warn!(%error, "failed to claim a certificate order; trying again");
+            warn!(%error, "certificate order not claimed; retrying");
             tokio::time::sleep(STORE_RETRY).await;
         }
         claim.unwrap_or(false)
@@ -295,7 +295,7 @@ impl Acme {
                     until: self.clock.wall().plus(CLAIM_TIME),
                 };
                 if let Err(error) = self.store.certificates().put(row).await {
-                    warn!(%error, "failed to store a challenge for the other nodes");
+                    warn!(%error, "challenge not stored for the other nodes");
                 }
             }
             tokio::time::sleep(FLEET_DELAY).await;
@@ -311,7 +311,7 @@ impl Acme {
         for name in &settings.domains {
             let kind = CertificateKind::Challenge;
             if let Err(error) = self.store.certificates().delete(kind, name.clone()).await {
-                warn!(%error, "failed to delete a challenge");
+                warn!(%error, "challenge not deleted");
             }
         }
     }

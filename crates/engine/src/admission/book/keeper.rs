@@ -242,7 +242,7 @@ async fn read_file(
             Ok(false) => StoreError::Contended,
             Err(error) => error,
         };
-        tracing::warn!(%error, "could not store the entries of the configuration");
+        tracing::warn!(%error, "entries of the configuration not stored");
         return Ok((book, version, skipped));
     }
 }

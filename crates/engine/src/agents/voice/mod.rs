@@ -811,7 +811,7 @@ impl Author for VoiceAgents {
         match serde_json::to_value(dialogue) {
             Ok(dialogue) => Some(dialogue),
             Err(error) => {
-                tracing::error!(%error, "failed to serialize the dialogue of a call");
+                tracing::error!(%error, "dialogue of a call not serialized");
                 None
             }
         }
@@ -820,7 +820,7 @@ impl Author for VoiceAgents {
     fn resume(&self, call: CallUuid, dialogue: Value) {
         match serde_json::from_value(dialogue) {
             Ok(dialogue) => drop(self.dialogues().insert(call, dialogue)),
-            Err(error) => tracing::error!(%error, "failed to read the dialogue of a call"),
+            Err(error) => tracing::error!(%error, "dialogue of a call not read"),
         }
     }
 }

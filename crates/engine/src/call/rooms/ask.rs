@@ -311,7 +311,7 @@ impl Rooms {
                     return seen.map(RoomView::of_ended).collect();
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "failed to read ended multi-party calls of other nodes")
+                    tracing::warn!(%error, "ended multi-party calls of other nodes not read")
                 }
             }
         }

@@ -53,7 +53,7 @@ pub(in crate::call) async fn report_exits(
         match services.store.outbox().insert(new).await {
             Ok(written) => services.outbox.send(written, keys.clone()),
             Err(error) => {
-                tracing::error!(%error, "failed to write a callback about a lost participant");
+                tracing::error!(%error, "callback about a lost participant not stored");
             }
         }
     }
