@@ -216,7 +216,7 @@ fn lacks_agent(form: &Form) -> bool {
     form.get("configurationType") == "agent" && form.some("agent").is_none()
 }
 
-/// Handles the form. Its field `do` is `save`, `disconnect`, `hide` or `reconnect`.
+/// Handles the form. Its field `do` is `save`, `route`, `disconnect`, `hide` or `reconnect`.
 pub(super) async fn change(
     State(console): App,
     Path(number): Path<String>,
@@ -249,6 +249,10 @@ pub(super) async fn change(
         "save" => save(&console, &visitor, number, &form).await,
         "disconnect" | "reconnect" => {
             visitor.ask(&console, Method::POST, &format!("{one}{what}/"), None).await
+        }
+        "route" => {
+            let body = json!({"configurationType": "webhook"});
+            visitor.ask(&console, Method::PATCH, &one, Some(&body)).await
         }
         "hide" => {
             let body = json!({"hide": true});
@@ -295,7 +299,8 @@ async fn save(console: &Console, visitor: &Visitor, number: &str, form: &Form) -
         }
     }
     let mut answer = visitor.ask(console, Method::PATCH, &path, Some(&body)).await;
-    if answer.is_ok() && assigns && !is_by_agent {
+    // A changed type has replaced the agent already.
+    if answer.is_ok() && assigns && !is_by_agent && !differs("configurationType") {
         answer = assign(console, visitor, number, form).await;
     }
     let waba = digits_of_id(form.get("waba"));

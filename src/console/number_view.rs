@@ -35,6 +35,8 @@ pub(super) struct Number {
     pub(super) hangup_url: Option<String>,
     pub(super) hangup_method: String,
     pub(super) active_agent: Option<String>,
+    /// Who gets new conversations: `webhook`, `agent` or `none`.
+    pub(super) default_routing: String,
     /// The webhook that messages are sent to.
     pub(super) default_webhook: Option<Uuid>,
     /// Whether the agent answers.
@@ -57,6 +59,13 @@ pub(super) struct Registration {
 impl Number {
     pub(super) fn formatted(&self) -> String {
         view::party(&self.number)
+    }
+
+    /// Whether new conversations do not go to the number's webhook URL, although it has one, because
+    /// nothing has taken the place of an agent.
+    pub(super) fn is_unrouted(&self) -> bool {
+        let is_by_webhook = self.configuration_type == "webhook" && self.webhook_url.is_some();
+        is_by_webhook && self.default_routing == "none"
     }
 
     /// The number after its alias, if it has one.

@@ -205,6 +205,10 @@ pub(super) async fn assign(
 ) -> ApiResponse {
     let one = format!("/api/v1/phone-numbers/{number}/");
     let existing = form.some("existing").is_some();
+    // Saving the dialog unchanged must not take the conversations from a webhook.
+    if form.get("agent").is_empty() && form.get("was") == "none" && !existing {
+        return visitor.ask(console, Method::GET, &one, None).await;
+    }
     let (what, body) = match form.get("agent") {
         "" => ("disconnect-agent", json!({"applyToExisting": existing})),
         agent => ("connect-agent", json!({"agent": agent, "applyToExisting": existing})),

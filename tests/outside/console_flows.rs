@@ -598,6 +598,35 @@ async fn numbers_and_calls_show_their_country() {
     assert!(page.contains("<span data-region=\"IN\">India</span></span></small>"), "{page}");
 }
 
+/// Messages must not silently stop to arrive at a number's own URL.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_whose_messages_go_nowhere_says_so_and_is_routed_with_a_button() {
+    let world = with_people().await;
+    let asha = Session::of(&world, "asha").await;
+    let number = format!("phone-numbers/{NUMBER}/");
+    let own = json!({"webhookUrl": world.app.url("/own")});
+    let shown = api(&world, "PATCH", &number, own).await;
+    assert_eq!(shown["defaultRouting"], "webhook", "{shown}");
+    // The dialog for the agent is saved unchanged.
+    let dialog = asha.get(&format!("/console/numbers/{NUMBER}/agent/")).await.text();
+    assert!(dialog.contains("name=\"was\" value=\"none\""), "{dialog}");
+    let act = format!("/console/numbers/{NUMBER}/do");
+    let saved = asha.post(&act, &[("do", "agent"), ("agent", ""), ("was", "none")]).await;
+    assert_eq!(saved.status, 303);
+    let routing = async || api(&world, "GET", &number, Value::Null).await["defaultRouting"].clone();
+    assert_eq!(routing().await, "webhook");
+
+    let page = format!("/console/numbers/{NUMBER}/");
+    let note = "nobody gets them since the number lost its agent";
+    assert!(!asha.get(&page).await.text().contains(note));
+    let left = api(&world, "POST", &format!("{number}disconnect-agent/"), json!({})).await;
+    assert_eq!(left["defaultRouting"], "none");
+    assert!(asha.get(&page).await.text().contains(note));
+    assert_eq!(asha.post(&page, &[("do", "route")]).await.status, 303);
+    assert_eq!(routing().await, "webhook");
+    assert!(!asha.get(&page).await.text().contains(note));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_form_shows_fields_by_type_and_errors_in_its_own_words() {
     let world = with_people().await;

@@ -122,6 +122,32 @@ async fn s4_04_s4_06_s4_07_s4_08_webhook_and_agent_replace_each_other() {
     assert_eq!((status, &shown["defaultRouting"]), (200, &json!("none")));
 }
 
+/// Without it, messages would go nowhere although the number has a URL for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_url_that_is_set_gets_the_messages_after_the_agent_has_left() {
+    let chat = Chat::start().await;
+    let number = format!("phone-numbers/{NUMBER}/");
+    let url = |name: &str| json!({"webhookUrl": chat.app.url(name)});
+    let (status, shown) = chat.ask("PATCH", &number, url("/own")).await;
+    assert_eq!((status, &shown["configurationType"]), (200, &json!("webhook")), "{shown}");
+    let (status, shown) = chat.ask("POST", &format!("{number}disconnect-agent/"), json!({})).await;
+    assert_eq!((status, &shown["defaultRouting"]), (200, &json!("none")));
+    // Other changes leave it so.
+    let (_, shown) = chat.ask("PATCH", &number, json!({"alias": "Shop"})).await;
+    assert_eq!(shown["defaultRouting"], "none", "{shown}");
+    let (_, shown) = chat.ask("PATCH", &number, url("/other")).await;
+    assert_eq!(
+        (&shown["defaultRouting"], &shown["defaultWebhook"]),
+        (&json!("webhook"), &Value::Null)
+    );
+    chat.app.xml("/other", "");
+    chat.send_text(USER, "hello").await;
+    assert_eq!(chat.app.wait("/other").await.param("Body"), "hello");
+    let (status, refused) = chat.ask("PATCH", &number, json!({"webhookUrl": null})).await;
+    let message = refused["error"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(status == 400 && message.contains("set configurationType to agent"), "{refused}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s4_09_apply_to_existing_changes_all_conversations() {
     let mut chat = Chat::start().await;

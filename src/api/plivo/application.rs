@@ -53,7 +53,7 @@ const FIELDS: &[Field] = &[
     Field::optional("fallback_method", FieldKind::Method, "Default POST"),
     Field::optional("hangup_url", FieldKind::Url, "Default: the answer URL"),
     Field::optional("hangup_method", FieldKind::Method, "Default POST"),
-    Field::optional("message_url", FieldKind::Url, "Stored"),
+    Field::optional("message_url", FieldKind::Url, "Stored, without effect"),
     Field::optional("message_method", FieldKind::Method, "Default POST"),
     Field::optional("default_number_app", FieldKind::Flag, "The default for new numbers"),
     Field::optional(

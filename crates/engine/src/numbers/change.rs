@@ -131,7 +131,8 @@ impl Change {
         if of_webhook && is.webhook_url.is_none() && lacks_url {
             return Err(NumberError::bad(
                 "webhookUrl",
-                "webhookUrl is needed with configurationType webhook",
+                "webhookUrl is needed with configurationType webhook: to have no URL, set \
+                 configurationType to agent, with or without an agent",
             ));
         }
         if is.calling_enabled && !was.calling_enabled && number.waba.is_none() {

@@ -19,7 +19,7 @@ use super::response::{Page, accepted, created, no_content, ok, with_etag};
 use super::route::{CHANGED, CURSOR, DRY_RUN, Handler, LIMIT, META_FAILED, Route, error, handler};
 use body::{ConnectBody, DisconnectBody, PinBody, SettingsBody, SignUpBody};
 use engine::admission::book::{Configuration, ConnectRefusal, Number};
-use engine::numbers::{Checked, SignUp, SyncReport, UrlCheck};
+use engine::numbers::{Change, Checked, SignUp, SyncReport, UrlCheck};
 use model::Secret;
 use model::{E164, Role, Routing};
 use store::{Agent, AgentChannel, Scope, StoreError};
@@ -481,8 +481,7 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     let routing = routing_of(&request, number);
     api.numbers.panel().change(scope, number, &change, seen.as_ref()).await?;
     if change.configuration.is_some() || change.webhook_url.is_some() {
-        let is_named = change.configuration.is_some();
-        route_by_configuration(&request, number, (configuration, routing), is_named).await?;
+        route_by_configuration(&request, number, (configuration, routing), &change).await?;
     }
     if change.active == Some(false) {
         let entry = api.gate.directory().tables().by_number(number).cloned();
@@ -523,13 +522,12 @@ fn routing_of(request: &ApiRequest, number: &E164) -> Option<Routing> {
 }
 
 /// Adapts the routing to a changed configuration type or webhook URL. Existing conversations with
-/// another routing are included. `before` is the previous configuration type and routing, and
-/// `is_named` is whether the request contained the type.
+/// another routing are included. `before` is the previous configuration type and routing.
 async fn route_by_configuration(
     request: &ApiRequest,
     number: &E164,
     before: (Configuration, Option<Routing>),
-    is_named: bool,
+    change: &Change,
 ) -> Result<(), ApiError> {
     let api = request.api();
     let configuration =
@@ -539,9 +537,12 @@ async fn route_by_configuration(
     let current = api.inbox.numbers().routing_of(&entry);
     let (configuration_before, routing_before) = before;
     let is_same = configuration == configuration_before;
+    let sets_url = change.webhook_url.is_some() && entry.spec.messages.is_some();
     let routing = match (configuration, current) {
+        // Since the number lost its agent, nothing has received its messages.
+        (Configuration::Webhook, Routing::None) if sets_url => Routing::Webhook(None),
         // A URL alone does not disconnect an agent.
-        _ if !is_named => current,
+        _ if change.configuration.is_none() => current,
         // A number that is sent back as it was read.
         (Configuration::Webhook, Routing::None) if is_same && entry.spec.messages.is_none() => {
             current
