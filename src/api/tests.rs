@@ -472,6 +472,7 @@ async fn run() -> Running {
         ),
         consents: consents.clone(),
         tasks: tokio_util::task::TaskTracker::new(),
+        stop: tokio_util::sync::CancellationToken::new(),
     });
     inbox.open(&file.webhooks).await.unwrap();
     let people = People::new(

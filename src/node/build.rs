@@ -220,6 +220,7 @@ impl Base {
             space: space.clone(),
             consents: consents.clone(),
             tasks: tasks.clone(),
+            stop: stop_public.clone(),
         });
         inbox.open(&config.webhooks).await?;
         let passwords = Passwords::default();

@@ -181,6 +181,8 @@ impl Node {
             false => self.stop_admitting(),
         }
         self.registry.cut_all(HangupCause::Drained);
+        // The background tasks also have the time that calls and recordings do not need.
+        let tasks_over = tokio::time::sleep(times.calls + 2 * times.work);
         self.registry.until_empty(times.calls).await;
         self.stop_public.cancel();
         // A recording's file must be complete before its row is written.
@@ -190,9 +192,10 @@ impl Node {
             warn!("recordings not completed in time; the next start completes them");
         }
         self.tasks.close();
-        // `terminate` requests to Graph and writes to the store.
-        if tokio::time::timeout(times.work, self.tasks.wait()).await.is_err() {
-            warn!("background tasks not finished in time");
+        // Messages and `terminate` requests to Graph, and writes to the store.
+        tokio::select! {
+            () = self.tasks.wait() => {}
+            () = tasks_over => warn!("background tasks not finished in time"),
         }
         let cut_off = self.outbox.drain(times.notices).await;
         if cut_off > 0 && times.keeps_store {

@@ -179,6 +179,8 @@ fn describe() {
     for why in metric::disk_refusal::ALL.iter().copied() {
         metrics::counter!(metric::RECORDINGS_REFUSED_TOTAL, "why" => why).absolute(0);
         metrics::counter!(metric::USER_FILES_REFUSED_TOTAL, "why" => why).absolute(0);
+        metrics::counter!(metric::EVENT_LOGS_CUT_TOTAL, "why" => why).absolute(0);
+        metrics::counter!(metric::MESSAGES_REFUSED_TOTAL, "why" => why).absolute(0);
     }
     metrics::counter!(metric::STREAM_MESSAGES_DROPPED_TOTAL).absolute(0);
     metrics::gauge!(metric::STREAMS_ACTIVE).set(0.0);

@@ -687,6 +687,7 @@ fn rest_api() -> &'static Rest {
             ),
             consents: Arc::new(Consents::new()),
             tasks: Default::default(),
+            stop: tokio_util::sync::CancellationToken::new(),
         });
         let people = engine::people::People::new(
             store.clone(),

@@ -574,6 +574,21 @@ async fn r11_below_the_reserve_of_the_disk_nothing_is_recorded_and_calls_go_on()
     world.node.record(call).await;
     let (remarks, record) = remarks_of(&world, call).await;
     assert!(remarks.contains("the disk is full"), "{record:#}");
+    // Neither is the event log, which may contain long documents.
+    let url = format!("{}/api/v1/calls/{call}/events/", world.node.public);
+    let key = [("x-api-key", crate::support::node::API_KEY)];
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    let log = loop {
+        every.tick().await;
+        let log = http::send("GET", &url, &key, String::new()).await.text();
+        // While the call lives, its log comes from memory and is whole.
+        if log.contains("the rest of the event log is not stored") {
+            break log;
+        }
+    };
+    let is_of_callback = |line: &&str| line.contains("\"trace\":\"callback\"");
+    assert_eq!(log.lines().filter(|line| !is_of_callback(line)).count(), 1, "{log}");
+    assert!(world.node.metric("offhook_event_logs_cut_total", &why).await >= 1.0);
     let listed = world.rest("GET", "Recording/", &[], String::new()).await.json();
     assert_eq!(listed["objects"], json!([]));
 }

@@ -99,6 +99,14 @@ async fn r11_below_the_reserve_of_the_disk_no_file_is_taken_and_messages_go_on()
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &json!("not_stored")));
     let why = [("why", "disk_full")];
     assert_eq!(chat.node.metric("offhook_user_files_refused_total", &why).await, 1.0);
+    // A long message would also fill the disk, a text does not.
+    let messages = format!("conversations/{}/messages/", chat.id_of(USER).await);
+    let long = json!({"type": "interactive", "interactive": {"type": "list", "body": {"text": "x".repeat(5_000)}}});
+    let (status, refused) = chat.ask("POST", &messages, long).await;
+    assert_eq!((status, &refused["error"]["code"]), (503, &json!("not_stored")));
+    assert_eq!(chat.node.metric("offhook_messages_refused_total", &why).await, 1.0);
+    let text = json!({"type": "text", "text": "x".repeat(3_000)});
+    assert_eq!(chat.ask("POST", &messages, text).await.0, 202);
 }
 
 /// A tenant chooses the media id of a message, and accounts may share an access token.

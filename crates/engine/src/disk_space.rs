@@ -1,11 +1,11 @@
-//! The disk space that recordings and users' files may use.
+//! The disk space that recordings, users' files, event logs and long messages may use.
 //!
-//! They share a disk with the store, without which no account can work. They leave a reserve free,
-//! and on a node of several main accounts, those of one account take at most as much space as is
-//! still free above the reserve. So an account always leaves as much room to the others as it has
-//! taken. See `docs/recordings.md#disk-space`.
+//! They share a disk with the rest of the store, without which no account can work. They leave a
+//! reserve free, and on a node of several main accounts, those of one account take at most as much
+//! space as is still free above the reserve. So an account always leaves as much room to the others
+//! as it has taken. See `docs/recordings.md#disk-space`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,12 +22,22 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval of [`DiskSpace::keep_counted`].
 const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long event logs and messages count as used. Event logs are deleted after
+/// `retention.event_log_days`, 30 by default.
+const ROW_DAYS: i64 = 30;
+/// Seconds of a day.
+const DAY_SECS: i64 = 86_400;
+
 /// What a file contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     Recording,
     /// A file that a user has sent, or that is sent to a user.
     UserFile,
+    /// The event log of a call, a part of the store.
+    EventLog,
+    /// A long message, a part of the store.
+    Message,
 }
 
 impl Content {
@@ -35,6 +45,8 @@ impl Content {
         match self {
             Self::Recording => "recordings",
             Self::UserFile => "users' files",
+            Self::EventLog => "event logs",
+            Self::Message => "long messages",
         }
     }
 
@@ -42,6 +54,8 @@ impl Content {
         match self {
             Self::Recording => metric::RECORDINGS_REFUSED_TOTAL,
             Self::UserFile => metric::USER_FILES_REFUSED_TOTAL,
+            Self::EventLog => metric::EVENT_LOGS_CUT_TOTAL,
+            Self::Message => metric::MESSAGES_REFUSED_TOTAL,
         }
     }
 }
@@ -69,7 +83,7 @@ impl Lack {
         match self {
             Self::Reserve => DISK_FULL,
             Self::Share => {
-                "the account's recordings and users' files have used their share of the disk; delete some"
+                "the account's recordings, users' files, event logs and messages have used their share of the disk"
             }
         }
     }
@@ -111,13 +125,32 @@ struct State {
 }
 
 /// What the files of an account use, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Used {
     /// At the last count of complete files.
     counted: u64,
     /// By files that were completed since.
     ended: u64,
     growing: u64,
+    /// By event logs and long messages, for each of the latest days of this process.
+    rows: VecDeque<(i64, u64)>,
+}
+
+impl Used {
+    fn total(&self) -> u64 {
+        let rows: u64 = self.rows.iter().map(|(_, bytes)| bytes).sum();
+        self.counted.saturating_add(self.ended).saturating_add(self.growing).saturating_add(rows)
+    }
+
+    fn add_row(&mut self, day: i64, bytes: u64) {
+        match self.rows.back_mut() {
+            Some((last, so_far)) if *last == day => *so_far = so_far.saturating_add(bytes),
+            _ => self.rows.push_back((day, bytes)),
+        }
+        while self.rows.front().is_some_and(|(first, _)| first.saturating_add(ROW_DAYS) <= day) {
+            self.rows.pop_front();
+        }
+    }
 }
 
 impl DiskSpace {
@@ -203,7 +236,7 @@ impl DiskSpace {
         for (account, bytes) in counts {
             state.used.entry(account).or_default().counted += bytes;
         }
-        state.used.retain(|_, used| used.counted + used.ended + used.growing > 0);
+        state.used.retain(|_, used| used.total() > 0);
     }
 
     fn check(
@@ -215,8 +248,7 @@ impl DiskSpace {
         // If the file system cannot be read, writing will show whether there is space.
         let Some(disk) = self.disk(state) else { return Ok(()) };
         let reserve = disk.reserve(self.reserve);
-        let used = state.used.get(account).copied().unwrap_or_default();
-        let used = used.counted.saturating_add(used.ended).saturating_add(used.growing);
+        let used = state.used.get(account).map_or(0, Used::total);
         // The count may be older than what has been deleted since.
         let used = used.min(disk.used());
         let used = (self.has_several_accounts)().then_some(used);
@@ -232,7 +264,7 @@ impl DiskSpace {
                     files,
                     free_mib,
                     reserve_mib,
-                    "files not kept, because the disk is almost full; make room in store.data_dir, lower retention.recording_days or recordings.reserve_mib"
+                    "files or event logs not kept, because the disk is almost full; make room in store.data_dir, lower retention.recording_days or recordings.reserve_mib"
                 ),
                 Lack::Share => tracing::warn!(
                     files,
@@ -240,7 +272,7 @@ impl DiskSpace {
                     used_mib = used.unwrap_or_default() >> 20,
                     free_mib,
                     reserve_mib,
-                    "files of an account that has used its share of the disk not kept; delete some of its recordings or conversations, or enlarge the disk"
+                    "files or event logs of an account that has used its share of the disk not kept; delete some of its recordings or conversations, lower retention.event_log_days, or enlarge the disk"
                 ),
             }
         }
@@ -279,13 +311,19 @@ impl GrowingFile {
     /// # Errors
     /// Returns the reason if it may not.
     pub fn grow(&mut self, bytes: u64) -> Result<(), &'static str> {
-        let grown = bytes.saturating_sub(self.bytes);
+        self.set_size(bytes);
         let mut state = self.space.state();
+        self.space.check(&mut state, self.content, &self.main_account)
+    }
+
+    /// Sets the size of the file, which does not grow further.
+    pub fn set_size(&mut self, bytes: u64) {
+        let grown = bytes.saturating_sub(self.bytes);
         if grown > 0 {
+            let mut state = self.space.state();
             state.used.entry(self.main_account.clone()).or_default().growing += grown;
             self.bytes = bytes;
         }
-        self.space.check(&mut state, self.content, &self.main_account)
     }
 
     /// Like [`GrowingFile::grow`], with an I/O error.
@@ -296,6 +334,11 @@ impl GrowingFile {
         self.grow(bytes).map_err(|why| std::io::Error::new(std::io::ErrorKind::StorageFull, why))
     }
 
+    /// The time of the node's clock.
+    pub fn now(&self) -> Instant {
+        self.space.clock.now()
+    }
+
     /// Completes a temporary file.
     pub fn keep(mut self) {
         self.is_kept = true;
@@ -304,10 +347,15 @@ impl GrowingFile {
 
 impl Drop for GrowingFile {
     fn drop(&mut self) {
+        let day = self.space.clock.wall().secs() / DAY_SECS;
         if let Some(used) = self.space.state().used.get_mut(&self.main_account) {
             used.growing = used.growing.saturating_sub(self.bytes);
-            if self.is_kept {
-                used.ended = used.ended.saturating_add(self.bytes);
+            match self.content {
+                _ if !self.is_kept => {}
+                Content::EventLog | Content::Message => used.add_row(day, self.bytes),
+                Content::Recording | Content::UserFile => {
+                    used.ended = used.ended.saturating_add(self.bytes);
+                }
             }
         }
     }
@@ -367,6 +415,26 @@ mod tests {
         assert_eq!(node.file("MA2").grow(0), Err(DISK_FULL), "none begins");
         node.free(GIB);
         assert_eq!(node.file("MA2").grow(0), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn r11_event_logs_count_for_a_month() {
+        let node = Node::new(41);
+        let log = |account: &str| node.space.file(Content::EventLog, account.into());
+        for _ in 0..2 {
+            assert_eq!(log("MA1").grow(20 * GIB), Ok(()));
+            node.clock.step(Duration::from_secs(86_400));
+        }
+        node.free(40 * GIB);
+        assert!(log("MA1").grow(0).is_err() && log("MA2").grow(0).is_ok());
+        // The counts of the store do not include event logs.
+        node.space.count(async { Some(Vec::new()) }).await;
+        assert!(log("MA1").grow(0).is_err());
+        node.clock.step(Duration::from_secs(28 * 86_400));
+        assert!(log("MA1").grow(1).is_err(), "the oldest day ends with the next log");
+        assert!(log("MA1").grow(0).is_ok());
+        node.free(GIB - 1);
+        assert_eq!(log("MA2").grow(0), Err(DISK_FULL), "the reserve is for the records of calls");
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
@@ -174,6 +175,7 @@ fn inbox(
         media: folder,
         consents: Arc::new(Consents::new()),
         tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
     })
 }
 

@@ -111,6 +111,8 @@ pub const RECORDINGS_REFUSED_TOTAL: &str = "offhook_recordings_refused_total";
 /// Counter `{why}`: files from and to users that were not kept for want of disk space, with a reason
 /// of [`disk_refusal`].
 pub const USER_FILES_REFUSED_TOTAL: &str = "offhook_user_files_refused_total";
+pub const EVENT_LOGS_CUT_TOTAL: &str = "offhook_event_logs_cut_total";
+pub const MESSAGES_REFUSED_TOTAL: &str = "offhook_messages_refused_total";
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,6 +240,16 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Files from and to users that were not kept for want of disk space, by reason.",
     ),
     (
+        EVENT_LOGS_CUT_TOTAL,
+        Kind::Counter,
+        "Event logs of which the rest was not stored for want of disk space, by reason.",
+    ),
+    (
+        MESSAGES_REFUSED_TOTAL,
+        Kind::Counter,
+        "Long messages that were not sent for want of disk space, by reason.",
+    ),
+    (
         STREAM_MESSAGES_DROPPED_TOTAL,
         Kind::Counter,
         "Audio messages dropped because a stream's server read too slowly.",
@@ -326,11 +338,13 @@ pub mod recording_copy {
     pub const ALL: &[&str] = &[STORED, RETRY, LOST];
 }
 
-/// Values of `why` of [`RECORDINGS_REFUSED_TOTAL`] and [`USER_FILES_REFUSED_TOTAL`].
+/// Values of `why` of [`RECORDINGS_REFUSED_TOTAL`], [`USER_FILES_REFUSED_TOTAL`],
+/// [`EVENT_LOGS_CUT_TOTAL`] and [`MESSAGES_REFUSED_TOTAL`].
 pub mod disk_refusal {
     /// Less than the reserve of the disk is free.
     pub const DISK_FULL: &str = "disk_full";
-    /// The recordings and users' files of the main account have used their share of the disk.
+    /// The recordings, users' files and event logs of the main account have used their share of the
+    /// disk.
     pub const SHARE_USED: &str = "share_used";
 
     pub const ALL: &[&str] = &[DISK_FULL, SHARE_USED];

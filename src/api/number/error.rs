@@ -202,6 +202,10 @@ impl From<inbox::SendError> for ApiError {
                 field: None,
                 retry_after: Some(seconds),
             },
+            inbox::SendError::NoSpace(_) => Self::Unavailable {
+                code: "not_stored",
+                message: "there is no disk space for a message of more than 4 KiB now: try again later",
+            },
             inbox::SendError::Store(error) => Self::store("send a message")(error),
         }
     }

@@ -5,7 +5,7 @@
 //! is when its webhook had been parsed; earlier times are negative. Callbacks can be delivered long
 //! after the call and by another process, so their lines carry wall-clock time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use tracing::warn;
 use super::course::Course;
 use super::live::LiveLog;
 use crate::answer::Hop;
+use crate::disk_space::GrowingFile;
 use crate::meta::Try;
 use machine::log::{self, LogError};
 use machine::{FetchId, FetchKind, GraphAction, PlayId, RecognitionId};
@@ -188,7 +189,42 @@ struct Inner {
     zero: Instant,
     live: Arc<LiveLog>,
     written: EventLog,
+    space: Mutex<LogSpace>,
     sink: Option<Sink>,
+}
+
+/// Bytes of a stored log after which its space is checked again.
+const CHECK_BYTES: u64 = 16 * 1024;
+/// Shorter lines take about a third of their length, because logs are compressed.
+const COMPRESSED_BELOW: u64 = 1_024;
+
+/// The disk space of a stored log.
+struct LogSpace {
+    file: GrowingFile,
+    bytes: u64,
+    /// The size from which on the space is checked.
+    check_at: u64,
+    /// Whether the rest of the log is not stored.
+    is_cut: bool,
+}
+
+impl LogSpace {
+    /// Accounts for a line. Returns an error once if there is no space for it.
+    fn take(&mut self, line: &str) -> Result<(), &'static str> {
+        let bytes = u64::try_from(line.len()).unwrap_or(u64::MAX);
+        self.bytes += if bytes < COMPRESSED_BELOW { bytes / 3 } else { bytes };
+        if self.bytes < self.check_at {
+            return Ok(());
+        }
+        self.check_at = self.bytes + CHECK_BYTES;
+        self.file.grow(self.bytes).inspect_err(|_| self.is_cut = true)
+    }
+}
+
+impl Drop for LogSpace {
+    fn drop(&mut self) {
+        self.file.set_size(self.bytes);
+    }
 }
 
 impl Drop for Inner {
@@ -203,20 +239,22 @@ impl Drop for Inner {
 }
 
 impl EventLogWriter {
-    /// Creates the writer of a call whose time begins at `zero`. `sink` receives the lines when the
-    /// last clone is dropped.
+    /// Creates the writer of a call whose time begins at `zero`. `file` accounts for the stored log,
+    /// and `sink` receives the lines when the last clone is dropped.
     pub(super) fn new(
         call: CallUuid,
         zero: Instant,
         live: Arc<LiveLog>,
-        written: EventLog,
+        (written, file): (EventLog, GrowingFile),
         sink: Option<Sink>,
     ) -> Self {
-        Self(Arc::new(Inner { call, zero, live, written, sink }))
+        let space = LogSpace { file, bytes: 0, check_at: 0, is_cut: false };
+        Self(Arc::new(Inner { call, zero, live, written, space: Mutex::new(space), sink }))
     }
 
     /// Appends a line in memory and in the store, and returns its number, from 0. Returns `None` if
-    /// the log is full.
+    /// the log is full. Without disk space, a remark takes the line's place in the store, and no
+    /// further ones are stored.
     pub(super) fn keep(&self, line: Result<String, LogError>) -> Option<u64> {
         let mut line = match line {
             Ok(line) => line,
@@ -227,6 +265,16 @@ impl EventLogWriter {
         };
         line.truncate(line.trim_end().len());
         let number = self.0.live.push(line.as_str().into())?;
+        let mut space = self.0.space.lock().unwrap_or_else(PoisonError::into_inner);
+        if space.is_cut {
+            return Some(number);
+        }
+        if let Err(why) = space.take(&line) {
+            let text = format!("the rest of the event log is not stored: {why}");
+            let remark = Trace::Remark { at_us: self.us(space.file.now()), text };
+            line = log::trace_line(&remark).unwrap_or_default();
+            line.truncate(line.trim_end().len());
+        }
         self.0.written.append(self.0.call, number, line);
         Some(number)
     }

@@ -9,15 +9,17 @@ use governor::{DefaultKeyedRateLimiter, Quota};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use model::PhoneNumberId;
+use crate::limiter::{Share, Shares};
+use model::{AuthId, PhoneNumberId};
 use store::{NewMessage, Pair};
 
 /// Messages per second of one number, which is Meta's default throughput.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(80).expect("not 0");
 /// Maximum number of waiting messages per conversation.
 const LANE_MAX: usize = 64;
-/// Maximum number of waiting messages of the node.
+/// Maximum number of waiting messages of the node, and of one main account.
 const WAITING_MAX: usize = 8_192;
+const ACCOUNT_WAITING_MAX: usize = WAITING_MAX / 4 * 3;
 
 /// A queued message.
 pub(super) struct QueuedMessage {
@@ -25,6 +27,9 @@ pub(super) struct QueuedMessage {
     pub(super) message: NewMessage,
     /// The epoch of the conversation. Set for an agent's message.
     pub(super) epoch: Option<u64>,
+    /// Its share of the waiting messages. `None` for a message of the previous process, if there are
+    /// too many.
+    pub(super) share: Option<Share<AuthId>>,
 }
 
 /// An entry of a lane.
@@ -36,7 +41,8 @@ enum LaneEntry {
 
 /// The queues of messages by conversation. A queue that exists has a task that empties it.
 pub(super) struct Lanes {
-    lanes: Mutex<(HashMap<Uuid, VecDeque<LaneEntry>>, usize)>,
+    lanes: Mutex<HashMap<Uuid, VecDeque<LaneEntry>>>,
+    waiting: Shares<AuthId>,
     pub(super) limits: DefaultKeyedRateLimiter<PhoneNumberId>,
 }
 
@@ -44,24 +50,36 @@ impl Default for Lanes {
     fn default() -> Self {
         Self {
             lanes: Mutex::default(),
+            waiting: Shares::new(ACCOUNT_WAITING_MAX, WAITING_MAX),
             limits: DefaultKeyedRateLimiter::keyed(Quota::per_second(PER_SECOND)),
         }
     }
 }
 
 impl Lanes {
-    /// Returns whether another message may wait in a conversation.
-    pub(super) fn has_room(&self, conversation: Uuid) -> bool {
-        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.1 < WAITING_MAX && lanes.0.get(&conversation).is_none_or(|lane| lane.len() < LANE_MAX)
+    /// Takes a share for each of `count` further messages of a conversation. Returns `None` if too many
+    /// messages wait in the conversation, or of the account or the node.
+    pub(super) fn take_shares(&self, pair: &Pair, count: usize) -> Option<Vec<Share<AuthId>>> {
+        let is_full = {
+            let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            lanes.get(&pair.conversation).is_some_and(|lane| lane.len() >= LANE_MAX)
+        };
+        if is_full {
+            return None;
+        }
+        (0..count).map(|_| self.waiting.take(pair.main_account.clone())).collect()
+    }
+
+    /// Takes a share for a message of the previous process.
+    pub(super) fn take_share(&self, pair: &Pair) -> Option<Share<AuthId>> {
+        self.waiting.take(pair.main_account.clone())
     }
 
     /// Queues a message. Returns `true` if the caller has to start the task that empties the lane.
     pub(super) fn push(&self, queued: QueuedMessage) -> bool {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.1 += 1;
-        let fresh = !lanes.0.contains_key(&queued.pair.conversation);
-        lanes.0.entry(queued.pair.conversation).or_default().push_back(LaneEntry::Message(queued));
+        let fresh = !lanes.contains_key(&queued.pair.conversation);
+        lanes.entry(queued.pair.conversation).or_default().push_back(LaneEntry::Message(queued));
         fresh
     }
 
@@ -69,7 +87,7 @@ impl Lanes {
     /// lane is empty.
     pub(super) fn drained(&self, conversation: Uuid) -> Option<oneshot::Receiver<()>> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let lane = lanes.0.get_mut(&conversation)?;
+        let lane = lanes.get_mut(&conversation)?;
         let (sender, receiver) = oneshot::channel();
         lane.push_back(LaneEntry::Notify(sender));
         Some(receiver)
@@ -79,20 +97,73 @@ impl Lanes {
     pub(super) fn next(&self, conversation: Uuid) -> Option<QueuedMessage> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match lanes.0.get_mut(&conversation).and_then(VecDeque::pop_front) {
-                Some(LaneEntry::Message(queued)) => {
-                    lanes.1 = lanes.1.saturating_sub(1);
-                    return Some(queued);
-                }
+            match lanes.get_mut(&conversation).and_then(VecDeque::pop_front) {
+                Some(LaneEntry::Message(queued)) => return Some(queued),
                 Some(LaneEntry::Notify(sender)) => {
                     // The waiting task may have ended.
                     let _ = sender.send(());
                 }
                 None => {
-                    lanes.0.remove(&conversation);
+                    lanes.remove(&conversation);
                     return None;
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ACCOUNT_WAITING_MAX, LANE_MAX, Lanes, QueuedMessage, WAITING_MAX};
+    use model::{Direction, E164, MessageStatus, Timestamp};
+    use store::{NewMessage, Pair, UserName};
+    use uuid::Uuid;
+
+    fn pair(account: &str) -> Pair {
+        Pair {
+            conversation: Uuid::new_v4(),
+            account: account.into(),
+            main_account: account.into(),
+            number: E164::parse("918035737458").unwrap(),
+            phone_number_id: "106".into(),
+            user: UserName { id: "91".to_owned(), bsuid: None, name: String::new() },
+        }
+    }
+
+    #[test]
+    fn r10_an_account_leaves_room_for_the_messages_of_others() {
+        let lanes = Lanes::default();
+        let (hers, his) = (pair("MA1"), pair("MA2"));
+        let held: Vec<_> = (0..WAITING_MAX).map_while(|_| lanes.take_shares(&hers, 1)).collect();
+        assert_eq!(held.len(), ACCOUNT_WAITING_MAX);
+        assert!(lanes.take_share(&hers).is_none() && lanes.take_shares(&his, 10).is_some());
+        drop(held);
+        assert!(lanes.take_shares(&hers, 10).is_some());
+    }
+
+    #[test]
+    fn a_conversation_has_a_limited_number_of_waiting_messages() {
+        let lanes = Lanes::default();
+        let (one, other) = (pair("MA1"), pair("MA1"));
+        for n in 0..LANE_MAX {
+            let mut shares = lanes.take_shares(&one, 1).expect("there is room");
+            let message = NewMessage {
+                id: Uuid::new_v4(),
+                wamid: None,
+                direction: Direction::Outbound,
+                kind: "text".to_owned(),
+                text: String::new(),
+                content: serde_json::Value::Null,
+                status: MessageStatus::Queued,
+                sender: None,
+                at: Timestamp::default(),
+            };
+            let (pair, share) = (one.clone(), shares.pop());
+            let is_first = lanes.push(QueuedMessage { pair, message, epoch: None, share });
+            assert_eq!(is_first, n == 0);
+        }
+        assert!(lanes.take_shares(&one, 1).is_none() && lanes.take_shares(&other, 1).is_some());
+        assert!(lanes.next(one.conversation).is_some());
+        assert!(lanes.take_shares(&one, 1).is_some());
     }
 }

@@ -39,6 +39,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Directory;
@@ -93,6 +94,8 @@ pub struct InboxParts {
     /// Call permissions, since a message may request one.
     pub consents: Arc<Consents>,
     pub tasks: TaskTracker,
+    /// Cancelled when the process stops.
+    pub stop: CancellationToken,
 }
 
 /// The inbox. Clones are cheap and share its parts.
@@ -160,6 +163,7 @@ impl Inbox {
             node_id,
             consents,
             tasks,
+            stop,
             space,
             base_url: _,
             media: _,
@@ -250,6 +254,7 @@ impl Inbox {
             node_id,
             feed,
             tasks,
+            stop,
             numbers: numbers.clone(),
             agent_locks: agent_locks.clone(),
             uploads: uploads.clone(),

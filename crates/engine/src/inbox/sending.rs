@@ -1,15 +1,16 @@
 //! Sends messages through Graph. A message is first stored as `queued` and then sent to Graph, one
 //! message at a time in each conversation.
 //!
-//! The store records that a request is about to be made. After a crash, the next process sends
-//! messages without that mark. Messages with the mark may have reached Meta; they are not sent
-//! again, but reported as failed.
+//! The store records that a request is about to be made, once nothing holds it back any more. After
+//! a crash or a stop, the next process sends messages without that mark. Messages with the mark may
+//! have reached Meta; they are not sent again, but reported as failed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -24,8 +25,9 @@ use super::turns::Turn;
 use super::uploads::Uploads;
 use super::words;
 use crate::admission::permission::Refusal;
+use crate::disk_space::Content;
 use crate::feed::{Feed, FeedChange};
-use crate::meta::Graph;
+use crate::meta::{Graph, Messages, RequestPlace};
 use machine::GraphOutcome;
 use model::{Clock, Direction, MessageStatus, Timestamp, stable_id};
 use store::{
@@ -40,10 +42,15 @@ pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
 const REPLIES_MAX: usize = 10;
 /// Messages per page when interrupted ones are read at start-up.
 const PAGE: u32 = 1_000;
+/// Size in bytes from which on a message needs [disk space](crate::disk_space). Texts have at most
+/// 4,096 characters.
+const LONG: usize = 4_096;
 /// How long an `Idempotency-Key` identifies the same message.
 const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 /// Maximum number of earlier messages with the same `Idempotency-Key`.
 const KEY_USES_MAX: u32 = 1_000;
+/// Pause before a full queue of requests to Graph is tried again.
+const PLACE_RETRY: Duration = Duration::from_secs(1);
 /// Pause before a failed write to the store is retried.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -93,6 +100,9 @@ pub enum SendError {
     /// The routing has changed, or people have taken over, since the agent was asked.
     #[error("the routing has changed")]
     Stale,
+    /// There is no disk space for a long message.
+    #[error("no space for the message: {0}")]
+    NoSpace(&'static str),
     #[error("store failed: {0}")]
     Store(#[source] StoreError),
 }
@@ -105,6 +115,8 @@ pub struct MessageSender {
     pub(super) node_id: String,
     pub(super) feed: Feed,
     pub(super) tasks: TaskTracker,
+    /// Cancelled when the process stops. The next one sends the messages that wait.
+    pub(super) stop: CancellationToken,
     pub(super) numbers: Arc<ServedNumbers>,
     pub(super) agent_locks: Arc<AgentLocks>,
     pub(super) uploads: Arc<Uploads>,
@@ -209,8 +221,13 @@ impl MessageSender {
         answers: Option<AnsweredMessage>,
     ) -> Result<(), SendError> {
         let number = self.numbers.number_of(pair).ok_or(SendError::NoNumber)?;
-        if !self.lanes.has_room(pair.conversation) {
-            return Err(SendError::TooMany(1));
+        let count = outgoing.len().min(REPLIES_MAX);
+        let shares = self.lanes.take_shares(pair, count).ok_or(SendError::TooMany(1))?;
+        let mut space = self.uploads.space.file(Content::Message, pair.main_account.clone());
+        let bytes = outgoing.iter().map(|(_, one)| one.content.to_string().len());
+        let long: usize = bytes.filter(|bytes| *bytes > LONG).sum();
+        if long > 0 {
+            space.grow(long.try_into().unwrap_or(u64::MAX)).map_err(SendError::NoSpace)?;
         }
         let to_count = outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing);
         let counted = self.requests.count(&number, pair, to_count).await?;
@@ -257,9 +274,10 @@ impl MessageSender {
             }
         }
         counted.keep();
-        for message in messages {
+        for (message, share) in messages.into_iter().zip(shares) {
             let id = message.id;
-            self.push_queued(QueuedMessage { pair: pair.clone(), message, epoch });
+            let share = Some(share);
+            self.push_queued(QueuedMessage { pair: pair.clone(), message, epoch, share });
             self.publish(pair, id);
         }
         Ok(())
@@ -277,7 +295,9 @@ impl MessageSender {
         }
     }
 
-    async fn send_queued(&self, QueuedMessage { pair, message, epoch }: QueuedMessage) {
+    async fn send_queued(&self, queued: QueuedMessage) {
+        let QueuedMessage { pair, message, epoch, share } = queued;
+        drop(share);
         let _held = match epoch {
             Some(_) => Some(self.agent_locks.answer(&pair.phone_number_id).await),
             None => None,
@@ -296,6 +316,9 @@ impl MessageSender {
             );
             return self.fail_unsent(&pair, &message, why).await;
         };
+        let (id, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
+        let requests = self.graph.messages(id, token);
+        let Some(place) = self.wait_for_place(&requests).await else { return };
         if !self.begin_sending(message.id).await {
             return;
         }
@@ -305,10 +328,7 @@ impl MessageSender {
             let why = (0, "not sent: the message waited for more than a day".to_owned());
             return self.fail_unsent(&pair, &message, why).await;
         }
-        let body = graph_body(&pair, &message);
-        let (id, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
-        let sent = self.graph.messages(id, token).send(&body).await;
-        let written = match sent {
+        let written = match requests.send(&graph_body(&pair, &message), place).await {
             Ok(wamid) => {
                 let written = self.store.messages().set_wamid(message.id, wamid.clone()).await;
                 self.statuses.early.resolve(&pair.phone_number_id, &wamid);
@@ -327,6 +347,20 @@ impl MessageSender {
         self.publish(&pair, message.id);
     }
 
+    /// Waits until the request to Graph can be sent at once. Returns `None` if the process stops.
+    async fn wait_for_place<'a>(&self, requests: &'a Messages<'_>) -> Option<RequestPlace<'a>> {
+        let place = async {
+            loop {
+                match requests.place().await {
+                    Ok(place) => return place,
+                    // Too many requests are waiting.
+                    Err(_) => tokio::time::sleep(PLACE_RETRY).await,
+                }
+            }
+        };
+        self.stop.run_until_cancelled(place).await
+    }
+
     /// Records that the request to Graph is about to be sent, and waits while the store is
     /// unavailable. Returns `false` if the message must not be sent.
     async fn begin_sending(&self, message: Uuid) -> bool {
@@ -338,10 +372,10 @@ impl MessageSender {
             }
             // The wait has no time limit here, since `send_queued` checks the window. Messages that
             // remain at shutdown are sent after the next start.
-            if self.tasks.is_closed() {
+            let pause = tokio::time::sleep(STORE_RETRY);
+            if self.stop.run_until_cancelled(pause).await.is_none() {
                 return false;
             }
-            tokio::time::sleep(STORE_RETRY).await;
         }
     }
 
@@ -394,7 +428,13 @@ impl MessageSender {
                     let why = "the node ended while sending the message: it is unknown whether Meta has it";
                     self.fail(&pair, message.message.id, (0, why.to_owned())).await;
                 } else {
-                    self.push_queued(QueuedMessage { pair, message: message.message, epoch });
+                    let share = self.lanes.take_share(&pair);
+                    self.push_queued(QueuedMessage {
+                        pair,
+                        message: message.message,
+                        epoch,
+                        share,
+                    });
                 }
             }
         }

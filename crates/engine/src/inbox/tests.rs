@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -257,6 +258,7 @@ fn inbox(
         space,
         consents: Arc::new(crate::admission::permission::Consents::new()),
         tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
     })
 }
 
@@ -567,6 +569,35 @@ async fn r03_sends_queued_messages_after_a_restart_unless_meta_may_have_them() {
     assert!(matches!(again, Err(RoutingError::InUse)), "{again:?}");
     world.inbox.router().route_number(&world.number, Routing::None, true).await.unwrap();
     world.inbox.webhooks().remove(&Scope::of("MA1".into()), webhook).await.unwrap();
+}
+
+/// Meta cannot have a message that waited for others to be answered.
+#[tokio::test]
+async fn r03_messages_that_wait_for_their_request_are_sent_by_the_next_process() {
+    let mut world = World::with(|_| Reply::Never).await;
+    let users: Vec<String> = (0..40).map(|n| format!("91{n}")).collect();
+    for user in &users {
+        world.writes(user, "hello").await;
+    }
+    for conversation in world.conversations("MA1", ConversationFilter::default()).await {
+        let sent = Outgoing::text("welcome");
+        world.inbox.sender().send(&conversation, sent, "api", None).await.unwrap();
+    }
+    // Half of the number's requests in progress may be messages.
+    let in_progress = GraphConfig::new("https://example.com", Secret::new("t")).under_way_max / 2;
+    while world.graph.seen().len() < in_progress {
+        tokio::task::yield_now().await;
+    }
+    world.inbox.sender().stop.cancel();
+    world.restart(takes_all).await;
+    world.all_sent().await;
+    assert_eq!(world.graph.seen().len(), users.len() - in_progress);
+    let mut failed = 0;
+    for user in &users {
+        let said = world.timeline(user).await;
+        failed += said.iter().filter(|(_, status)| *status == "failed").count();
+    }
+    assert_eq!(failed, in_progress, "it is unknown whether Meta has them");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use model::CallUuid;
+use model::{CallUuid, PhoneNumberId};
 
 /// The server's reaction to a request.
 #[derive(Clone, Debug)]
@@ -418,6 +418,15 @@ async fn r06_bounds_requests_in_flight_and_waiting_per_number() {
     );
 }
 
+async fn send(
+    graph: &Graph,
+    number: &PhoneNumberId,
+    message: &serde_json::Value,
+) -> Result<String, GraphOutcome> {
+    let messages = graph.messages(number, None);
+    messages.send(message, messages.place().await?).await
+}
+
 #[tokio::test]
 async fn r10_messages_leave_capacity_to_calls_and_do_not_time_out_while_queued() {
     let server = Server::start(vec![Reply::Silence; 2]).await;
@@ -431,7 +440,7 @@ async fn r10_messages_leave_capacity_to_calls_and_do_not_time_out_while_queued()
     for _ in 0..6 {
         let (graph, number, message) =
             (graph.clone(), call.phone_number_id.clone(), message.clone());
-        sending.spawn(async move { graph.messages(&number, None).send(&message).await });
+        sending.spawn(async move { send(&graph, &number, &message).await });
     }
     while graph.lanes.get(&call.phone_number_id).is_none_or(|lane| lane.other.waiting() < 4)
         || server.seen().len() < 2
@@ -458,16 +467,13 @@ async fn r06_does_not_resend_a_message_that_meta_may_have() {
         [html(), Reply::Answer(504, "", ""), Reply::Answer(200, "", ""), Reply::Cut, Reply::Reset]
     {
         let server = Server::start([reply]).await;
-        let sent = graph(&server).messages(&number, None).send(&message).await;
+        let sent = send(&graph(&server), &number, &message).await;
         assert!(sent.is_err(), "{sent:?}");
         assert_eq!(server.seen().len(), 1, "{sent:?}");
     }
     let server =
         Server::start([BUSY, Reply::Answer(200, "", r#"{"messages":[{"id":"wamid.1"}]}"#)]).await;
-    assert_eq!(
-        graph(&server).messages(&number, None).send(&message).await,
-        Ok("wamid.1".to_owned())
-    );
+    assert_eq!(send(&graph(&server), &number, &message).await, Ok("wamid.1".to_owned()));
     assert_eq!(server.seen().len(), 2, "Graph says itself that it did nothing");
 }
 

@@ -25,7 +25,7 @@ pub use files::{Files, Upload};
 pub use graph::{
     ActionRequest, Answered, CallTarget, Graph, GraphConfig, SetupError, TokenListener, Try,
 };
-pub use messages::Messages;
+pub use messages::{Messages, RequestPlace};
 pub use retry::{Budget, Fault, Policy};
 pub use retry_state::{NextStep, RetryState};
 pub use settings::MetaSettings;

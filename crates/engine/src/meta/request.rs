@@ -8,7 +8,7 @@ use http_body_util::Full;
 use serde_json::Value;
 
 use super::error::{Verdict, classify_request, is_ambiguous};
-use super::graph::{ANSWER_MAX, Graph, GraphResponse, Kind, UNREADABLE};
+use super::graph::{ANSWER_MAX, Graph, GraphResponse, InFlight, Kind, UNREADABLE};
 use super::retry::Fault;
 use super::retry_state::outcome;
 use super::status_label;
@@ -60,7 +60,7 @@ impl<'a> Node<'a> {
         label: &'static str,
     ) -> Result<Value, GraphOutcome> {
         let request = GraphRequest { path, label, body: None, answer_max };
-        read(&self.send(&request).await?)
+        read(&self.send(&request, None).await?)
     }
 
     /// Reads all pages of a list below the object, except for items that `read` can't read. `query`
@@ -95,19 +95,35 @@ impl<'a> Node<'a> {
         body: &Value,
     ) -> Result<Bytes, GraphOutcome> {
         let body = Some(body.to_string().into());
-        self.send(&GraphRequest { path, label, body, answer_max: ANSWER_MAX }).await
+        self.send(&GraphRequest { path, label, body, answer_max: ANSWER_MAX }, None).await
+    }
+
+    /// Like [`Node::post`]. The first attempt uses this place.
+    pub(super) async fn post_in(
+        &self,
+        place: InFlight<'_>,
+        path: &str,
+        label: &'static str,
+        body: &Value,
+    ) -> Result<Bytes, GraphOutcome> {
+        let body = Some(body.to_string().into());
+        self.send(&GraphRequest { path, label, body, answer_max: ANSWER_MAX }, Some(place)).await
     }
 
     /// Sends the request with retries, and returns the body of a successful answer. Dropping the
-    /// future cancels it.
-    async fn send(&self, request: &GraphRequest<'_>) -> Result<Bytes, GraphOutcome> {
+    /// future cancels it. The first attempt uses `place`, if there is one.
+    async fn send(
+        &self,
+        request: &GraphRequest<'_>,
+        mut place: Option<InFlight<'_>>,
+    ) -> Result<Bytes, GraphOutcome> {
         let (graph, has_effect) = (self.graph, request.body.is_some());
         let Some(head) = graph.head(&self.id, request.path, self.token.as_ref()) else {
             return Err(GraphOutcome::Unreachable);
         };
         graph.with_budget(|budget, now| budget.request(now));
         for tries in 1.. {
-            let fault = match self.attempt(request, &head).await {
+            let fault = match self.attempt(request, &head, place.take()).await {
                 Ok((Verdict::Done, body)) => return Ok(body),
                 // Treated as if no answer had arrived: the effect may have taken place and must not
                 // be repeated.
@@ -143,15 +159,20 @@ impl<'a> Node<'a> {
         Err(GraphOutcome::Timeout)
     }
 
-    /// Makes one attempt: waits in the queue, sends within the time limit, and records the metric.
+    /// Makes one attempt: waits for a place unless there is one, sends within the time limit, and
+    /// records the metric.
     async fn attempt(
         &self,
         graph_request: &GraphRequest<'_>,
         head: &(Uri, HeaderMap),
+        place: Option<InFlight<'_>>,
     ) -> Result<(Verdict, Bytes), Fault> {
         let graph = self.graph;
         let lane = graph.lane(&self.id);
-        let place = lane.enter(Kind::Other, graph.clock.now()).await;
+        let place = match place {
+            Some(place) => Ok(place),
+            None => lane.enter(Kind::Other, graph.clock.now()).await,
+        };
         // The time limit starts after the queue. A message that timed out while waiting was
         // certainly not sent.
         let begun = graph.clock.now();

@@ -428,6 +428,11 @@ impl Recordings {
         }
     }
 
+    /// The disk space of the node's files.
+    pub fn space(&self) -> &Arc<DiskSpace> {
+        &self.0.space
+    }
+
     /// Reads what the complete recordings of each account use. `None` if the store fails.
     pub async fn used_space(&self) -> Option<Vec<(AuthId, u64)>> {
         // So that recordings that have just ended are counted.

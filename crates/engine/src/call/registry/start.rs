@@ -24,6 +24,7 @@ use crate::call::rooms::RoomSnapshot;
 use crate::call::shell::{self, Peer, ResumeParams, StartMode, StartParams};
 use crate::call::streams::StreamViews;
 use crate::call::trace::EventLogWriter;
+use crate::disk_space::Content;
 use machine::{CallSetup, CallState, CallUrls};
 use model::{AuthId, CallType, CallUuid, Direction, TraceId, metric};
 use store::{Birth, CallStart};
@@ -271,11 +272,13 @@ impl Registry {
         self.0.one_begun.notify_waiters();
         view.tell_news(&services.feed);
         self.gauge(view.setup.direction).increment(1);
+        let main_account = view.setup.parent_account.clone();
+        let log_space = services.recordings.space().file(Content::EventLog, main_account);
         let journal = EventLogWriter::new(
             view.setup.call,
             view.arrived,
             view.log.clone(),
-            services.store.event_log(),
+            (services.store.event_log(), log_space),
             services.traces.clone(),
         );
         (CallGuard { registry: self.clone(), view }, journal)
