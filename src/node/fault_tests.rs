@@ -127,26 +127,32 @@ impl Process {
         Self { child, output, readers }
     }
 
-    /// Waits for the log line `ready` and returns it.
-    fn ready(&self) -> Value {
+    /// Waits for the log line with this message and returns it.
+    fn until(&self, message: &str) -> Value {
         let (lines, more) = &*self.output;
         let mut lines = lines.lock().unwrap();
         loop {
-            let ready = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            if let Some(ready) = ready.into_iter().find(|line| line["message"] == "ready") {
-                return ready;
+            let told = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let is_it =
+                |line: &Value| line["message"].as_str().is_some_and(|m| m.starts_with(message));
+            if let Some(line) = told.into_iter().find(is_it) {
+                return line;
             }
             let (further, late) = more.wait_timeout(lines, Duration::from_secs(60)).unwrap();
-            assert!(!late.timed_out(), "not ready after a minute: {further:?}");
+            assert!(!late.timed_out(), "no {message:?} within a minute: {further:?}");
             lines = further;
         }
     }
 
     /// Stops the process with two signals and returns its output.
     fn stop(mut self) -> Vec<String> {
-        for _ in 0..2 {
-            Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        }
+        let pid = self.child.id().to_string();
+        let terminate =
+            || assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        terminate();
+        // Two signals that arrive together are one.
+        self.until("draining");
+        terminate();
         assert!(self.child.wait().unwrap().success());
         self.readers.drain(..).for_each(|reader| reader.join().unwrap());
         self.output.0.lock().unwrap().clone()
@@ -214,7 +220,7 @@ async fn r22_a_panic_in_a_call_leaks_no_secret_and_ends_only_that_call() {
     let config = dir.path().join("offhook.toml");
     std::fs::write(&config, toml(&graph, &app, dir.path())).unwrap();
     let process = Process::start(&config);
-    let node = process.ready();
+    let node = process.until("ready");
     connect(&node, "wacid.other", "Asha").await;
     app.until_seen(1).await;
     connect(&node, "wacid.broken", PANICS).await;
