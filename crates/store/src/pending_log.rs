@@ -90,7 +90,9 @@ impl PendingEntries {
         let mut found = Self::default();
         for path in files(path) {
             match File::open(path) {
-                Ok(file) => found.read(&read_all(&file)?),
+                Ok(file) => {
+                    found.read(&read_all(&file)?);
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -98,16 +100,21 @@ impl PendingEntries {
         Ok(found)
     }
 
-    fn read(&mut self, text: &[u8]) {
-        for line in text.split(|byte| *byte == b'\n') {
+    /// Reads the lines of a file. Returns how many complete ones are damaged and were skipped.
+    fn read(&mut self, text: &[u8]) -> usize {
+        let mut damaged = 0;
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
             if let Ok(start) = serde_json::from_slice(line) {
                 self.starts.push(start);
             } else if let Ok(wacid) = serde_json::from_slice(line) {
                 self.wacids.push(wacid);
             } else if let Ok(end @ Entry::CallEnded { .. }) = serde_json::from_slice(line) {
                 self.ends.push(end);
+            } else if line.ends_with(b"\n") {
+                damaged += 1;
             }
         }
+        damaged
     }
 }
 
@@ -170,7 +177,11 @@ impl PendingLog {
             })?;
             // A line that a kill or a full disk truncated is skipped. It belongs to a webhook that
             // was not answered with 200, or to a write that is in the queue anyway.
-            left.read(&read_all(&file).map_err(PendingLogError::Io)?);
+            let damaged = left.read(&read_all(&file).map_err(PendingLogError::Io)?);
+            if damaged > 0 {
+                let file = path.display();
+                tracing::warn!(%file, damaged, "damaged lines of the pending log skipped");
+            }
             Ok(file)
         };
         let [first, second] = files(path);
@@ -355,5 +366,14 @@ mod tests {
         assert!(!log.try_empty().unwrap());
         log.mark_done(queue.len()).unwrap();
         assert!(log.try_empty().unwrap());
+    }
+    #[test]
+    fn damaged_lines_are_counted_and_the_others_read() {
+        let start = setup(1);
+        let json = serde_json::to_string(&start).unwrap();
+        let line = format!("{{\"node_id\":\"n\",\"born\":1,\"setup\":{json}}}\n");
+        let mut found = PendingEntries::default();
+        assert_eq!(found.read(format!("{line}\u{7f}garbage\n{line}{{\"node_id\":").as_bytes()), 1);
+        assert_eq!(found.starts.len(), 2, "a truncated last line is not damage");
     }
 }
