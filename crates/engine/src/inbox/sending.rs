@@ -290,6 +290,10 @@ impl MessageSender {
             self.tasks.spawn(async move {
                 while let Some(queued) = sender.lanes.next(conversation) {
                     sender.send_queued(queued).await;
+                    // The rest has not been sent, which nothing that waits for it may believe.
+                    if sender.stop.is_cancelled() {
+                        break;
+                    }
                 }
             });
         }
