@@ -204,7 +204,7 @@ impl From<inbox::SendError> for ApiError {
             },
             inbox::SendError::NoSpace(_) => Self::Unavailable {
                 code: "not_stored",
-                message: "there is no disk space for a message of more than 4 KiB now: try again later",
+                message: "there is no disk space for such a long message now: try again later",
             },
             inbox::SendError::Store(error) => Self::store("send a message")(error),
         }

@@ -42,8 +42,8 @@ pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
 const REPLIES_MAX: usize = 10;
 /// Messages per page when interrupted ones are read at start-up.
 const PAGE: u32 = 1_000;
-/// Size in bytes from which on a message needs [disk space](crate::disk_space). Texts have at most
-/// 4,096 characters.
+/// Size in bytes from which on a message that is no text needs [disk space](crate::disk_space). Texts
+/// have at most 4,096 characters.
 const LONG: usize = 4_096;
 /// How long an `Idempotency-Key` identifies the same message.
 const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
@@ -224,7 +224,8 @@ impl MessageSender {
         let count = outgoing.len().min(REPLIES_MAX);
         let shares = self.lanes.take_shares(pair, count).ok_or(SendError::TooMany(1))?;
         let mut space = self.uploads.space.file(Content::Message, pair.main_account.clone());
-        let bytes = outgoing.iter().map(|(_, one)| one.content.to_string().len());
+        let others = outgoing.iter().filter(|(_, one)| one.kind != "text");
+        let bytes = others.map(|(_, one)| one.content.to_string().len());
         let long: usize = bytes.filter(|bytes| *bytes > LONG).sum();
         if long > 0 {
             space.grow(long.try_into().unwrap_or(u64::MAX)).map_err(SendError::NoSpace)?;
