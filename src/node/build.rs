@@ -134,7 +134,7 @@ impl Base {
         hangup: Option<Signal>,
         loader: Option<Loader>,
     ) -> Result<Node, StartError> {
-        let Opened { public, https, admin, listeners, pause, admin_pause, .. } = opened;
+        let Opened { public, https, admin, listeners, admin_pause, .. } = opened;
         let Opened { serve_admin, tls, taken_over, is_moved, dropped, .. } = opened;
         let TakenOver { media, calls, queued, rooms: moved_rooms, phones: moved_phones, .. } =
             taken_over;
@@ -224,8 +224,9 @@ impl Base {
         });
         inbox.open(&config.webhooks).await?;
         let passwords = Passwords::default();
-        let sign_ins = SignInLimits::start(clock, &pause, stop_all);
-        let SignInLimits { offenders, failures, phone_failures } = sign_ins;
+        let pause = Pause::default();
+        let SignInLimits { offenders, failures, phone_failures } =
+            SignInLimits::start(clock, &pause, stop_all);
         let people = self.people(&passwords, &failures).await?;
         let fetcher = Fetcher::new(egress.clone(), clock.clone(), random.clone());
         let walker = Walker {
@@ -616,8 +617,8 @@ struct SignInLimits {
 }
 
 impl SignInLimits {
-    /// Starts to count. During a pause nobody waits for a turn, since a pause waits for the requests
-    /// in progress.
+    /// Starts to count failed sign-ins. While the listener is paused, a sign-in over the limit is
+    /// refused at once instead of delayed, because the pause waits for the requests in progress.
     fn start(clock: &Clock, pause: &Pause, stop: &CancellationToken) -> Self {
         let offenders = Offenders::new(clock.clone());
         tokio::spawn(offenders.clone().run(stop.clone()));

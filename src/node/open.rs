@@ -44,7 +44,6 @@ pub(super) struct Opened {
     pub(super) admin: SocketAddr,
     /// All of them, for as long as they are open.
     pub(super) listeners: Vec<Weak<TcpListener>>,
-    pub(super) pause: Pause,
     pub(super) admin_pause: Pause,
     /// Serves the admin listener. `None` if that has begun.
     pub(super) serve_admin: Option<BoxFuture<'static, ()>>,
@@ -200,7 +199,6 @@ pub(super) async fn open(
         https,
         admin,
         listeners: weak_listeners,
-        pause: Pause::default(),
         admin_pause,
         serve_admin,
         tls,
@@ -278,9 +276,8 @@ async fn open_store(
     Ok((Store::open_with(database.clone(), options, health.clone()).await?, lock))
 }
 
-/// Separates the calls of another process that can go on from those whose number or account is not
-/// configured any more. The records of the latter are closed like those of a process that was
-/// killed.
+/// Splits the calls of another process into those that continue and those whose number or account is
+/// no longer configured. The records of the latter are closed like those of a killed process.
 fn known_calls(
     calls: Vec<IncomingCall>,
     directory: &Directory,

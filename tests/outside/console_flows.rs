@@ -617,7 +617,7 @@ async fn a_number_whose_messages_go_nowhere_says_so_and_is_routed_with_a_button(
     assert_eq!(routing().await, "webhook");
 
     let page = format!("/console/numbers/{NUMBER}/");
-    let note = "nobody gets them since the number lost its agent";
+    let note = "the number has no agent, and its webhook URL is not in use";
     assert!(!asha.get(&page).await.text().contains(note));
     let left = api(&world, "POST", &format!("{number}disconnect-agent/"), json!({})).await;
     assert_eq!(left["defaultRouting"], "none");

@@ -311,19 +311,14 @@ impl GrowingFile {
     /// # Errors
     /// Returns the reason if it may not.
     pub fn grow(&mut self, bytes: u64) -> Result<(), &'static str> {
-        self.set_size(bytes);
         let mut state = self.space.state();
+        count_growth(&mut state, &self.main_account, &mut self.bytes, bytes);
         self.space.check(&mut state, self.content, &self.main_account)
     }
 
     /// Sets the size of the file, which does not grow further.
     pub fn set_size(&mut self, bytes: u64) {
-        let grown = bytes.saturating_sub(self.bytes);
-        if grown > 0 {
-            let mut state = self.space.state();
-            state.used.entry(self.main_account.clone()).or_default().growing += grown;
-            self.bytes = bytes;
-        }
+        count_growth(&mut self.space.state(), &self.main_account, &mut self.bytes, bytes);
     }
 
     /// Like [`GrowingFile::grow`], with an I/O error.
@@ -334,14 +329,18 @@ impl GrowingFile {
         self.grow(bytes).map_err(|why| std::io::Error::new(std::io::ErrorKind::StorageFull, why))
     }
 
-    /// The time of the node's clock.
-    pub fn now(&self) -> Instant {
-        self.space.clock.now()
-    }
-
     /// Completes a temporary file.
     pub fn keep(mut self) {
         self.is_kept = true;
+    }
+}
+
+/// Counts a file of `account` that has grown from `before` to `bytes`.
+fn count_growth(state: &mut State, account: &AuthId, before: &mut u64, bytes: u64) {
+    let grown = bytes.saturating_sub(*before);
+    if grown > 0 {
+        state.used.entry(account.clone()).or_default().growing += grown;
+        *before = bytes;
     }
 }
 

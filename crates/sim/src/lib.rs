@@ -29,6 +29,7 @@ pub mod control;
 pub mod demo;
 mod event_log;
 pub mod faults;
+pub mod free_ports;
 mod keys;
 mod listener;
 pub mod load;

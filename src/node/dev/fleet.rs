@@ -16,10 +16,10 @@ use tokio::process::Command;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::balancer::Balancer;
-use super::ports::{free_address, free_media_ports};
 use super::postgres::{Postgres, PostgresError};
 use super::process::Process;
 use super::{Application, DevError, Folder, LOOPBACK, permission_policy};
+use super::{PORTS, free_address};
 use crate::api::NodeStatus;
 use model::metric;
 use sim::client::{self, Client};
@@ -483,7 +483,7 @@ fn configuration(node: &DevNode, world: &ConfigWorld<'_>) -> io::Result<String> 
     };
     let ConfigWorld { url, graph_url, database_url, application, data_dir, ask_first } = world;
     let (name, public, admin) = (&node.name, node.public, node.admin);
-    let media = free_media_ports(MEDIA_PORTS)?;
+    let media = PORTS.udp(MEDIA_PORTS)?;
     let peer = free_address()?;
     // A string of JSON is one of TOML.
     let data_dir = serde_json::Value::from(data_dir.to_string_lossy()).to_string();

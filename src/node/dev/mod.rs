@@ -3,7 +3,6 @@
 
 mod balancer;
 pub mod fleet;
-mod ports;
 mod postgres;
 mod process;
 
@@ -23,6 +22,7 @@ use engine::people::UserSettings;
 use model::Clock;
 use model::Secret;
 use model::{E164, Method};
+use sim::free_ports::FreePorts;
 use sim::{Faults, PermissionPolicy, Sim, SimNumber, SimOptions, demo, world};
 use xml::ast::DocUrl;
 
@@ -153,6 +153,14 @@ const ADMIN_PORT: u16 = 9090;
 
 /// Number of slots in a load test.
 const LOAD_SLOTS: u32 = 100_000;
+/// Ports of the processes of a fleet.
+static PORTS: FreePorts = FreePorts::new(10_000..20_000);
+
+/// Returns a TCP address of loopback at which no process listens.
+fn free_address() -> std::io::Result<SocketAddr> {
+    Ok((Ipv4Addr::LOCALHOST, PORTS.tcp()?).into())
+}
+
 /// Number of UDP ports of the node in a load test.
 const LOAD_MEDIA_PORTS: u16 = 1_000;
 

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
-use super::ports::free_address;
+use super::free_address;
 use super::process::{Owner, Process};
 
 /// The oldest version that a fleet supports.

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sim::free_ports::FreePorts;
 use sim::{PermissionPolicy, SimOptions};
 
 use super::http;
@@ -215,40 +216,17 @@ pub struct Node {
     pub dir: tempfile::TempDir,
 }
 
+/// Ports of nodes, below the system's ephemeral range and apart from those of `offhook dev --nodes`.
+static PORTS: FreePorts = FreePorts::new(20_000..32_000);
+
 /// Returns a free TCP port of the loopback.
 pub fn free_port() -> u16 {
-    free(1, |at| std::net::TcpListener::bind(at).is_ok())
+    PORTS.tcp().expect("a free port")
 }
 
 /// Returns the first of `count` consecutive free UDP ports of the loopback.
 pub fn free_udp_ports(count: u16) -> u16 {
-    free(count, |at| std::net::UdpSocket::bind(at).is_ok())
-}
-
-/// Returns the first of `count` ports below the system's ephemeral range, so that no other connection
-/// takes them before the node binds them. Each port is used once before any is used again: a node
-/// opens most of its ports late, so a port that is free now may be another node's.
-fn free(count: u16, is_free: impl Fn((std::net::Ipv4Addr, u16)) -> bool) -> u16 {
-    const PORTS: std::ops::Range<u16> = 20_000..32_000;
-    static NEXT: std::sync::Mutex<Option<u16>> = std::sync::Mutex::new(None);
-    let mut next = NEXT.lock().expect("the next port");
-    // Concurrent runs of the tests start at different ports.
-    let mut first = next.unwrap_or_else(|| rand::random_range(PORTS));
-    for _ in 0..100 {
-        if first + count > PORTS.end {
-            first = PORTS.start;
-        }
-        let taken =
-            (first..first + count).find(|port| !is_free((std::net::Ipv4Addr::LOCALHOST, *port)));
-        match taken {
-            None => {
-                *next = Some(first + count);
-                return first;
-            }
-            Some(taken) => first = taken + 1,
-        }
-    }
-    panic!("no {count} consecutive ports are free");
+    PORTS.udp(count).expect("free ports")
 }
 
 impl Node {

@@ -18,7 +18,7 @@ use crate::disk_space::GrowingFile;
 use crate::meta::Try;
 use machine::log::{self, LogError};
 use machine::{FetchId, FetchKind, GraphAction, PlayId, RecognitionId};
-use model::{CallQuality, CallUuid, PromptVoice, SpanId, Timestamp};
+use model::{CallQuality, CallUuid, Clock, PromptVoice, SpanId, Timestamp};
 use store::EventLog;
 
 /// A trace line.
@@ -186,6 +186,7 @@ pub(super) struct EventLogWriter(Arc<Inner>);
 
 struct Inner {
     call: CallUuid,
+    clock: Clock,
     zero: Instant,
     live: Arc<LiveLog>,
     written: EventLog,
@@ -239,31 +240,25 @@ impl Drop for Inner {
 }
 
 impl EventLogWriter {
-    /// Creates the writer of a call whose time begins at `zero`. `file` accounts for the stored log,
-    /// and `sink` receives the lines when the last clone is dropped.
+    /// Creates the writer of a call whose time begins at `zero`. The stored log takes the disk space
+    /// of `file`, and `sink` receives the lines when the last clone is dropped.
     pub(super) fn new(
         call: CallUuid,
-        zero: Instant,
+        (clock, zero): (Clock, Instant),
         live: Arc<LiveLog>,
         (written, file): (EventLog, GrowingFile),
         sink: Option<Sink>,
     ) -> Self {
         let space = LogSpace { file, bytes: 0, check_at: 0, is_cut: false };
-        Self(Arc::new(Inner { call, zero, live, written, space: Mutex::new(space), sink }))
+        let space = Mutex::new(space);
+        Self(Arc::new(Inner { call, clock, zero, live, written, space, sink }))
     }
 
     /// Appends a line in memory and in the store, and returns its number, from 0. Returns `None` if
     /// the log is full. Without disk space, a remark takes the line's place in the store, and no
     /// further ones are stored.
     pub(super) fn keep(&self, line: Result<String, LogError>) -> Option<u64> {
-        let mut line = match line {
-            Ok(line) => line,
-            Err(e) => {
-                warn!(error = %e, "event log line not written");
-                return None;
-            }
-        };
-        line.truncate(line.trim_end().len());
+        let mut line = written(line)?;
         let number = self.0.live.push(line.as_str().into())?;
         let mut space = self.0.space.lock().unwrap_or_else(PoisonError::into_inner);
         if space.is_cut {
@@ -271,9 +266,8 @@ impl EventLogWriter {
         }
         if let Err(why) = space.take(&line) {
             let text = format!("the rest of the event log is not stored: {why}");
-            let remark = Trace::Remark { at_us: self.us(space.file.now()), text };
-            line = log::trace_line(&remark).unwrap_or_default();
-            line.truncate(line.trim_end().len());
+            let remark = Trace::Remark { at_us: self.us(self.0.clock.now()), text };
+            line = written(log::trace_line(&remark))?;
         }
         self.0.written.append(self.0.call, number, line);
         Some(number)
@@ -306,6 +300,20 @@ impl EventLogWriter {
             sent_us: t.sent.map(|at| self.us(at)),
             to_us: self.us(t.ended),
             end: t.how.into(),
+        }
+    }
+}
+
+/// The line without its end. `None` if it could not be written, which is logged.
+fn written(line: Result<String, LogError>) -> Option<String> {
+    match line {
+        Ok(mut line) => {
+            line.truncate(line.trim_end().len());
+            Some(line)
+        }
+        Err(error) => {
+            warn!(%error, "event log line not written");
+            None
         }
     }
 }

@@ -67,7 +67,7 @@ impl Lanes {
         if is_full {
             return None;
         }
-        (0..count).map(|_| self.waiting.take(pair.main_account.clone())).collect()
+        (0..count).map(|_| self.take_share(pair)).collect()
     }
 
     /// Takes a share for a message of the previous process.

@@ -223,11 +223,11 @@ impl MessageSender {
         let number = self.numbers.number_of(pair).ok_or(SendError::NoNumber)?;
         let count = outgoing.len().min(REPLIES_MAX);
         let shares = self.lanes.take_shares(pair, count).ok_or(SendError::TooMany(1))?;
-        let mut space = self.uploads.space.file(Content::Message, pair.main_account.clone());
         let others = outgoing.iter().filter(|(_, one)| one.kind != "text");
         let bytes = others.map(|(_, one)| one.content.to_string().len());
         let long: usize = bytes.filter(|bytes| *bytes > LONG).sum();
         if long > 0 {
+            let mut space = self.uploads.space.file(Content::Message, pair.main_account.clone());
             space.grow(long.try_into().unwrap_or(u64::MAX)).map_err(SendError::NoSpace)?;
         }
         let to_count = outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing);

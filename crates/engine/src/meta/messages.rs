@@ -46,7 +46,7 @@ impl Messages<'_> {
         message: &Value,
         RequestPlace(place): RequestPlace<'_>,
     ) -> Result<String, GraphOutcome> {
-        let sent = self.node.post_in(place, "messages", "message", message).await?;
+        let sent = self.node.post_in(Some(place), "messages", "message", message).await?;
         let id = message_id(&sent);
         if id.is_empty() { Err(UNREADABLE) } else { Ok(id) }
     }

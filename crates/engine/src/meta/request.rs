@@ -94,20 +94,19 @@ impl<'a> Node<'a> {
         label: &'static str,
         body: &Value,
     ) -> Result<Bytes, GraphOutcome> {
-        let body = Some(body.to_string().into());
-        self.send(&GraphRequest { path, label, body, answer_max: ANSWER_MAX }, None).await
+        self.post_in(None, path, label, body).await
     }
 
-    /// Like [`Node::post`]. The first attempt uses this place.
+    /// Like [`Node::post`]. The first attempt uses `place`, if there is one.
     pub(super) async fn post_in(
         &self,
-        place: InFlight<'_>,
+        place: Option<InFlight<'_>>,
         path: &str,
         label: &'static str,
         body: &Value,
     ) -> Result<Bytes, GraphOutcome> {
         let body = Some(body.to_string().into());
-        self.send(&GraphRequest { path, label, body, answer_max: ANSWER_MAX }, Some(place)).await
+        self.send(&GraphRequest { path, label, body, answer_max: ANSWER_MAX }, place).await
     }
 
     /// Sends the request with retries, and returns the body of a successful answer. Dropping the

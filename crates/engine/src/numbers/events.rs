@@ -159,7 +159,7 @@ impl EventHandler {
         };
         for one in known {
             if let Err(error) = self.sync.refresh(&one).await {
-                tracing::info!(number = %one.number, %error, "number not refreshed");
+                tracing::info!(number = %one.number, %error, "state of a number not fetched from Meta");
             }
         }
     }

@@ -276,7 +276,7 @@ impl Registry {
         let log_space = services.recordings.space().file(Content::EventLog, main_account);
         let journal = EventLogWriter::new(
             view.setup.call,
-            view.arrived,
+            (services.clock.clone(), view.arrived),
             view.log.clone(),
             (services.store.event_log(), log_space),
             services.traces.clone(),
