@@ -68,6 +68,10 @@ pub(super) async fn remove_files(
     }
 }
 
+/// The clock may be this far ahead of the expected time when expired data is deleted. If it is
+/// further ahead, it may have been set wrongly, so the data is kept for another hour.
+const AHEAD_MAX: Duration = Duration::from_secs(7 * 86_400);
+
 /// Deletes expired data every hour, according to `[retention]`. May be cancelled at any time. The
 /// remaining data is deleted after the next start.
 pub(super) async fn delete_expired(
@@ -79,10 +83,27 @@ pub(super) async fn delete_expired(
 ) {
     let mut every = tokio::time::interval(HOUR);
     let mut deleted_until = Timestamp::default();
+    let newest = store.calls().newest_record().await.unwrap_or_else(|error| {
+        warn!(%error, "newest record not found; the clock is not checked before expired data is deleted");
+        None
+    });
+    let mut last = (newest, clock.now());
     loop {
         every.tick().await;
-        let before =
-            |days: u64| clock.wall().minus(Duration::from_secs(days.saturating_mul(86_400)));
+        let (wall, now) = (clock.wall(), clock.now());
+        let expected =
+            last.0.map(|last_wall| last_wall.plus(now.saturating_duration_since(last.1)));
+        last = (Some(wall), now);
+        if let Some(expected) = expected.filter(|expected| wall.since(*expected) > AHEAD_MAX) {
+            warn!(
+                %expected,
+                clock = %wall,
+                "expired data kept for another hour: the clock is days ahead of the newest record \
+                or has jumped; correct it if it is wrong"
+            );
+            continue;
+        }
+        let before = |days: u64| wall.minus(Duration::from_secs(days.saturating_mul(86_400)));
         let until = before(tunables.event_log_days());
         let deleted = store.calls().delete_history(deleted_until, until).await;
         if report("event logs", deleted) {

@@ -196,3 +196,24 @@ async fn retention_deletes_a_recording_and_its_copy() {
     );
     assert!(!world.node.dir.path().join("recordings").join(format!("{old}.wav")).exists());
 }
+
+/// A clock that is weeks ahead at a start deletes nothing for an hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn r08_a_start_long_after_the_newest_record_deletes_nothing_at_once() {
+    let bucket = Bucket::start().await;
+    let mut world = copying("keep_local = true", &bucket).await;
+    let (id, url) = message(&world).await;
+    world.node.signal("TERM");
+    world.node.wait();
+    let folder = world.node.dir.path();
+    // 40 days earlier.
+    let earlier =
+        "UPDATE recordings SET started_us = started_us - 3456000000000 WHERE recording_id = $1";
+    database::execute(folder, earlier, &id).await;
+    database::execute(folder, "UPDATE call_days SET day = day - 40 WHERE scope <> $1", "").await;
+    let messages = "UPDATE messages SET came_us = came_us - 3456000000000 WHERE message_id <> $1";
+    database::execute(folder, messages, "").await;
+    world.node.start_again().await;
+    world.node.until_log("expired data kept for another hour").await;
+    assert_eq!(http::get(&url).await.status, 200);
+}

@@ -24,6 +24,6 @@ pub use fragment::{RetryOn, Settings};
 pub use hops::{Hop, Hops, Sent, Watch, beginning};
 pub use notify::{AT_ONCE_PER_HOST, CallbackJob, CallbackOutcome, Delivery, Notifier};
 pub use random::RandomSource;
-pub use schedule::{GIVE_UP_AFTER, next_pause, retry_after};
+pub use schedule::{GIVE_UP_AFTER, PAUSE_MAX, next_pause, retry_after};
 pub use settings::AnswerSettings;
 pub use sign::{EVENT_SIGNATURE, SigningKeys, sign, sign_event};

@@ -15,6 +15,9 @@ pub const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3_600);
 /// Longest `Retry-After` that is honoured.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
+/// Longest pause between two attempts, with its jitter.
+pub const PAUSE_MAX: Duration = Duration::from_secs(2 * 3_600);
+
 /// The pause before retry number `retry` (from 1) of a callback that is `age` old, with 20 %
 /// jitter. `asked` is the value of `Retry-After`. Returns `None` to give the callback up.
 pub fn next_pause(
@@ -71,7 +74,7 @@ mod tests {
 
     use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
-    use super::{GIVE_UP_AFTER, is_temporary, next_pause, retry_after};
+    use super::{GIVE_UP_AFTER, PAUSE_MAX, is_temporary, next_pause, retry_after};
     use crate::answer::RandomSource;
     use model::Timestamp;
 
@@ -92,6 +95,9 @@ mod tests {
             next_pause(2, Duration::ZERO, None, &RandomSource::from_fn(move || roll)).unwrap()
         });
         assert_eq!(widest, [Duration::from_secs(4), Duration::from_secs(6)]);
+        let most = Some(Duration::from_secs(86_400));
+        let longest = RandomSource::from_fn(|| 400);
+        assert!(next_pause(7, Duration::ZERO, most, &longest).unwrap() <= PAUSE_MAX);
     }
 
     #[test]

@@ -23,7 +23,9 @@ use super::failed::{self, Failed};
 use super::links;
 use super::trace::{ExportedTrace, Request, Sink, Trace, since as us_since};
 use crate::admission::{Directory, NumberEntry, Webhook};
-use crate::answer::{CallbackJob, CallbackOutcome, Delivery, Hops, Notifier, SigningKeys};
+use crate::answer::{
+    CallbackJob, CallbackOutcome, Delivery, Hops, Notifier, PAUSE_MAX, SigningKeys,
+};
 use machine::CallbackKind;
 use machine::log;
 use model::Clock;
@@ -539,7 +541,22 @@ impl Inner {
         }
     }
 
+    /// Makes callbacks due that were written while the system's clock was ahead of today's time.
+    async fn bring_forward(&self) {
+        let now = self.clock.steady();
+        let latest = now.plus(PAUSE_MAX);
+        match self.store.outbox().bring_forward(&self.node_id, latest, now).await {
+            Ok(0) => {}
+            Ok(callbacks) => tracing::warn!(
+                callbacks,
+                "callbacks made due now: they were written while the clock was ahead"
+            ),
+            Err(error) => tracing::warn!(%error, "due times of callbacks not checked"),
+        }
+    }
+
     async fn keep_reading(self: &Arc<Self>) {
+        self.bring_forward().await;
         let mut slow = HashMap::new();
         loop {
             let pause = match self.read(&mut slow).await {

@@ -13,7 +13,7 @@ use model::Health;
 use model::Secret;
 use model::{CallUuid, Method};
 use store::Database;
-use store::{Archive, CallbackState, Callbacks, NewCallback, Rearm, rearm};
+use store::{Archive, CallbackState, CallbackView, Callbacks, NewCallback, Rearm, rearm};
 use xml::ast::DocUrl;
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
@@ -208,6 +208,34 @@ async fn r04_outbox_survives_kill() {
         "all delivered"
     );
     node.store.close().await;
+}
+
+#[tokio::test]
+async fn r08_callbacks_written_while_the_clock_was_ahead_are_sent_at_the_next_start() {
+    let server = Server::start(|_| Reply::status(200)).await;
+    let room = Room::new();
+    let node = room.node(OutboxLimits::default()).await;
+    let now = Clock::real().steady();
+    for (event, ahead) in [(1, Duration::from_secs(86_400 * 365)), (2, Duration::from_secs(3_600))]
+    {
+        let mut callback =
+            node.new_callback(event, event, CallbackKind::Hangup, &server.url("/hangup"));
+        callback.created = now.plus(ahead);
+        node.store.outbox().insert(callback).await.unwrap();
+    }
+    node.kill().await;
+
+    let node = room.node(OutboxLimits::default()).await;
+    node.outbox.start();
+    server.until_seen(1).await;
+    assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
+    assert_eq!(events(&server), [1], "the other one may be a retry that is due in an hour");
+    node.store.close().await;
+    let at = Database::from(&room.folder.path().join("o.db"));
+    let all = Archive::open(&at).await.unwrap().callbacks(Callbacks::All, 2).await.unwrap();
+    let is_first = |one: &&CallbackView| matches!(one.state, CallbackState::Delivered { .. });
+    let first = all.iter().find(is_first).unwrap();
+    assert!(first.created < now.plus(Duration::from_secs(60)), "{first:?}");
 }
 
 /// A graceful stop that cuts off an attempt counts it as one of the callback's attempts.

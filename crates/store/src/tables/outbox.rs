@@ -9,6 +9,8 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::database::Database;
@@ -24,7 +26,7 @@ use crate::shared::Shared;
 use crate::sql::connect::open_store_beside_node;
 use crate::sql::{self, Conn, Outcome, Pool, Query, Row, TupleRow};
 use crate::tables::deliveries::{OF_NUMBER, Receiver};
-use crate::write::Write;
+use crate::write::{Write, WriteTask};
 use machine::{CallbackKind, CallbackRequest, EVENT_TYPE, MPC_END, Param, Params};
 use model::{AuthId, CallUuid, Timestamp};
 use xml::ast::DocUrl;
@@ -72,6 +74,20 @@ impl Outbox<'_> {
         now: Timestamp,
     ) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
         origins_due(&self.0.read, node_id, now).await
+    }
+
+    /// Makes callbacks of a node due `now` that are due after `latest`, and returns their number.
+    /// They were written while the system's clock was ahead.
+    ///
+    /// # Errors
+    /// Fails if the database rejects the write or the store was closed first.
+    pub async fn bring_forward(
+        self,
+        node_id: &str,
+        latest: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.0.queue.run(BringForward { node_id: node_id.to_owned(), latest, now }).await
     }
 
     /// Counts the waiting callbacks of a main account, up to `most`.
@@ -193,6 +209,28 @@ fn is_before(row: &str) -> String {
         "e.next_us IS NOT NULL AND (e.url = {row}.url OR ({row}.kind = 'hangup' \
         AND e.event IS NULL AND e.kind NOT IN ('recording', 'transcription') AND {NOT_ATTEMPTED}))"
     )
+}
+
+struct BringForward {
+    node_id: String,
+    latest: Timestamp,
+    now: Timestamp,
+}
+
+impl WriteTask for BringForward {
+    fn execute<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        let update = "UPDATE callbacks SET next_us = $1, \
+            since_us = CASE WHEN since_us > $1 THEN $1 ELSE since_us END, \
+            created_us = CASE WHEN created_us > $1 THEN $1 ELSE created_us END \
+            WHERE node_id = $2 AND next_us > $3";
+        let update = sql::query(update).bind(self.now.micros()).bind(self.node_id.clone());
+        let update = update.bind(self.latest.micros());
+        async move { Ok(update.execute(to).await?.rows_affected()) }.boxed()
+    }
 }
 
 /// Inserts a callback that is due immediately.

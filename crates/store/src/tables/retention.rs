@@ -16,6 +16,21 @@ use crate::write::WriteTask;
 use model::Timestamp;
 
 impl Calls<'_> {
+    /// Returns a time that the newest ended call and the newest message are not later than, or
+    /// `None` if there are none. It is up to a day after the call.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn newest_record(self) -> Result<Option<Timestamp>, StoreError> {
+        const DAY_US: i64 = 86_400_000_000;
+        let select = "SELECT (SELECT max(day) FROM call_days), (SELECT max(came_us) FROM messages)";
+        let row = sql::query_as(select).fetch_one(&self.0.read).await;
+        let (day, message): (Option<i64>, Option<i64>) =
+            row.map_err(failed("find the newest record"))?;
+        let call = day.map(|day| day.saturating_add(1).saturating_mul(DAY_US));
+        Ok(call.max(message).map(Timestamp::from_micros))
+    }
+
     /// Deletes event logs of calls that ended before `before`, callbacks finished before it, and
     /// permission replies from before it. Calls that ended before `since` are skipped: their logs
     /// were deleted earlier by this process.
