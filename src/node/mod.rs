@@ -1,7 +1,8 @@
 //! Assembles a node from its configuration, runs it and shuts it down.
 //!
-//! - `open` opens listeners, media path and store, or takes them over from another process; `build`
-//!   creates the services and connects them; `changes` forwards changes between them.
+//! - `open` opens listeners, media path and store, or takes them over from another process;
+//!   `call_parts` builds what calls are made of and `interfaces` what the node is reached through;
+//!   `build` connects and starts them; `changes` forwards changes between them.
 //! - `routes` has the paths of the public listener.
 //! - `reload` applies a changed configuration.
 //! - `operator` implements the owner's status and commands.
@@ -14,6 +15,7 @@
 //! Only this module reads the whole configuration; the others get their own settings.
 
 mod build;
+mod call_parts;
 mod changes;
 mod connections;
 pub mod dev;
@@ -21,6 +23,7 @@ mod drain;
 #[cfg(test)]
 mod fault_tests;
 mod fleet;
+mod interfaces;
 mod ledger;
 mod live;
 mod open;
