@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::node_api::NodeApi;
 use super::target::NodeArgs;
 use super::{Exit, print};
+use engine::config::suggestion;
 use model::E164;
 
 /// Options of `offhook numbers export`.
@@ -208,9 +209,10 @@ fn read(text: &str, is_json: bool) -> Result<Vec<Entry>, String> {
         let number = E164::parse(one["number"].as_str().unwrap_or_default())?;
         let mut settings = one.as_object().cloned().ok_or("an entry is not a table")?;
         settings.remove("number");
-        let known = |key: &str| key == ACCOUNT || SETTINGS.contains(&key) || ROUTING.contains(&key);
-        if let Some(unknown) = settings.keys().find(|key| !known(key)) {
-            return Err(format!("{number}: unknown setting {unknown}"));
+        let known = || SETTINGS.iter().chain(ROUTING).copied().chain([ACCOUNT]);
+        if let Some(unknown) = settings.keys().find(|key| !known().any(|known| known == **key)) {
+            let hint = suggestion(unknown, known());
+            return Err(format!("{number}: unknown setting {unknown}: {hint}"));
         }
         if found.iter().any(|(other, _)| *other == number) {
             return Err(format!("{number} occurs twice"));
@@ -568,6 +570,10 @@ mod tests {
         assert!(plan(agent, &away).unwrap_err().contains("disconnected"));
         for (text, why) in [
             ("[[number]]\nnumber = \"918035737458\"\naccessToken = \"x\"", "accessToken"),
+            (
+                "[[number]]\nnumber = \"918035737458\"\nanswerURL = \"\"",
+                "did you mean `answerUrl`?",
+            ),
             ("x = 1", "is missing"),
             ("[[number]]\nnumber = \"12\"", ""),
             (

@@ -320,7 +320,7 @@ fn scope_of_main(api: &Api, scope: &Scope) -> Scope {
 }
 
 /// The error if the calls of a number would not be answered without its application.
-pub(super) fn in_use(number: &str) -> PlivoError {
+fn in_use(number: &str) -> PlivoError {
     PlivoError::Conflict(format!(
         "number {number} depends on this application: give it another application first"
     ))

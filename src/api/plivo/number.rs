@@ -7,7 +7,6 @@ use utoipa::ToSchema;
 
 use super::super::Api;
 use super::super::routes::{Field, FieldKind, Operation, QueryParameter, RequestBody};
-use super::application::in_use;
 use super::error::PlivoError;
 use super::field_values::unused;
 use super::paging::{PageMeta, page_of};
@@ -236,7 +235,10 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
         if let Some(app) = &app
             && book.depends_on_application(&number, app.as_ref())
         {
-            return Err(in_use(number.as_str()));
+            return Err(PlivoError::Conflict(format!(
+                "number {number} has no answer URL of its own: name an application that has one, or \
+                 disable calling first"
+            )));
         }
         let mut keys = book.edit_number(&number, |set| {
             if let Some(alias) = &alias {
