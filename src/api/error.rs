@@ -101,6 +101,10 @@ const STORE_RETRY_AFTER: &str = "5";
 pub(super) const NOT_STORED: (&str, &str) =
     ("not_stored", "nothing can be stored now, and nothing has changed: try again in a moment");
 
+/// The code and the message for a change that there is no disk space for.
+pub(super) const NO_SPACE: (&str, &str) =
+    ("not_stored", "there is no disk space for this now: the operator has to make room");
+
 /// The message for a change that conflicts with changes of other nodes.
 pub(super) const CONTENDED: &str =
     "the settings were being changed elsewhere, and nothing has changed here: try again";

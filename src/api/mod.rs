@@ -70,6 +70,7 @@ use engine::agents::Agents;
 use engine::call::phones::Phones;
 use engine::call::rooms::Rooms;
 use engine::call::{PermissionService, Recordings};
+use engine::disk_space::DiskSpace;
 use engine::erasure::Eraser;
 use engine::feed::Feed;
 use engine::inbox::Inbox;
@@ -116,6 +117,8 @@ pub struct Api {
     /// Speech models, and the languages and voices that documents may use.
     pub models: ModelManager,
     pub recordings: Recordings,
+    /// The disk space that changes may use.
+    pub space: Arc<DiskSpace>,
     pub agents: Agents,
     pub eraser: Eraser,
     /// Counts requests with wrong credentials.
@@ -184,6 +187,11 @@ impl ApiState {
             self.rate_limits.record_of_subaccount(&self.main_account_of(scope))?;
         }
         self.rate_limits.record_request(self.api.clock.now(), scope.auth_id())
+    }
+
+    /// Whether the disk has space for a change of this account.
+    fn has_space(&self, scope: &Scope) -> bool {
+        self.api.space.check_change(&self.main_account_of(scope)).is_ok()
     }
 
     /// The main account of a scope.

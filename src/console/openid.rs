@@ -19,6 +19,7 @@ use super::form::Form;
 use super::page::{Page, respond};
 use super::{App, Console, sign_in};
 use crate::api::session;
+use engine::limiter::Refusal;
 use engine::openid::{AT_MOST, Allow, Flow, OpenIdError, Provider, ReturnParameters};
 use engine::people::{ProviderSignIn, Rules, SignInRefusal};
 use model::Role;
@@ -90,7 +91,7 @@ pub(super) async fn back(State(console): App, request: Request) -> Response {
                 error: query.raw("error"),
                 issuer: query.raw("iss"),
             };
-            finish(&console, provider, flow, returned).await
+            finish(&console, provider, flow, returned, from).await
         }
         None => Err(OpenIdError::State.into()),
     };
@@ -147,9 +148,27 @@ async fn finish(
     provider: &Provider,
     flow: &Flow,
     returned: ReturnParameters<'_>,
+    from: IpAddr,
 ) -> Result<ProviderSignIn, SignInError> {
-    let claims = provider.finish(flow, returned).await?;
     let (settings, api) = (provider.settings(), console.apis.api());
+    let code = provider.accept(flow, returned)?;
+    let check = api.people.begin_code_check(code.as_str(), from).await;
+    let check = check.map_err(|refusal| match refusal {
+        Refusal::KnownWrong => OpenIdError::Code("invalid_grant".to_owned()),
+        Refusal::Wait(_) => OpenIdError::Busy,
+    })?;
+    let claims = provider.exchange(code, from).await;
+    match &claims {
+        Ok(_) => check.succeed(),
+        Err(OpenIdError::Code(_) | OpenIdError::Token(_)) => {
+            if check.fail().is_some() {
+                return Err(OpenIdError::Busy.into());
+            }
+        }
+        // The provider has not judged the code.
+        Err(_) => check.cancel(),
+    }
+    let claims = claims?;
     let account = settings.account.clone().ok_or(SignInRefusal::NoAccount)?;
     let rules = Rules {
         main_account: api.keeper.book().main_of(&account).clone(),

@@ -184,6 +184,7 @@ impl Base {
             rooms: services.rooms.clone(),
             models: models.clone(),
             recordings: services.recordings.clone(),
+            space: parts.space.clone(),
             agents: agents.clone(),
             eraser,
             offenders: Some(offenders.clone()),

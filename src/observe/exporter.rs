@@ -181,6 +181,7 @@ fn describe() {
         metrics::counter!(metric::USER_FILES_REFUSED_TOTAL, "why" => why).absolute(0);
         metrics::counter!(metric::EVENT_LOGS_CUT_TOTAL, "why" => why).absolute(0);
         metrics::counter!(metric::MESSAGES_REFUSED_TOTAL, "why" => why).absolute(0);
+        metrics::counter!(metric::CHANGES_REFUSED_TOTAL, "why" => why).absolute(0);
     }
     metrics::counter!(metric::STREAM_MESSAGES_DROPPED_TOTAL).absolute(0);
     metrics::gauge!(metric::STREAMS_ACTIVE).set(0.0);

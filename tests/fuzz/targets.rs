@@ -624,6 +624,8 @@ fn rest_api() -> &'static Rest {
             Default::default(),
         );
         let (data_dir, base_url) = (dir.path().to_owned(), "http://localhost".to_owned());
+        let space =
+            engine::disk_space::DiskSpace::new(dir.path(), None, Box::new(|| false), clock.clone());
         let recognisers =
             speech::recognise::Recognisers::new(&Default::default()).expect("none is named");
         let kept = call::RecordingsConfig {
@@ -634,12 +636,7 @@ fn rest_api() -> &'static Rest {
             copies: None,
             recognisers,
             link_lifetime: None,
-            space: engine::disk_space::DiskSpace::new(
-                dir.path(),
-                None,
-                Box::new(|| false),
-                clock.clone(),
-            ),
+            space: space.clone(),
         };
         let (random, tasks) = (answer::RandomSource::system(), Default::default());
         let recordings = {
@@ -679,12 +676,7 @@ fn rest_api() -> &'static Rest {
             node_id: "fuzz".to_owned(),
             base_url: "http://localhost".to_owned(),
             media: dir.path().join("messages"),
-            space: engine::disk_space::DiskSpace::new(
-                dir.path(),
-                None,
-                Box::new(|| false),
-                clock.clone(),
-            ),
+            space: space.clone(),
             consents: Arc::new(Consents::new()),
             tasks: Default::default(),
             stop: tokio_util::sync::CancellationToken::new(),
@@ -744,6 +736,7 @@ fn rest_api() -> &'static Rest {
             rooms,
             models,
             recordings,
+            space,
             agents,
             offenders: None,
             eraser,

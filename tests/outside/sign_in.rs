@@ -21,6 +21,7 @@ async fn with(provider: &Provider, more: &str) -> World {
         provider.issuer()
     );
     world(|node_config, _| {
+        node_config.listen = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
         node_config.extra.push_str(&format!("{oidc}{}{}", user("asha@example.com"), user("ravi")))
     })
     .await
@@ -29,12 +30,18 @@ async fn with(provider: &Provider, more: &str) -> World {
 /// A browser, represented by its cookies.
 struct Browser<'w> {
     public: &'w str,
+    /// Its address, as a proxy reports it.
+    from: &'w str,
     cookies: Vec<(String, String)>,
 }
 
 impl<'w> Browser<'w> {
     fn of(world: &'w World) -> Self {
-        Self { public: &world.node.public, cookies: Vec::new() }
+        Self::at(world, "192.0.2.9")
+    }
+
+    fn at(world: &'w World, from: &'w str) -> Self {
+        Self { public: &world.node.public, from, cookies: Vec::new() }
     }
 
     async fn get(&mut self, url: &str) -> Answer {
@@ -42,7 +49,9 @@ impl<'w> Browser<'w> {
             self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let url =
             if url.starts_with('/') { format!("{}{url}", self.public) } else { url.to_owned() };
-        let answer = http::send("GET", &url, &[("cookie", &cookies.join("; "))], "").await;
+        let headers = [("cookie", cookies.join("; ")), ("x-forwarded-for", self.from.to_owned())];
+        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let answer = http::send("GET", &url, &headers, "").await;
         for line in answer.headers.get_all("set-cookie") {
             let line = line.to_str().unwrap();
             let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
@@ -208,7 +217,7 @@ async fn tokens_and_codes_of_other_sign_ins_are_refused() {
     let kept = browser.cookies.clone();
     let back = provider.grant(&location, &asha());
     assert_eq!(browser.get(&back).await.status, 200);
-    let mut again = Browser { public: browser.public, cookies: kept };
+    let mut again = Browser { cookies: kept, ..Browser::of(&world) };
     let replay = again.get(&back).await;
     assert!(
         replay.status == 400 && replay.text().contains("was already used or has expired"),
@@ -230,6 +239,55 @@ async fn tokens_and_codes_of_other_sign_ins_are_refused() {
         let back = provider.grant(&location, &asha());
         assert_eq!(browser.get(&back).await.headers["refresh"], "0; url=/console/", "{to}");
     }
+}
+
+/// Wrong codes cost requests to the provider. One network makes few of them, and browsers of other
+/// networks sign in meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn r15_wrong_codes_of_one_network_keep_nobody_else_from_signing_in() {
+    let provider = Provider::start(Key::ec()).await;
+    let world = with(&provider, &format!("client_secret = \"{SECRET}\"")).await;
+    let attacker = || Browser::at(&world, "198.51.100.7");
+    let wrong = async |mut browser: Browser<'_>, nr: usize| {
+        let location = browser.begin("/console/").await;
+        let state = url::Url::parse(&location).unwrap();
+        let state = state.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
+        let back = format!("/console/sign-in/openid/back?code=wrong-{nr}&state={state}");
+        browser.get(&back).await.status
+    };
+    provider.stall(true);
+    let stalled = futures_util::future::join_all((0..24).map(|nr| wrong(attacker(), nr)));
+    let others = async {
+        while provider.request_count("token") < 4 {
+            tokio::task::yield_now().await;
+        }
+        for from in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+            let came = Browser::at(&world, from).sign_in(&provider, &asha()).await;
+            assert_eq!(came.status, 200, "{}", came.text());
+        }
+    };
+    tokio::select! {
+        _ = stalled => panic!("the provider answers no wrong code"),
+        () = others => {}
+    }
+    provider.stall(false);
+    let before = provider.request_count("token");
+    let spammer = || Browser::at(&world, "203.0.113.7");
+    let statuses = async {
+        let mut refused = 0;
+        for nr in 0..14 {
+            refused += u32::from(wrong(spammer(), nr).await == 429);
+            if refused > 0 {
+                break;
+            }
+        }
+        refused
+    };
+    assert!(statuses.await > 0, "too many wrong codes");
+    let requests = provider.request_count("token") - before;
+    assert!(requests <= 12, "{requests} requests to the provider");
+    assert_eq!(Browser::of(&world).sign_in(&provider, &asha()).await.status, 200);
+    assert!(world.node.metric("offhook_limited_total", &[("resource", "sign_ins")]).await > 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

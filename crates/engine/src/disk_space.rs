@@ -1,7 +1,8 @@
-//! The disk space that recordings, users' files, event logs and long messages may use.
+//! The disk space that recordings, users' files, event logs, long messages and changes may use.
 //!
 //! They share a disk with the rest of the store, without which no account can work. They leave a
-//! reserve free, and on a node of several main accounts, those of one account take at most as much
+//! reserve free. Changes, notes and short messages may use half of it, so that the rest is left to
+//! what nobody can refuse: calls, messages of users and sign-ins. On a node of several main accounts, those of one account take at most as much
 //! space as is still free above the reserve. So an account always leaves as much room to the others
 //! as it has taken. See `docs/recordings.md#disk-space`.
 
@@ -22,6 +23,9 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval of [`DiskSpace::keep_counted`].
 const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Maximum number of bytes that changes leave free, if the configured reserve is larger.
+const CHANGE_RESERVE_MAX: u64 = 128 << 20;
+
 /// How long event logs and messages count as used. Event logs are deleted after
 /// `retention.event_log_days`, 30 by default.
 const ROW_DAYS: i64 = 30;
@@ -38,6 +42,8 @@ pub enum Content {
     EventLog,
     /// A long message, a part of the store.
     Message,
+    /// A change over an API, a private note or a short message to a user.
+    Change,
 }
 
 impl Content {
@@ -47,6 +53,7 @@ impl Content {
             Self::UserFile => "users' files",
             Self::EventLog => "event logs",
             Self::Message => "long messages",
+            Self::Change => "changes",
         }
     }
 
@@ -56,6 +63,7 @@ impl Content {
             Self::UserFile => metric::USER_FILES_REFUSED_TOTAL,
             Self::EventLog => metric::EVENT_LOGS_CUT_TOTAL,
             Self::Message => metric::MESSAGES_REFUSED_TOTAL,
+            Self::Change => metric::CHANGES_REFUSED_TOTAL,
         }
     }
 }
@@ -100,7 +108,7 @@ fn lack(disk: Disk, reserve: u64, used: Option<u64>) -> Option<Lack> {
 }
 
 /// Reads the file system of the files.
-type Probe = Box<dyn Fn() -> std::io::Result<Disk> + Send + Sync>;
+pub type Probe = Box<dyn Fn() -> std::io::Result<Disk> + Send + Sync>;
 /// Whether there is more than one main account.
 pub type HasSeveralAccounts = Box<dyn Fn() -> bool + Send + Sync>;
 
@@ -166,7 +174,8 @@ impl DiskSpace {
         Self::with_probe(Box::new(move || Disk::of(&folder)), reserve, has_several_accounts, clock)
     }
 
-    pub(crate) fn with_probe(
+    /// Like [`DiskSpace::new`], with a function that reads the file system.
+    pub fn with_probe(
         probe: Probe,
         reserve: Option<u64>,
         has_several_accounts: HasSeveralAccounts,
@@ -239,6 +248,14 @@ impl DiskSpace {
         state.used.retain(|_, used| used.total() > 0);
     }
 
+    /// Checks whether a change, a note or a short message may be stored.
+    ///
+    /// # Errors
+    /// Returns the reason if it may not.
+    pub fn check_change(&self, main_account: &AuthId) -> Result<(), &'static str> {
+        self.check(&mut self.state(), Content::Change, main_account)
+    }
+
     fn check(
         &self,
         state: &mut State,
@@ -252,6 +269,10 @@ impl DiskSpace {
         // The count may be older than what has been deleted since.
         let used = used.min(disk.used());
         let used = (self.has_several_accounts)().then_some(used);
+        let (reserve, used) = match content {
+            Content::Change => ((reserve / 2).min(CHANGE_RESERVE_MAX), None),
+            _ => (reserve, used),
+        };
         let Some(lack) = lack(disk, reserve, used) else { return Ok(()) };
         let why = lack.label();
         metrics::counter!(content.refused_metric(), "why" => why).increment(1);
@@ -264,7 +285,7 @@ impl DiskSpace {
                     files,
                     free_mib,
                     reserve_mib,
-                    "files or event logs not kept, because the disk is almost full; make room in store.data_dir, lower retention.recording_days or recordings.reserve_mib"
+                    "files, event logs or changes not stored, because the disk is almost full; make room in store.data_dir, lower retention.recording_days or recordings.reserve_mib"
                 ),
                 Lack::Share => tracing::warn!(
                     files,
@@ -352,7 +373,7 @@ impl Drop for GrowingFile {
             match self.content {
                 _ if !self.is_kept => {}
                 Content::EventLog | Content::Message => used.add_row(day, self.bytes),
-                Content::Recording | Content::UserFile => {
+                Content::Recording | Content::UserFile | Content::Change => {
                     used.ended = used.ended.saturating_add(self.bytes);
                 }
             }
@@ -414,6 +435,16 @@ mod tests {
         assert_eq!(node.file("MA2").grow(0), Err(DISK_FULL), "none begins");
         node.free(GIB);
         assert_eq!(node.file("MA2").grow(0), Ok(()));
+    }
+
+    #[test]
+    fn r11_changes_leave_half_of_the_reserve_to_calls() {
+        let node = Node::new(1);
+        let change = || node.space.check_change(&"MA1".into());
+        node.free(CHANGE_RESERVE_MAX);
+        assert!(change().is_ok() && node.file("MA1").grow(0).is_err());
+        node.free(CHANGE_RESERVE_MAX - 1);
+        assert_eq!(change(), Err(DISK_FULL));
     }
 
     #[tokio::test]

@@ -113,6 +113,9 @@ pub const RECORDINGS_REFUSED_TOTAL: &str = "offhook_recordings_refused_total";
 pub const USER_FILES_REFUSED_TOTAL: &str = "offhook_user_files_refused_total";
 pub const EVENT_LOGS_CUT_TOTAL: &str = "offhook_event_logs_cut_total";
 pub const MESSAGES_REFUSED_TOTAL: &str = "offhook_messages_refused_total";
+/// Counter `{why}`: changes, notes and short messages that were not stored for want of disk space,
+/// with a reason of [`disk_refusal`].
+pub const CHANGES_REFUSED_TOTAL: &str = "offhook_changes_refused_total";
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,6 +253,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Long messages that were not sent for want of disk space, by reason.",
     ),
     (
+        CHANGES_REFUSED_TOTAL,
+        Kind::Counter,
+        "Changes, notes and short messages that were not stored for want of disk space, by reason.",
+    ),
+    (
         STREAM_MESSAGES_DROPPED_TOTAL,
         Kind::Counter,
         "Audio messages dropped because a stream's server read too slowly.",
@@ -339,7 +347,7 @@ pub mod recording_copy {
 }
 
 /// Values of `why` of [`RECORDINGS_REFUSED_TOTAL`], [`USER_FILES_REFUSED_TOTAL`],
-/// [`EVENT_LOGS_CUT_TOTAL`] and [`MESSAGES_REFUSED_TOTAL`].
+/// [`EVENT_LOGS_CUT_TOTAL`], [`MESSAGES_REFUSED_TOTAL`] and [`CHANGES_REFUSED_TOTAL`].
 pub mod disk_refusal {
     /// Less than the reserve of the disk is free.
     pub const DISK_FULL: &str = "disk_full";

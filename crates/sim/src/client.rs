@@ -100,11 +100,15 @@ pub async fn send(
         while let Some(deeper) = cause.source() {
             cause = deeper;
         }
-        match e.is_connect() {
-            true => format!(
+        match (e.is_connect(), cause.is::<rustls::Error>()) {
+            (true, false) => format!(
                 "could not connect to {authority}: {cause}; check the address, and that the server runs"
             ),
-            false => format!("the request to {authority} failed: {cause}"),
+            (true, true) => format!(
+                "could not connect to {authority}: {cause}; set SSL_CERT_FILE to the certificate of its authority, \
+                 also for `offhook dev` and `offhook sim`"
+            ),
+            (false, _) => format!("the request to {authority} failed: {cause}"),
         }
     })
 }

@@ -175,10 +175,11 @@ impl Catalogue {
             languages.push(SpokenLanguage { language, engine, exact });
         }
         for name in language::polly_names() {
-            voices.push(entry(
-                format!("Polly.{name}"),
-                &Speaker::new(&Voice::Polly(name.to_owned()), None),
-            ));
+            let further = language::further_languages(name).iter().copied().map(Some);
+            for language in std::iter::once(None).chain(further) {
+                let speaker = Speaker::new(&Voice::Polly(name.to_owned()), language);
+                voices.push(entry(format!("Polly.{name}"), &speaker));
+            }
         }
         // The nearest voice cannot read other scripts: it would be silent.
         languages.retain(|spoken| spoken.exact || !language::has_other_script(&spoken.language));
@@ -214,6 +215,18 @@ mod tests {
         let found =
             all.voices.iter().find(|entry| entry.voice == voice && entry.language == language);
         found.unwrap_or_else(|| panic!("no {voice} in {language}"))
+    }
+
+    #[test]
+    fn polly_voices_are_listed_in_each_of_their_languages() {
+        let espeak = Espeak::find(Some(Path::new("/nowhere/espeak-ng")), None);
+        let all = Catalogue::with_espeak(&config(""), espeak);
+        for language in ["en-IN", "hi-IN"] {
+            find(&all, "Polly.Aditi", language);
+        }
+        let hindi = all.filter_language("hi");
+        assert!(hindi.voices.iter().all(|entry| entry.language.starts_with("hi")));
+        find(&hindi, "Polly.Kajal", "hi-IN");
     }
 
     #[test]

@@ -130,6 +130,14 @@ pub(super) fn polly_names() -> Vec<&'static str> {
     names
 }
 
+/// Returns the languages that a Polly voice speaks besides its own.
+pub(super) fn further_languages(polly: &str) -> &'static [&'static str] {
+    match polly {
+        "Aditi" | "Kajal" => &["hi-IN"],
+        _ => &[],
+    }
+}
+
 /// Returns the languages that are listed: Plivo's for `WOMAN` and `MAN`, those of the Polly voices,
 /// those of India, and `further` ones. Other languages are accepted too and spoken by the nearest
 /// voice.

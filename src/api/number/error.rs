@@ -1,7 +1,7 @@
 //! Converts failures of the node to errors of the number API.
 
 use super::super::auth::AuthError;
-use super::super::error::{ApiError, MetaError, NextAttempt, RuleViolation};
+use super::super::error::{ApiError, MetaError, NO_SPACE, NextAttempt, RuleViolation};
 use engine::admission::permission::{Refusal, RefusalReason};
 use engine::admission::{Denied, Reason, RefusalDetail};
 use engine::call::consent;
@@ -20,6 +20,9 @@ const NO_NUMBER: (&str, &str) = (
 );
 /// The message for a `from` that does not belong to the account.
 pub(super) const NOT_OWN_NUMBER: &str = "from is not a phone number of this account";
+/// The response to a change that there is no disk space for.
+pub(super) const NO_DISK_SPACE: ApiError =
+    ApiError::Unavailable { code: NO_SPACE.0, message: NO_SPACE.1 };
 const UNAVAILABLE: ApiError = ApiError::Unavailable {
     code: "draining",
     message: "the node is shutting down: try again in a moment",
@@ -202,10 +205,7 @@ impl From<inbox::SendError> for ApiError {
                 field: None,
                 retry_after: Some(seconds),
             },
-            inbox::SendError::NoSpace(_) => Self::Unavailable {
-                code: "not_stored",
-                message: "there is no disk space for such a long message now: try again later",
-            },
+            inbox::SendError::NoSpace(_) => NO_DISK_SPACE,
             inbox::SendError::Store(error) => Self::store("send a message")(error),
         }
     }

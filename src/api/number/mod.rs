@@ -184,6 +184,9 @@ async fn answer(
     request.check_has_no_fields().await?;
     let is_recorded =
         audit::is_recorded(operation) && !matches!(request.query("dryRun"), Some("true" | "1"));
+    if is_recorded && operation.method != "DELETE" && !state.has_space(&principal.scope) {
+        return Err(error::NO_DISK_SPACE);
+    }
     let fields = request.field_names.clone();
     let work = (route.handler)(request);
     let work = match is_recorded {

@@ -9,9 +9,11 @@ use uuid::Uuid;
 use super::super::error::ApiError;
 use super::super::routes::{Operation, RequestBody, ResponseSpec};
 use super::conversations;
+use super::error::NO_DISK_SPACE;
 use super::request::ApiRequest;
 use super::response::{Timestamp3339, created, no_content};
 use super::route::{Route, error, handler};
+use engine::inbox::NoteError;
 use model::Role;
 use store::NOTE;
 
@@ -76,8 +78,10 @@ async fn create(mut request: ApiRequest) -> Result<Response, ApiError> {
     }
     let author = &request.principal.actor.name;
     let note = request.api().inbox.notes().add(&conversation.pair, text, author).await;
-    let note = note.map_err(ApiError::store("store a note"))?.ok_or_else(|| {
-        ApiError::conflict("too_many", "the conversation has the maximum number of notes")
+    let note = note.map_err(|error| match error {
+        NoteError::TooMany => ApiError::conflict("too_many", error.to_string()),
+        NoteError::NoSpace(_) => NO_DISK_SPACE,
+        NoteError::Store(error) => ApiError::store("store a note")(error),
     })?;
     let view = NoteView {
         id: note.id,

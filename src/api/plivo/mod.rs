@@ -40,6 +40,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::Value;
 
 use super::audit::{self, Actor, Change};
+use super::error::NO_SPACE;
 use super::fields::Fields;
 use super::idempotency::Rules;
 use super::routes::{self, Match, PathParameters};
@@ -210,6 +211,9 @@ fn serve(
         (request.state.clone(), request.scope.clone(), request.operation);
     if !audit::is_recorded(operation) {
         return (route.handler)(request);
+    }
+    if operation.method != "DELETE" && !state.has_space(&scope) {
+        return std::future::ready(Err(PlivoError::Unavailable(NO_SPACE.1))).boxed();
     }
     let fields = Fields::read(&request.headers, &request.body).map(|fields| fields.names());
     let work = (route.handler)(request);

@@ -1,6 +1,8 @@
 //! Accounts, subaccounts, numbers and applications over the API: creating and changing them, their
 //! effect on calls, and isolation of accounts.
 
+use std::time::Duration;
+
 use super::permissions::NUMBERS;
 use super::*;
 use crate::api::plivo;
@@ -642,4 +644,27 @@ async fn endpoints_outlive_their_application_unless_they_are_deleted_with_it() {
     assert_eq!(remove(&third, "?cascade=true", Value::Null).await, 204);
     assert_eq!((shown(&asha).await.0, shown(&ravi).await.0), (200, 404));
     node.cancel.cancel();
+}
+
+/// Changes over the APIs may not use up the space that calls need. What frees space is possible.
+#[tokio::test]
+async fn r11_changes_leave_half_of_the_reserve_of_the_disk() {
+    let node = run().await;
+    let label = async |name: &str| {
+        node.ours(MAIN, "POST", "labels/", &json!({"name": name, "colour": "red"}).to_string())
+            .await
+            .status
+    };
+    assert_eq!(label("first").await, 201);
+    let app = node.application(json!({"app_name": "First"})).await;
+    node.free.store((128 << 20) - 1, Ordering::Relaxed);
+    node.clock.step(Duration::from_secs(1));
+    assert_eq!(label("second").await, 503);
+    let refused = node.main("POST", "Application/", json!({"app_name": "Second"})).await;
+    assert!(refused.0 == 503 && error(&refused).1.contains("disk space"), "{refused:?}");
+    let path = format!("Application/{app}/");
+    assert_eq!(node.main("DELETE", &path, Value::Null).await.0, 204);
+    node.free.store(128 << 20, Ordering::Relaxed);
+    node.clock.step(Duration::from_secs(1));
+    assert_eq!(label("second").await, 201);
 }

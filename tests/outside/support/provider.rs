@@ -1,6 +1,7 @@
 //! A small OpenID Connect provider with keys created at its start and people defined by the test.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::rand::SystemRandom;
@@ -93,6 +94,8 @@ struct Inner {
     asked: Mutex<Vec<String>>,
     /// The person signed in at the provider, who grants authorization immediately.
     present: Mutex<Option<Value>>,
+    /// Whether unknown codes get no response.
+    is_stalled: AtomicBool,
 }
 
 /// A running provider.
@@ -116,6 +119,7 @@ impl Provider {
             people: Mutex::default(),
             asked: Mutex::default(),
             present: Mutex::default(),
+            is_stalled: AtomicBool::new(false),
         }));
         let router = Router::new()
             .route("/realm/.well-known/openid-configuration", get(configuration))
@@ -135,6 +139,11 @@ impl Provider {
     /// Signs a person in at the provider.
     pub fn sign_in(&self, claims: Value) {
         *self.0.present.lock().expect("present") = Some(claims);
+    }
+
+    /// Sets whether unknown codes get no response.
+    pub fn stall(&self, is_stalled: bool) {
+        self.0.is_stalled.store(is_stalled, Ordering::Relaxed);
     }
 
     /// Returns how often an endpoint was requested.
@@ -218,9 +227,13 @@ async fn token(
     if both != expected.as_bytes() && form.get("client_id").map(String::as_str) != Some(CLIENT_ID) {
         return refused("invalid_client");
     }
+    this.0.asked.lock().expect("asked").push("token".to_owned());
     // A code can be used once.
     let given = form.get("code").and_then(|code| this.0.codes.lock().expect("codes").remove(code));
     let Some(given) = given.filter(|_| form["grant_type"] == "authorization_code") else {
+        if this.0.is_stalled.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         return refused("invalid_grant");
     };
     let verifier = form.get("code_verifier").map(String::as_bytes).unwrap_or_default();

@@ -63,7 +63,7 @@ pub use agent_locks::AgentLocks;
 pub use calls::CallReports;
 pub use conversations::Conversations;
 pub use events::WebhookEvents;
-pub use notes::Notes;
+pub use notes::{NoteError, Notes};
 pub use numbers::ServedNumbers;
 pub use routing::{Router, RoutingError, RoutingListener};
 pub use sending::{MessageSender, Outgoing, SendError, WINDOW};
@@ -206,7 +206,12 @@ impl Inbox {
             agent_locks: agent_locks.clone(),
             files: user_files.clone(),
         };
-        let notes = Notes { store: store.clone(), clock: clock.clone(), feed: feed.clone() };
+        let notes = Notes {
+            store: store.clone(),
+            clock: clock.clone(),
+            feed: feed.clone(),
+            space: space.clone(),
+        };
         let statuses = Arc::new(DeliveryStatuses {
             store: store.clone(),
             clock: clock.clone(),

@@ -1,9 +1,12 @@
 //! Private notes of conversations, for the people of the account.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use uuid::Uuid;
 
 use super::words;
+use crate::disk_space::DiskSpace;
 use crate::feed::{Feed, FeedChange};
 use model::{Clock, Direction, MessageStatus};
 use store::{NOTE, NewMessage, Pair, Store, StoreError};
@@ -13,20 +16,33 @@ pub struct Notes {
     pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) feed: Feed,
+    pub(super) space: Arc<DiskSpace>,
+}
+
+/// Why a note was not added.
+#[derive(Debug, thiserror::Error)]
+pub enum NoteError {
+    /// The conversation no longer exists, or has the maximum number of notes.
+    #[error("the conversation has the maximum number of notes")]
+    TooMany,
+    #[error("{0}")]
+    NoSpace(&'static str),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Notes {
-    /// Adds a private note to a conversation. The note is never sent. Returns `None` if the
-    /// conversation no longer exists or has the maximum number of notes.
+    /// Adds a private note to a conversation. The note is never sent.
     ///
     /// # Errors
-    /// Fails if the store fails.
+    /// Returns the reason if the note was not added.
     pub async fn add(
         &self,
         pair: &Pair,
         text: &str,
         author: &str,
-    ) -> Result<Option<NewMessage>, StoreError> {
+    ) -> Result<NewMessage, NoteError> {
+        self.space.check_change(&pair.main_account).map_err(NoteError::NoSpace)?;
         let content = json!({"note": {"text": text}});
         let note = NewMessage {
             id: Uuid::new_v4(),
@@ -39,11 +55,11 @@ impl Notes {
             sender: Some(author.to_owned()),
             at: self.clock.wall(),
         };
-        let is_added = self.store.messages().add_note(pair, note.clone()).await?;
-        if is_added {
-            self.publish(pair, note.id);
+        if !self.store.messages().add_note(pair, note.clone()).await? {
+            return Err(NoteError::TooMany);
         }
-        Ok(is_added.then_some(note))
+        self.publish(pair, note.id);
+        Ok(note)
     }
 
     /// Deletes a private note. Returns `false` if the conversation has no such note.

@@ -226,9 +226,12 @@ impl MessageSender {
         let others = outgoing.iter().filter(|(_, one)| one.kind != "text");
         let bytes = others.map(|(_, one)| one.content.to_string().len());
         let long: usize = bytes.filter(|bytes| *bytes > LONG).sum();
+        let space = &self.uploads.space;
         if long > 0 {
-            let mut space = self.uploads.space.file(Content::Message, pair.main_account.clone());
+            let mut space = space.file(Content::Message, pair.main_account.clone());
             space.grow(long.try_into().unwrap_or(u64::MAX)).map_err(SendError::NoSpace)?;
+        } else {
+            space.check_change(&pair.main_account).map_err(SendError::NoSpace)?;
         }
         let to_count = outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing);
         let counted = self.requests.count(&number, pair, to_count).await?;

@@ -459,6 +459,29 @@ async fn r11_files_without_disk_space_are_downloaded_on_request_once_there_is_ro
     assert_eq!(used, [("MA1".into(), 4)]);
 }
 
+/// Notes and replies of one account may not use up the space that calls need.
+#[tokio::test]
+async fn r11_notes_and_texts_leave_half_of_the_reserve_of_the_disk() {
+    let world = World::with(files(|_| Reply::ok(r#"{"messages":[{"id":"wamid.1"}]}"#))).await;
+    world.writes("91", "Hello").await;
+    let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
+    let note = async || world.inbox.notes().add(&conversation.pair, "Call back", "asha").await;
+    let text = async || {
+        let content = json!({"text": {"body": "Hello"}});
+        let message = Outgoing { kind: "text".to_owned(), content };
+        world.inbox.sender().send(&conversation, message, "asha", None).await
+    };
+    world.free.store(128 << 20, Ordering::Relaxed);
+    world.clock.step(Duration::from_secs(1));
+    note().await.unwrap();
+    text().await.unwrap();
+    world.free.store((128 << 20) - 1, Ordering::Relaxed);
+    world.clock.step(Duration::from_secs(1));
+    assert!(matches!(note().await, Err(NoteError::NoSpace(_))));
+    assert!(matches!(text().await, Err(SendError::NoSpace(_))));
+    world.writes("91", "Are you there?").await;
+}
+
 #[tokio::test]
 async fn r16_a_new_owner_inherits_neither_messages_nor_routing() {
     let mut world = World::start().await;

@@ -11,24 +11,30 @@ mod provider;
 mod settings;
 mod token;
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use url::Url;
 
 pub use flow::{AT_MOST, Flow};
 pub use settings::{Allow, ProviderSettings};
 pub use token::{Claims, TokenFault};
 
-use egress::{DirectClient, direct_client};
-use model::Clock;
+use egress::{DirectClient, FairPermits, direct_client};
+use model::{Clock, network_prefix};
 use provider::{Metadata, MetadataCache};
 
 /// The path of the redirect URI below the public base URL.
 pub const BACK: &str = "/console/sign-in/openid/back";
 
-/// Maximum number of concurrent code exchanges. Any browser can start one.
-const AT_ONCE: usize = 8;
+/// Maximum number of concurrent code exchanges, in all and of one network. Any browser can start
+/// one.
+const AT_ONCE: usize = 16;
+const AT_ONCE_PER_NETWORK: usize = 4;
+/// Longest time that a code exchange waits for its turn.
+const TURN_TIME: Duration = Duration::from_secs(10);
 
 /// Why a sign-in with the provider failed.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +75,20 @@ pub struct ReturnParameters<'a> {
     pub issuer: &'a str,
 }
 
+/// A code that a browser brought back to the flow it had begun. The provider has not checked it.
+#[derive(Clone, Copy)]
+pub struct ReturnedCode<'a> {
+    flow: &'a Flow,
+    code: &'a str,
+}
+
+impl<'a> ReturnedCode<'a> {
+    /// The code itself.
+    pub fn as_str(&self) -> &'a str {
+        self.code
+    }
+}
+
 /// An OpenID Connect provider; cheap to clone.
 #[derive(Clone)]
 pub struct Provider(Arc<Inner>);
@@ -79,7 +99,8 @@ struct Inner {
     redirect: String,
     http: DirectClient<http_body_util::Full<bytes::Bytes>>,
     clock: Clock,
-    turns: Semaphore,
+    /// The code exchanges in progress, by the network of the browser.
+    exchanges: FairPermits<IpAddr>,
     /// The last metadata of the provider.
     cache: Mutex<MetadataCache>,
 }
@@ -97,8 +118,9 @@ impl Provider {
     ) -> Result<Self, rustls::Error> {
         let redirect = format!("{}{BACK}", base_url.trim_end_matches('/'));
         let http = direct_client(provider::CONNECT_TIMEOUT)?;
-        let (turns, cache) = (Semaphore::new(AT_ONCE), Mutex::default());
-        Ok(Self(Arc::new(Inner { settings, redirect, http, clock, turns, cache })))
+        let exchanges = FairPermits::new(AT_ONCE, AT_ONCE_PER_NETWORK);
+        let cache = Mutex::default();
+        Ok(Self(Arc::new(Inner { settings, redirect, http, clock, exchanges, cache })))
     }
 
     /// The settings of this provider.
@@ -131,17 +153,16 @@ impl Provider {
         Ok(way)
     }
 
-    /// Verifies the browser's return and exchanges the code for claims. A code can be exchanged
-    /// once (RFC 6749 §4.1.2).
+    /// Verifies the browser's return, without a request.
     ///
     /// # Errors
     ///
     /// Returns the reason why the sign-in failed.
-    pub async fn finish(
+    pub fn accept<'a>(
         &self,
-        flow: &Flow,
-        returned: ReturnParameters<'_>,
-    ) -> Result<Claims, OpenIdError> {
+        flow: &'a Flow,
+        returned: ReturnParameters<'a>,
+    ) -> Result<ReturnedCode<'a>, OpenIdError> {
         let inner = &self.0;
         if !flow.is_state(returned.state) {
             return Err(OpenIdError::State);
@@ -152,8 +173,25 @@ impl Provider {
         if !returned.error.is_empty() || returned.code.is_empty() {
             return Err(OpenIdError::Declined(provider::word(returned.error)));
         }
-        let _turn = inner.turns.try_acquire().map_err(|_| OpenIdError::Busy)?;
-        let tokens = inner.trade(flow, returned.code).await?;
+        Ok(ReturnedCode { flow, code: returned.code })
+    }
+
+    /// Exchanges a code for claims. A code can be exchanged once (RFC 6749 §4.1.2). Browsers of
+    /// different networks take turns.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason why the sign-in failed.
+    pub async fn exchange(
+        &self,
+        ReturnedCode { flow, code }: ReturnedCode<'_>,
+        from: IpAddr,
+    ) -> Result<Claims, OpenIdError> {
+        let inner = &self.0;
+        let network = network_prefix(from);
+        let turn = inner.exchanges.acquire(&network);
+        let _turn = tokio::time::timeout(TURN_TIME, turn).await.map_err(|_| OpenIdError::Busy)?;
+        let tokens = inner.trade(flow, code).await?;
         let now = inner.clock.wall();
         let known = inner.metadata().await?;
         let verify = |known: &Metadata| {

@@ -1,13 +1,22 @@
 //! Maps people who signed in with OpenID Connect to users of the provider's account: by an earlier
 //! link, by a verified e-mail address, or as new users if the configuration allows it.
 
+use std::net::IpAddr;
+
 use uuid::Uuid;
 
 use super::{MOST, NAME_MAX, People, Token};
+use crate::limiter::{Attempt, Guess, Origin, Refusal};
 use crate::openid::Claims;
 use model::AuthId;
 use model::Role;
+use model::Secret;
 use store::{Scope, Session, StoreError, User, UserChange, UserLink};
+
+/// The name under which codes of the provider are counted. It is longer than any user's name.
+const COUNTED_AS: &str =
+    "code of the sign-in provider, counted separately from the names of all users of the node";
+const _: () = assert!(COUNTED_AS.len() > NAME_MAX);
 
 /// The rules for signing in with the provider.
 #[derive(Clone, Debug)]
@@ -60,6 +69,18 @@ pub struct ProviderSignIn {
 }
 
 impl People {
+    /// Begins to check a code of the provider. Each check is a request to the provider, so codes are
+    /// limited like passwords: those of a network with too many wrong ones wait for their turn.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the code is known to be wrong, or if its turn does not come in time.
+    pub async fn begin_code_check(&self, code: &str, from: IpAddr) -> Result<Attempt<'_>, Refusal> {
+        let inner = &self.0;
+        let guess = Guess { password: &Secret::new(code), hash: None };
+        inner.failures.begin(COUNTED_AS, Origin::Network(from), guess, &inner.clock).await
+    }
+
     /// Starts a session for the person in these claims.
     ///
     /// # Errors

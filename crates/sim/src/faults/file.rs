@@ -100,7 +100,7 @@ fn parse_rules(text: &str) -> Result<Faults, ParseError> {
         }
         Some((at, _)) => return error(at, "rules must be tables: write [[fault]] above each"),
     };
-    root.reject_unknown_keys("the file")?;
+    root.reject_unknown_keys("the file: write [[fault]] above each rule, and `seed` before them")?;
     Ok(Faults { seed, rules: rules.into() })
 }
 

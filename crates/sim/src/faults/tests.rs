@@ -74,7 +74,7 @@ fn errors_name_the_line_of_a_rule_file() {
         (
             "[[fault]]\ndo = \"lose\"\n[[faults]]\ndo = \"lose\"\n",
             3,
-            "`faults` does not belong to the file",
+            "`faults` does not belong to the file: write [[fault]]",
         ),
     ] {
         let message = error_text(text);
