@@ -56,8 +56,8 @@ fn setup() -> CallSetup {
 
 fn step(machine: &mut Machine, at: u64, input: Input) {
     machine.handle(CallTime(at), input);
-    while let Some(wish) = machine.poll() {
-        black_box(wish);
+    while let Some(output) = machine.poll() {
+        black_box(output);
     }
 }
 

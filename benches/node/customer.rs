@@ -45,10 +45,10 @@ impl Customer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let at = listener.local_addr()?;
         let (count, hangups) = watch::channel(0);
-        let (told, messages) = mpsc::channel(MESSAGES_MAX);
+        let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         let seen = Arc::new(SharedState {
             hangups: count,
-            messages: told,
+            messages: sender,
             clock: Clock::real(),
             came: AtomicU64::new(0),
         });

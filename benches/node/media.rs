@@ -82,11 +82,11 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
         each(passing),
         each(ours) / each(passing),
     ));
-    let heard = summary.first_audio_ms;
+    let first_audio = summary.first_audio_ms;
     say(format_args!(
         "first audio after media is connected: p50 {:.1} ms (target 40), p99 {:.1} ms",
-        heard.p50.unwrap_or(f64::NAN),
-        heard.p99.unwrap_or(f64::NAN)
+        first_audio.p50.unwrap_or(f64::NAN),
+        first_audio.p99.unwrap_or(f64::NAN)
     ));
     Ok(())
 }

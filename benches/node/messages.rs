@@ -135,9 +135,9 @@ async fn round(
     }
     let mut waits = Vec::new();
     while waits.len() < sent.len() {
-        let told =
+        let received =
             tokio::time::timeout(Duration::from_secs(20), world.customer.messages.recv()).await?;
-        let Some((text, at)) = told else { return Err("the application is gone".into()) };
+        let Some((text, at)) = received else { return Err("the application is gone".into()) };
         if let Some(at_first) = sent.get(&text) {
             waits.push(at.duration_since(*at_first).as_secs_f64() * 1e3);
         }

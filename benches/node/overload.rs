@@ -140,7 +140,7 @@ async fn metrics(world: &World, node: &Offhook) -> Result<String, String> {
 
 /// Returns the node's own count of refused calls by reason.
 async fn refusals(world: &World, node: &Offhook) -> Result<String, String> {
-    let told = |line: &&str| {
+    let is_count = |line: &&str| {
         [
             "offhook_overloaded_total{",
             "offhook_queue_refused_total{",
@@ -151,7 +151,7 @@ async fn refusals(world: &World, node: &Offhook) -> Result<String, String> {
         .any(|name| line.starts_with(name))
             && !line.ends_with(" 0")
     };
-    Ok(metrics(world, node).await?.lines().filter(told).collect::<Vec<_>>().join("\n"))
+    Ok(metrics(world, node).await?.lines().filter(is_count).collect::<Vec<_>>().join("\n"))
 }
 
 fn tell(what: &str, s: &Summary) {

@@ -1112,7 +1112,7 @@ async fn the_first_bad_field_is_named() {
     };
     let many =
         |n: u64| (0..n).map(|n| (919_400_000_000 + n).to_string()).collect::<Vec<_>>().join("<");
-    for (status, body, said) in [
+    for (status, body, expected) in [
         (400, "{}".to_owned(), "from parameter is missing"),
         (400, with("to", Value::Null), "to parameter is missing"),
         (400, with("answer_url", json!("")), "answer_url parameter is missing"),
@@ -1180,7 +1180,7 @@ async fn the_first_bad_field_is_named() {
         let answer = node.post(MAIN, "application/json", "", &body).await;
         let shown: String = body.chars().take(120).collect();
         assert_eq!(answer.status, status, "{shown}: {}", answer.body);
-        assert!(answer.body.contains(said), "{shown}: {}", answer.body);
+        assert!(answer.body.contains(expected), "{shown}: {}", answer.body);
     }
     let mut body = order();
     body["parent_call_uuid"] = json!(uuid(999).to_string());

@@ -357,7 +357,7 @@ impl Session {
     }
 
     async fn obey(&mut self, command: Command) {
-        let told = match command {
+        let text = match command {
             Command::Kill(node) => match self.fleet.kill(node) {
                 true => format!("n{} is killed", node + 1),
                 false => ended(node),
@@ -402,7 +402,7 @@ impl Session {
             Command::Help => KEYS.to_owned(),
             Command::Wait(_) | Command::Until(..) | Command::Quit => return,
         };
-        self.screen.tell(&told);
+        self.screen.tell(&text);
     }
 
     /// Draws the nodes, and prints changes.
@@ -430,13 +430,13 @@ impl Session {
         match load.end(&self.client, self.fleet.sim.url()).await {
             Some(summary) => {
                 let Summary { attempted, answered, rejected, failed, causes, .. } = summary;
-                let mut told = format!(
+                let mut text = format!(
                     "the load is over: {attempted} calls, {answered} answered, {rejected} rejected, {failed} failed"
                 );
                 for (cause, count) in causes {
-                    told.push_str(&format!("\n  failed: {count} × {cause}"));
+                    text.push_str(&format!("\n  failed: {count} × {cause}"));
                 }
-                self.screen.tell(&told);
+                self.screen.tell(&text);
             }
             None => self.screen.tell("the load did not end in time"),
         }

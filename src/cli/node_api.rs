@@ -133,10 +133,10 @@ impl NodeApi {
         let request =
             ApiRequest { method, path, body, within: READ_TIMEOUT, max: ANSWER_BYTES_MAX };
         let answer = self.send(request).await?;
-        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         Ok(match answer.status.is_success() {
-            true => Ok(said),
-            false => Err(print::plain(&refusal(answer.status.as_u16(), &said, &self.base))),
+            true => Ok(body),
+            false => Err(print::plain(&refusal(answer.status.as_u16(), &body, &self.base))),
         })
     }
 
@@ -156,8 +156,8 @@ impl NodeApi {
             200 => Ok(Some(answer.body)),
             404 => Ok(None),
             status => {
-                let said = serde_json::from_slice(&answer.body).unwrap_or_default();
-                Err(Exit::failed(print::plain(&refusal(status, &said, &self.base))))
+                let body = serde_json::from_slice(&answer.body).unwrap_or_default();
+                Err(Exit::failed(print::plain(&refusal(status, &body, &self.base))))
             }
         }
     }
@@ -201,8 +201,8 @@ struct ApiRequest<'a> {
 }
 
 /// A refusal as one line.
-fn refusal(status: u16, said: &Value, base: &str) -> String {
-    let error = &said["error"];
+fn refusal(status: u16, body: &Value, base: &str) -> String {
+    let error = &body["error"];
     if error["code"].is_number() {
         return format!(
             "{base} answers like Meta's Graph API, so it is not a node; name its address with --node URL"
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn prints_a_refusal_in_the_words_of_the_node() {
-        let no = |status, said: serde_json::Value| refusal(status, &said, "http://n");
+        let no = |status, body: serde_json::Value| refusal(status, &body, "http://n");
         assert_eq!(no(502, json!(null)), "http://n answered 502");
         assert_eq!(
             no(401, json!({"error": {"message": "x"}})),

@@ -522,10 +522,10 @@ fn line(visitor: &Visitor, item: &Value, base_url: &str) -> TimelineItem {
     let of_call = call_words(lang, text("/call/text"), &text("/call/cause"));
     let error_code = item.pointer("/error/code").and_then(Value::as_i64);
     let [error, error_hint] = failure_texts(lang, item);
-    let said = [text("/text"), text("/media/caption"), of_call, text("/location/name")];
+    let texts = [text("/text"), text("/media/caption"), of_call, text("/location/name")];
     TimelineItem {
         outbound: text("/direction") == "outbound",
-        text: said.into_iter().find(|said| !said.is_empty()).unwrap_or_default(),
+        text: texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default(),
         status: text("/status"),
         at: When::read(&text("/at")),
         deletable: deletable_note(visitor, item),

@@ -239,8 +239,8 @@ impl Doctor {
 
     /// Whether the node at `listen.admin` is starting.
     pub(super) async fn is_starting(&self) -> bool {
-        let said = self.readyz().await;
-        said.is_some_and(|(_, status, body)| (status, body.trim()) == (503, "starting"))
+        let answer = self.readyz().await;
+        answer.is_some_and(|(_, status, body)| (status, body.trim()) == (503, "starting"))
     }
 
     /// Asks the running node whether it admits calls. `None` if no node answers at `listen.admin`.
@@ -430,9 +430,9 @@ fn other_node(data_dir: &Path, has_no_store: bool) -> Finding {
 }
 
 /// Evaluates the response of `/readyz`. `None` if it is not that of a node.
-pub(super) fn readiness(status: u16, said: &str) -> Option<Finding> {
+pub(super) fn readiness(status: u16, body: &str) -> Option<Finding> {
     const IS: &str = "node";
-    match (status, said) {
+    match (status, body) {
         (200, "ready") => Some(Finding::ok(IS, "it runs and admits calls")),
         (503, "draining") => {
             let fix = "restart the node: only a restart ends a drain";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Doctor, Finding};
 use engine::admission::book::{MetaApp, Waba};
-use engine::meta::numbers::{FIELDS_NEEDED, Subscription, TokenFacts};
+use engine::meta::numbers::{FIELDS_NEEDED, Subscription, TokenInfo};
 use machine::GraphOutcome;
 use model::Secret;
 use model::Timestamp;
@@ -167,8 +167,8 @@ impl Doctor {
         };
         let mut lines = Vec::new();
         for (token, whose) in tokens.into_values() {
-            let line = match self.graph.app(&app.id, &app.secret).token_facts(&token).await {
-                Ok(facts) => evaluate_token(&facts, &app.id, self.clock.wall()),
+            let line = match self.graph.app(&app.id, &app.secret).token_info(&token).await {
+                Ok(info) => evaluate_token(&info, &app.id, self.clock.wall()),
                 Err(outcome) => {
                     let fix = "ignore this if the numbers below are ok; otherwise compare [meta].app_id and app_secret";
                     Finding::warning(
@@ -210,17 +210,17 @@ pub(super) fn inactive_subscription(found: &Subscription) -> Option<Finding> {
 }
 
 /// Evaluates Graph's description of a token. `app` is the id of the configured app.
-pub(super) fn evaluate_token(facts: &TokenFacts, app: &str, now: Timestamp) -> Finding {
+pub(super) fn evaluate_token(info: &TokenInfo, app: &str, now: Timestamp) -> Finding {
     const IS: &str = "token";
     let fix = "create a system user's token that never expires, with the permissions whatsapp_business_management and \
         whatsapp_business_messaging";
-    if !facts.valid || facts.expires.is_some_and(|at| at <= now) {
+    if !info.valid || info.expires.is_some_and(|at| at <= now) {
         return Finding::failed(IS, "it is no longer valid", fix);
     }
     let missing: Vec<&str> = SCOPES
         .iter()
         .copied()
-        .filter(|scope| !facts.scopes.iter().any(|has| has == scope))
+        .filter(|scope| !info.scopes.iter().any(|has| has == scope))
         .collect();
     if !missing.is_empty() {
         return Finding::failed(
@@ -229,7 +229,7 @@ pub(super) fn evaluate_token(facts: &TokenFacts, app: &str, now: Timestamp) -> F
             fix,
         );
     }
-    if let Some(other) = facts.app.as_deref().filter(|other| *other != app) {
+    if let Some(other) = info.app.as_deref().filter(|other| *other != app) {
         let what = format!(
             "it was created for the app {other}, but [meta].app_id is {app}; webhooks may go to that app"
         );
@@ -239,7 +239,7 @@ pub(super) fn evaluate_token(facts: &TokenFacts, app: &str, now: Timestamp) -> F
             "create the token with this app, or correct [meta].app_id and app_secret",
         );
     }
-    match facts.expires {
+    match info.expires {
         Some(at) if at.since(now) < TOKEN_ENDS_SOON => {
             Finding::warning(IS, format!("it expires at {}", at.rfc3339()), fix)
         }

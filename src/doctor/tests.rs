@@ -13,7 +13,7 @@ use super::meta::{clock, evaluate_token, inactive_subscription};
 use super::numbers::{calling, registered, status_findings, url};
 use engine::admission::book::{Number, NumberSet, testing};
 use engine::config::Listen;
-use engine::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenFacts};
+use engine::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenInfo};
 use engine::numbers::{Checked, UrlCheck};
 use model::{Disk, Method, Secret, Timestamp};
 use store::{Database, SealedValues};
@@ -40,26 +40,26 @@ fn clocks_and_tokens() {
             .map(str::to_owned)
             .to_vec()
     };
-    let good = TokenFacts {
+    let good = TokenInfo {
         valid: true,
         expires: None,
         scopes: scopes(),
         app: Some("7".to_owned()),
         wabas: Vec::new(),
     };
-    let ends = |secs| TokenFacts { expires: Some(at(secs)), ..good.clone() };
-    for (facts, state) in [
+    let ends = |secs| TokenInfo { expires: Some(at(secs)), ..good.clone() };
+    for (info, state) in [
         (good.clone(), State::Ok),
-        (TokenFacts { valid: false, ..good.clone() }, State::Failed),
-        (TokenFacts { scopes: scopes()[..1].to_vec(), ..good.clone() }, State::Failed),
-        (TokenFacts { app: None, ..good.clone() }, State::Ok),
-        (TokenFacts { app: Some("8".to_owned()), ..good.clone() }, State::Warning),
+        (TokenInfo { valid: false, ..good.clone() }, State::Failed),
+        (TokenInfo { scopes: scopes()[..1].to_vec(), ..good.clone() }, State::Failed),
+        (TokenInfo { app: None, ..good.clone() }, State::Ok),
+        (TokenInfo { app: Some("8".to_owned()), ..good.clone() }, State::Warning),
         (ends(999), State::Failed),
         (ends(1_000 + 86_400), State::Warning),
         (ends(1_000 + 30 * 86_400), State::Ok),
     ] {
-        let line = evaluate_token(&facts, "7", at(1_000));
-        assert_eq!((line.state, line.fix.is_some()), (state, state != State::Ok), "{facts:?}");
+        let line = evaluate_token(&info, "7", at(1_000));
+        assert_eq!((line.state, line.fix.is_some()), (state, state != State::Ok), "{info:?}");
     }
 }
 
@@ -216,7 +216,7 @@ fn addresses_that_meta_cannot_reach() {
 
 #[test]
 fn a_node_that_runs_is_ready_or_says_why_not() {
-    let judge = |status, said| readiness(status, said).map(|line| (line.state, line.what));
+    let judge = |status, body| readiness(status, body).map(|line| (line.state, line.what));
     assert_eq!(judge(200, "ready").unwrap().0, State::Ok);
     let (state, what) = judge(503, "draining").unwrap();
     assert!(state == State::Failed && what.contains("draining"), "{what}");

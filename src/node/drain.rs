@@ -97,7 +97,7 @@ impl Signals {
 
 /// Runs a node until SIGINT or SIGTERM, then drains it. A second signal ends it immediately.
 pub async fn until_stopped(node: Node, mut signals: Signals) {
-    node.until_told_to_stop(&mut signals).await;
+    node.until_stop_requested(&mut signals).await;
     drain_and_end(&node, signals).await;
 }
 
@@ -151,7 +151,7 @@ pub(super) async fn drain_and_end(node: &Node, mut signals: Signals) {
 
 impl Node {
     /// Waits for SIGINT or SIGTERM, or until another process has taken this node's lock.
-    pub(super) async fn until_told_to_stop(&self, signals: &mut Signals) {
+    pub(super) async fn until_stop_requested(&self, signals: &mut Signals) {
         let lost = self.place.lost();
         tokio::select! {
             () = signals.next() => {}

@@ -132,10 +132,10 @@ impl Process {
         let (lines, more) = &*self.output;
         let mut lines = lines.lock().unwrap();
         loop {
-            let told = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let entries = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let is_it =
                 |line: &Value| line["message"].as_str().is_some_and(|m| m.starts_with(message));
-            if let Some(line) = told.into_iter().find(is_it) {
+            if let Some(line) = entries.into_iter().find(is_it) {
                 return line;
             }
             let (further, late) = more.wait_timeout(lines, Duration::from_secs(60)).unwrap();

@@ -356,12 +356,12 @@ impl Forwarder {
         let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else { return too_large() };
         let again = || axum::extract::Request::from_parts(head.clone(), Body::from(body.clone()));
         let others = self.cluster.others().into_iter().filter(|other| other.state.is_member());
-        let told = others.map(|other| async move {
+        let failures = others.map(|other| async move {
             let forwarded = forwardable(again()).await?;
             let answer = self.cluster.peers().send(other.run, forwarded).await;
             answer.is_err().then_some(other.node_id)
         });
-        let silent: Vec<String> = join_all(told).await.into_iter().flatten().collect();
+        let silent: Vec<String> = join_all(failures).await.into_iter().flatten().collect();
         let mut response = next.run(again()).await;
         name_silent(&mut response, &silent);
         response
@@ -422,7 +422,7 @@ impl Forwarder {
             return response;
         }
         let members = self.cluster.others().into_iter().filter(|other| other.state.is_member());
-        let told = members.map(|member| async move {
+        let results = members.map(|member| async move {
             let mut request = Request::new(Bytes::new());
             *request.method_mut() = Method::POST;
             *request.uri_mut() = Uri::from_static(SETTINGS);
@@ -430,9 +430,10 @@ impl Forwarder {
             let answer = tokio::time::timeout(SETTINGS_TIME, answer).await;
             matches!(answer, Ok(Ok(answer)) if answer.status() == StatusCode::OK)
         });
-        let told = join_all(told).await;
+        let results = join_all(results).await;
         // This node counts, too.
-        let (applied, all) = (told.iter().filter(|told| **told).count() + 1, told.len() + 1);
+        let (applied, all) =
+            (results.iter().filter(|is_applied| **is_applied).count() + 1, results.len() + 1);
         if let Ok(applied) = format!("{applied}/{all}").parse() {
             response.headers_mut().insert(APPLIED, applied);
         }

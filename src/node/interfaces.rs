@@ -302,7 +302,7 @@ impl Base {
                 .with_consents(parts.consents.clone())
                 .with_inbox(parts.inbox.clone())
                 .with_pressure(parts.services.pressure.clone())
-                .with_changes(Box::new(move |heard| numbers.events().enqueue(heard)));
+                .with_changes(Box::new(move |event| numbers.events().enqueue(event)));
         let handler = match &parts.claims {
             None => handler,
             Some(claims) => {

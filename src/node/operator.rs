@@ -110,7 +110,7 @@ impl ThisNode {
 
 fn fleet_status(status: &Status) -> FleetStatus {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let is_heard = |other: &&RunInfo| status.sees.contains(&other.run);
+    let is_seen = |other: &&RunInfo| status.sees.contains(&other.run);
     let UnitCounts { slots_held, slots_used, permits_held, permits_used } = status.units;
     FleetStatus {
         run: status.run.to_string(),
@@ -120,7 +120,7 @@ fn fleet_status(status: &Status) -> FleetStatus {
         open: status.term.is_some_and(|term| term.open),
         waiting_for: status.not_restated().into_iter().map(str::to_owned).collect(),
         units: Units { slots_held, slots_used, permits_held, permits_used },
-        hears: status.others.iter().filter(is_heard).map(|other| other.node_id.clone()).collect(),
+        hears: status.others.iter().filter(is_seen).map(|other| other.node_id.clone()).collect(),
     }
 }
 

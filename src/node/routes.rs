@@ -23,10 +23,10 @@ pub(super) struct Discovery {
 
 /// Paths of a node with a simulated Meta: the discovery document for `offhook call --node` and the
 /// example phone.
-pub(super) fn router(facts: Discovery) -> Router {
-    let discovery = facts.simulated_graph.is_some();
+pub(super) fn router(discovery: Discovery) -> Router {
+    let is_simulated = discovery.simulated_graph.is_some();
     let mut router = Router::new();
-    if discovery {
+    if is_simulated {
         let script = "text/javascript; charset=utf-8";
         router = router
             .route("/.well-known/offhook.json", get(discover))
@@ -36,7 +36,7 @@ pub(super) fn router(facts: Discovery) -> Router {
             )
             .route("/examples/phone.js", get(move || async move { example(PHONE_SCRIPT, script) }));
     }
-    router.with_state(Arc::new(facts))
+    router.with_state(Arc::new(discovery))
 }
 
 /// The example of an endpoint's phone in a web page.
@@ -70,8 +70,8 @@ pub(super) fn phones(listener: &PhoneListener) -> Router {
 
 /// Lists the numbers and the simulated Meta, so that `offhook call` can place a call. A node that
 /// works with the real Meta answers 404 here.
-async fn discover(State(facts): State<Arc<Discovery>>) -> Json<Value> {
-    let tables = facts.gate.directory().tables();
+async fn discover(State(discovery): State<Arc<Discovery>>) -> Json<Value> {
+    let tables = discovery.gate.directory().tables();
     // The playground number is left out: a caller without --to means the demo's.
     let numbers: Vec<Value> = tables
         .numbers()
@@ -85,7 +85,7 @@ async fn discover(State(facts): State<Arc<Discovery>>) -> Json<Value> {
         })
         .collect();
     Json(
-        json!({"version": env!("CARGO_PKG_VERSION"), "graph_url": facts.simulated_graph, "numbers": numbers}),
+        json!({"version": env!("CARGO_PKG_VERSION"), "graph_url": discovery.simulated_graph, "numbers": numbers}),
     )
 }
 

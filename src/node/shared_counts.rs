@@ -63,13 +63,13 @@ impl SharedCounts {
             }
             let changes = Changes { people, phones, rates };
             let body = Bytes::from(serde_json::to_vec(&changes).unwrap_or_default());
-            let told = cluster.peers().sees().into_iter().map(|run| {
+            let sent = cluster.peers().sees().into_iter().map(|run| {
                 let mut request = Request::new(body.clone());
                 *request.method_mut() = Method::POST;
                 *request.uri_mut() = Uri::from_static(COUNTS);
                 tokio::time::timeout(SEND_TIME, cluster.peers().send(run, request))
             });
-            join_all(told).await;
+            join_all(sent).await;
         }
     }
 

@@ -68,14 +68,14 @@ pub(super) async fn share(cluster: Arc<Cluster>, feed: Feed, stop: CancellationT
             };
             let Some(batch) = batch else { return };
             let members = cluster.others().into_iter().filter(|other| other.state.is_member());
-            let told = members.map(|member| {
+            let sent = members.map(|member| {
                 let (run, has_missed) = (member.run, missed.contains(&member.run));
                 let (batch, cluster) = (&batch, &cluster);
                 async move { (run, tell(cluster, run, batch, has_missed).await) }
             });
             // A member that is gone does not come back.
-            let told = join_all(told).await;
-            missed = told.into_iter().filter(|(_, told)| !told).map(|(run, _)| run).collect();
+            let sent = join_all(sent).await;
+            missed = sent.into_iter().filter(|(_, sent)| !sent).map(|(run, _)| run).collect();
         }
     };
     stop.run_until_cancelled(work).await;

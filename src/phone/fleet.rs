@@ -77,10 +77,12 @@ enum PeerMessage {
     All { version: u64, phones: Vec<SharedPhone> },
     /// A phone's request about a call of the receiver. The answer contains the messages to the
     /// phone.
-    Said { id: u64, text: String },
+    #[serde(rename = "said")]
+    Request { id: u64, text: String },
     /// A message to a phone of the receiver, about a call of the sender. The answer is `true` if
     /// the phone is still registered.
-    Told { id: u64, message: ToldMessage },
+    #[serde(rename = "told")]
+    Outgoing { id: u64, message: OutgoingMessage },
     /// A phone of the sender places a call that runs a draft of this person. The answer is the text
     /// of the draft, which the receiver then forgets, or null if it has no such draft.
     Draft { id: String, account: AuthId, person: Uuid },
@@ -88,7 +90,7 @@ enum PeerMessage {
 
 /// A message to a phone.
 #[derive(Serialize, Deserialize)]
-struct ToldMessage {
+struct OutgoingMessage {
     call: Option<CallUuid>,
     text: String,
     /// Whether the phone is no longer involved in the call.
@@ -165,14 +167,14 @@ impl PhoneFleet {
         self.tables().own.insert(phone.id, phone.clone());
         self.version.fetch_add(1, Ordering::AcqRel);
         let message = PeerMessage::Registered { phone, resume: resume.map(session_hash) };
-        let told = self.cluster.peers().sees().into_iter().map(|run| {
+        let answers = self.cluster.peers().sees().into_iter().map(|run| {
             let message = &message;
             async move {
                 let calls = self.send::<Vec<CallUuid>>(run, message, REGISTER_TIME).await;
                 (run, calls.unwrap_or_default())
             }
         });
-        let calls = join_all(told).await.into_iter();
+        let calls = join_all(answers).await.into_iter();
         calls.flat_map(|(run, calls)| calls.into_iter().map(move |call| (call, run))).collect()
     }
 
@@ -216,8 +218,8 @@ impl PhoneFleet {
         place: RegistrationId,
         text: &str,
     ) -> Result<Vec<String>, RequestError> {
-        let said = PeerMessage::Said { id: place.number(), text: text.to_owned() };
-        let answer = self.send(run, &said, COMMAND_TIME).await;
+        let request = PeerMessage::Request { id: place.number(), text: text.to_owned() };
+        let answer = self.send(run, &request, COMMAND_TIME).await;
         answer.ok_or(RequestError::new(
             "unavailable",
             "the server that has this call does not answer; try again",
@@ -253,14 +255,14 @@ impl Inner {
                 fleet.tables().versions.insert(from, version);
                 serde_json::to_value(())
             }
-            PeerMessage::Said { id, text } => {
+            PeerMessage::Request { id, text } => {
                 let place = {
                     let tables = fleet.tables();
                     let remote = tables.remote.get(&(from, id));
                     remote.map(|remote| (remote.registration.place(), owner(&remote.phone)))
                 };
                 let done = match (FromPhone::read(&text), place) {
-                    (Ok(said), Some((place, owner))) => command(self, (place, &owner), said),
+                    (Ok(request), Some((place, owner))) => command(self, (place, &owner), request),
                     (Ok(_), None) => Err(RequestError::new("not_registered", "register again")),
                     (Err(error), _) => Err(error),
                 };
@@ -269,8 +271,8 @@ impl Inner {
                     Err(error) => vec![NodeMessage::from(&error).text()],
                 })
             }
-            PeerMessage::Told { id, message } => {
-                let ToldMessage { call, text, is_over, is_last } = message;
+            PeerMessage::Outgoing { id, message } => {
+                let OutgoingMessage { call, text, is_over, is_last } = message;
                 let relayed = ToPhone::Relayed { node: from, call, text, is_over, is_last };
                 serde_json::to_value(self.phones.deliver(RegistrationId::of(id), relayed))
             }
@@ -297,13 +299,13 @@ impl Inner {
         if tables.remote.range((run, 0)..=(run, u64::MAX)).count() >= PHONES_MAX {
             return None;
         }
-        let (registration, told) = self.phones.register_remote(owner(phone));
+        let (registration, outgoing) = self.phones.register_remote(owner(phone));
         let place = registration.place();
         let over = CancellationToken::new();
         self.sessions.begin(&phone.session, phone.endpoint.clone(), place, over);
         tables.remote.insert((run, phone.id), RemotePlace { phone: phone.clone(), registration });
         let (fleet, inner) = (fleet.clone(), Arc::downgrade(self));
-        tokio::spawn(relay(fleet, inner, (run, phone.id), told));
+        tokio::spawn(relay(fleet, inner, (run, phone.id), outgoing));
         Some(place)
     }
 
@@ -394,16 +396,16 @@ async fn relay(
     fleet: Arc<PhoneFleet>,
     inner: Weak<Inner>,
     (run, id): (Uuid, u64),
-    mut told: mpsc::Receiver<ToPhone>,
+    mut outgoing: mpsc::Receiver<ToPhone>,
 ) {
-    while let Some(told) = told.recv().await {
-        let message = PeerMessage::Told {
+    while let Some(message) = outgoing.recv().await {
+        let message = PeerMessage::Outgoing {
             id,
-            message: ToldMessage {
-                call: told.call(),
-                text: NodeMessage::from(&told).text(),
-                is_over: matches!(told, ToPhone::Cancelled { .. } | ToPhone::Ended { .. }),
-                is_last: matches!(told, ToPhone::Unregistered { .. }),
+            message: OutgoingMessage {
+                call: message.call(),
+                text: NodeMessage::from(&message).text(),
+                is_over: matches!(message, ToPhone::Cancelled { .. } | ToPhone::Ended { .. }),
+                is_last: matches!(message, ToPhone::Unregistered { .. }),
             },
         };
         let mut tries = 0;

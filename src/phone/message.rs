@@ -288,8 +288,8 @@ impl NodeMessage<'_> {
 }
 
 impl<'a> From<&'a ToPhone> for NodeMessage<'a> {
-    fn from(told: &'a ToPhone) -> Self {
-        match told {
+    fn from(message: &'a ToPhone) -> Self {
+        match message {
             ToPhone::Ring(ring) => {
                 let Ring { call, from, to, caller_name, via, outbound, headers } = ring;
                 let [via, via_alias] = via;
@@ -413,19 +413,19 @@ mod tests {
             "{\"type\":\"ring\",\"call\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"919812345678\",\
              \"to\":\"sip:asha@h\",\"caller_name\":\"Ravi \\\"R\\\"\",\"via\":\"918035737458\",\"headers\":{\"X-PH-A\":\"1\"}}"
         );
-        let said = Caption {
+        let caption = Caption {
             speaker: Speaker::Them,
             line: 3,
             text: "Good \"morning\"".to_owned(),
             last: false,
         };
-        let told = ToPhone::Caption { call, caption: said };
+        let message = ToPhone::Caption { call, caption };
         assert_eq!(
-            NodeMessage::from(&told).text(),
+            NodeMessage::from(&message).text(),
             "{\"type\":\"caption\",\"call\":\"00000000-0000-0000-0000-000000000000\",\"speaker\":\"them\",\"line\":3,\
              \"text\":\"Good \\\"morning\\\"\",\"last\":false}"
         );
-        assert!(!format!("{told:?}").contains("morning"), "Debug redacts captions");
+        assert!(!format!("{message:?}").contains("morning"), "Debug redacts captions");
         let trouble = RequestError::new("no_call", "gone").about(call).named(Some("7".to_owned()));
         assert_eq!(
             NodeMessage::from(&trouble).text(),

@@ -89,7 +89,7 @@ pub(super) async fn run(
         logins: 0,
         room: BURST,
         counted: now,
-        heard: now,
+        last_received: now,
         over: CancellationToken::new(),
         claim,
         inner,
@@ -117,8 +117,8 @@ struct Session {
     /// Number of messages that the rate limit still allows, as of `counted`.
     room: u32,
     counted: Instant,
-    /// When the phone sent its latest message.
-    heard: Instant,
+    /// Time of the latest message from the phone.
+    last_received: Instant,
     /// Cancelled when the session is resumed on another socket.
     over: CancellationToken,
     /// The socket's claim in the pool. It can be evicted while no phone is registered.
@@ -133,7 +133,7 @@ struct Phone {
     owner: Owner,
     secret: String,
     registration: Registration,
-    told: mpsc::Receiver<ToPhone>,
+    outgoing: mpsc::Receiver<ToPhone>,
     /// The phone's calls at other nodes, each with the process that owns it.
     elsewhere: BTreeMap<CallUuid, Uuid>,
 }
@@ -168,9 +168,9 @@ impl Session {
             let (over, stop) = (self.over.clone(), self.inner.stop.clone());
             let evicted = self.claim.evicted().clone();
             let is_known = self.phone.is_some();
-            let told = async {
+            let outgoing = async {
                 match &mut self.phone {
-                    Some(phone) => phone.told.recv().await,
+                    Some(phone) => phone.outgoing.recv().await,
                     None => std::future::pending().await,
                 }
             };
@@ -179,15 +179,15 @@ impl Session {
                 () = stop.cancelled() => Wakeup::Stopped,
                 () = over.cancelled() => Wakeup::Replaced,
                 () = evicted.cancelled() => Wakeup::Evicted,
-                told = told => Wakeup::Outgoing(told),
-                said = self.socket.recv() => Wakeup::Received(said),
+                outgoing = outgoing => Wakeup::Outgoing(outgoing),
+                received = self.socket.recv() => Wakeup::Received(received),
                 _ = ping.tick() => Wakeup::Tick,
                 Ok(()) = signed_out.changed(), if by_session => Wakeup::SignedOut,
                 () = &mut login, if !is_known => Wakeup::Late,
             };
             match woken {
                 Wakeup::Stopped => {
-                    self.hear_the_rest().await?;
+                    self.deliver_rest().await?;
                     return Err(Exit::Close {
                         code: GOING_AWAY,
                         why: "the server is shutting down",
@@ -213,19 +213,19 @@ impl Session {
                 Wakeup::SignedOut => self.is_still_signed_in().await?,
                 // The phone's queue was full, and the table of phones dropped it.
                 Wakeup::Outgoing(None) => return Err(Exit::Lost),
-                Wakeup::Outgoing(Some(told)) => self.hear(&told).await?,
-                Wakeup::Received(said) => {
+                Wakeup::Outgoing(Some(message)) => self.deliver(&message).await?,
+                Wakeup::Received(received) => {
                     // While another process takes over, the message waits.
                     let pause = self.inner.pause.clone();
                     let Some(_request) = pause.enter(&self.inner.stop).await else { continue };
-                    self.said(said).await?;
+                    self.receive(received).await?;
                 }
             }
         }
     }
 
     async fn tick(&mut self) -> Next {
-        if self.inner.clock.now().saturating_duration_since(self.heard) > PING_EVERY * 2 {
+        if self.inner.clock.now().saturating_duration_since(self.last_received) > PING_EVERY * 2 {
             debug!("phone timed out");
             return Err(Exit::Lost);
         }
@@ -241,7 +241,7 @@ impl Session {
         };
         match login::person(&self.inner, token).await {
             Ok(Some(person)) if self.may_stay(&person) => Ok(()),
-            Ok(_) => self.hear(&ToPhone::Unregistered { why: "signed_out" }).await,
+            Ok(_) => self.deliver(&ToPhone::Unregistered { why: "signed_out" }).await,
             Err(_) => Ok(()),
         }
     }
@@ -250,9 +250,9 @@ impl Session {
         self.phone.as_ref().is_none_or(|phone| login::may_register(person, &phone.endpoint))
     }
 
-    async fn hear(&mut self, told: &ToPhone) -> Next {
-        self.say(&NodeMessage::from(told)).await?;
-        match told {
+    async fn deliver(&mut self, message: &ToPhone) -> Next {
+        self.say(&NodeMessage::from(message)).await?;
+        match message {
             ToPhone::Unregistered { why } => Err(Exit::Close { code: NORMAL, why, left: true }),
             ToPhone::Relayed { is_last: true, .. } => {
                 Err(Exit::Close { code: NORMAL, why: "unregistered", left: true })
@@ -276,15 +276,17 @@ impl Session {
     }
 
     /// Sends the remaining messages before shutdown, which report how the calls ended.
-    async fn hear_the_rest(&mut self) -> Next {
-        while let Some(told) = self.phone.as_mut().and_then(|phone| phone.told.try_recv().ok()) {
-            self.hear(&told).await?;
+    async fn deliver_rest(&mut self) -> Next {
+        while let Some(message) =
+            self.phone.as_mut().and_then(|phone| phone.outgoing.try_recv().ok())
+        {
+            self.deliver(&message).await?;
         }
         Ok(())
     }
 
-    async fn said(&mut self, said: Option<Result<Message, axum::Error>>) -> Next {
-        let message = match said {
+    async fn receive(&mut self, received: Option<Result<Message, axum::Error>>) -> Next {
+        let message = match received {
             Some(Ok(message)) => message,
             None => return Err(Exit::Lost),
             Some(Err(error)) if is_too_large(&error) => {
@@ -295,12 +297,12 @@ impl Session {
                 return Err(Exit::Lost);
             }
         };
-        self.heard = self.inner.clock.now();
+        self.last_received = self.inner.clock.now();
         self.count()?;
         match message {
             Message::Text(text) => {
                 let done = match FromPhone::read(&text) {
-                    Ok(said) => self.take(said, &text).await?,
+                    Ok(request) => self.take(request, &text).await?,
                     Err(trouble) => Err(trouble),
                 };
                 match done {
@@ -319,11 +321,11 @@ impl Session {
 
     /// Applies the rate limit to a message.
     fn count(&mut self) -> Next {
-        let seconds = self.heard.saturating_duration_since(self.counted).as_secs();
+        let seconds = self.last_received.saturating_duration_since(self.counted).as_secs();
         if seconds > 0 {
             let more = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(PER_SECOND);
             self.room = self.room.saturating_add(more).min(BURST);
-            self.counted = self.heard;
+            self.counted = self.last_received;
         }
         self.room = self.room.checked_sub(1).ok_or(Exit::Close {
             code: POLICY,
@@ -336,21 +338,21 @@ impl Session {
     /// Executes a message. The outer error ends the socket; the inner one is sent to the phone.
     async fn take(
         &mut self,
-        said: FromPhone,
+        request: FromPhone,
         text: &str,
     ) -> Result<Result<(), RequestError>, Exit> {
-        let said = match said {
+        let request = match request {
             FromPhone::Ping => return self.say(&NodeMessage::Pong).await.map(Ok),
             FromPhone::Register { endpoint, password, resume } => {
                 return self.register(endpoint.as_deref(), password, resume).await;
             }
-            said => said,
+            request => request,
         };
         let Some(phone) = &self.phone else {
             return Ok(Err(RequestError::new("not_registered", "register first")));
         };
         let (place, inner) = (phone.registration.place(), self.inner.clone());
-        match said {
+        match request {
             FromPhone::Unregister => {
                 self.say(&NodeMessage::Unregistered { why: "asked" }).await?;
                 Err(Exit::Close { code: NORMAL, why: "unregistered", left: true })
@@ -367,8 +369,8 @@ impl Session {
                     }
                 }
             }
-            said => {
-                let elsewhere = said.call().and_then(|call| {
+            request => {
+                let elsewhere = request.call().and_then(|call| {
                     let node = *phone.elsewhere.get(&call)?;
                     inner.registry.get(call).is_none().then_some((call, node))
                 });
@@ -382,7 +384,7 @@ impl Session {
                     }
                     return Ok(Ok(()));
                 }
-                match command(&inner, (place, &phone.owner), said) {
+                match command(&inner, (place, &phone.owner), request) {
                     Ok(None) => Ok(Ok(())),
                     Ok(Some(confirmed)) => self.say(&confirmed).await.map(Ok),
                     Err(trouble) => Ok(Err(trouble)),
@@ -445,7 +447,7 @@ impl Session {
                 "the account has its maximum number of registered phones at this node",
             )));
         };
-        let Ok((registration, told)) = inner.phones.register(owner.clone()) else {
+        let Ok((registration, outgoing)) = inner.phones.register(owner.clone()) else {
             return Ok(Err(RequestError::new(
                 "too_many_places",
                 "this endpoint has the maximum number of registrations",
@@ -467,7 +469,7 @@ impl Session {
         info!(endpoint = %endpoint.name, by_session, calls = calls.len(), "phone registered");
         let recognisers = &inner.recognisers;
         let offered = recognisers.offered_languages();
-        let said = NodeMessage::Registered {
+        let message = NodeMessage::Registered {
             endpoint: endpoint.name.as_str(),
             sip_uri: endpoint.name.sip_address(&inner.sip_host),
             session: &secret,
@@ -479,9 +481,16 @@ impl Session {
         }
         .text();
         self.claim.authenticate();
-        self.phone =
-            Some(Phone { endpoint, owner, secret, registration, told, elsewhere, _share: share });
-        self.put(Message::Text(said.into())).await.map(Ok)
+        self.phone = Some(Phone {
+            endpoint,
+            owner,
+            secret,
+            registration,
+            outgoing,
+            elsewhere,
+            _share: share,
+        });
+        self.put(Message::Text(message.into())).await.map(Ok)
     }
 
     /// Makes a call.
@@ -544,8 +553,8 @@ impl Session {
         }
     }
 
-    async fn say(&mut self, said: &NodeMessage<'_>) -> Next {
-        self.put(Message::Text(said.text().into())).await
+    async fn say(&mut self, message: &NodeMessage<'_>) -> Next {
+        self.put(Message::Text(message.text().into())).await
     }
 
     async fn refuse(&mut self, trouble: &RequestError) -> Next {
@@ -590,7 +599,8 @@ impl Session {
         let _ = tokio::time::timeout(SEND_WITHIN, self.socket.send(Message::Close(close))).await;
         if is_too_large {
             // A close with unread bytes would reset the connection before the phone reads the frame.
-            let rest = async { while self.socket.recv().await.is_some_and(|said| said.is_ok()) {} };
+            let rest =
+                async { while self.socket.recv().await.is_some_and(|message| message.is_ok()) {} };
             let _ = tokio::time::timeout(SEND_WITHIN, rest).await;
         }
     }
@@ -626,7 +636,7 @@ impl Inner {
 pub(super) fn command(
     inner: &Inner,
     (place, owner): (RegistrationId, &Owner),
-    said: FromPhone,
+    request: FromPhone,
 ) -> Result<Option<NodeMessage<'static>>, RequestError> {
     let on = |call: CallUuid, act: &dyn Fn(&LiveCall) -> Result<(), PhoneCommandError>| {
         let done =
@@ -634,7 +644,7 @@ pub(super) fn command(
         done.map_err(|why| RequestError::from(why).about(call))
     };
     let mute = |call, reason, is_on| on(call, &|live| live.mute(place, reason, is_on));
-    Ok(match said {
+    Ok(match request {
         FromPhone::Accept { call, sdp } => {
             let offer = offer(&sdp).map_err(|trouble| trouble.about(call))?;
             on(call, &|live| live.take(place, offer.clone()))?;

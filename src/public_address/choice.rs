@@ -7,9 +7,9 @@ use super::memory::{Memory, Sighting};
 use super::{Family, FoundAddresses, NotFoundError, PublicAddress, Source};
 use egress::is_public;
 
-/// The known data about one address family.
+/// The addresses that were detected for one address family.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct DetectedAddresses {
     pub(super) family: Family,
     /// The addresses at which this machine receives media, the preferred one first.
     pub(super) locals: Vec<IpAddr>,
@@ -29,7 +29,7 @@ pub(super) struct Answer {
     pub(super) mapped: SocketAddr,
 }
 
-impl Facts {
+impl DetectedAddresses {
     pub(super) fn new(family: Family, locals: Vec<IpAddr>) -> Self {
         Self { family, locals, answers: Vec::new(), failures: Vec::new() }
     }
@@ -47,15 +47,15 @@ impl Facts {
 /// # Errors
 /// Returns an error if no family has an address.
 pub(super) fn choose(
-    facts: &[Facts],
+    detected: &[DetectedAddresses],
     earlier: &Memory,
 ) -> Result<(FoundAddresses, Memory), NotFoundError> {
     let mut found = FoundAddresses::default();
     let (mut seen, mut faults) = (Memory::default(), Vec::new());
-    for facts in facts.iter().filter(|facts| !facts.locals.is_empty()) {
-        match of_family(facts, earlier.of(facts.family), &mut found) {
-            Ok(sighting) => *seen.of_mut(facts.family) = sighting,
-            Err(why) => faults.push((facts.family, why)),
+    for detected in detected.iter().filter(|detected| !detected.locals.is_empty()) {
+        match of_family(detected, earlier.of(detected.family), &mut found) {
+            Ok(sighting) => *seen.of_mut(detected.family) = sighting,
+            Err(why) => faults.push((detected.family, why)),
         }
     }
     let reasons = faults.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; ");
@@ -75,11 +75,11 @@ pub(super) fn choose(
 /// Adds the addresses of a family. Returns the address that a STUN server has reported, now or
 /// earlier.
 fn of_family(
-    facts: &Facts,
+    detected: &DetectedAddresses,
     earlier: Option<&Sighting>,
     found: &mut FoundAddresses,
 ) -> Result<Option<Sighting>, String> {
-    let public = facts.locals.iter().filter(|ip| is_public(**ip));
+    let public = detected.locals.iter().filter(|ip| is_public(**ip));
     let own = public.map(|ip| PublicAddress { ip: *ip, source: Source::Interface });
     let before = found.addresses.len();
     found.addresses.extend(own);
@@ -87,7 +87,7 @@ fn of_family(
         return Ok(None);
     }
     let unanswered = || {
-        let (family, failures) = (facts.family, &facts.failures);
+        let (family, failures) = (detected.family, &detected.failures);
         match failures.as_slice() {
             [] => format!(
                 "{family}: all addresses of this machine are private, and no STUN server is configured"
@@ -95,14 +95,14 @@ fn of_family(
             _ => format!("{family}: no STUN server answered ({})", failures.join(", ")),
         }
     };
-    if let Some(first) = facts.answers.first() {
+    if let Some(first) = detected.answers.first() {
         let ip = first.mapped.ip();
         let source = Source::Stun(first.server.clone());
         found.addresses.push(PublicAddress { ip, source });
-        found.warnings.extend(disagreement(&facts.answers));
+        found.warnings.extend(disagreement(&detected.answers));
         return Ok(Some(Sighting { local: first.local, public: ip }));
     }
-    match earlier.filter(|earlier| facts.locals.contains(&earlier.local)) {
+    match earlier.filter(|earlier| detected.locals.contains(&earlier.local)) {
         Some(earlier) => {
             let ip = earlier.public;
             found.addresses.push(PublicAddress { ip, source: Source::Earlier });

@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-use choice::Facts;
+use choice::DetectedAddresses;
 use engine::config::{Config, MediaIps, Turn};
 use media::sockets::interface_addresses;
 use media::turn::TurnServer;
@@ -155,13 +155,14 @@ async fn search(
     let interfaces = interface_addresses()
         .map_err(|e| NotFoundError(format!("the interfaces could not be read: {e}")))?;
     let locals = |family| local_addresses(family, listen, &interfaces);
-    let mut facts = [Family::V4, Family::V6].map(|family| Facts::new(family, locals(family)));
-    if facts.iter().any(Facts::needs_stun) {
+    let mut detected =
+        [Family::V4, Family::V6].map(|family| DetectedAddresses::new(family, locals(family)));
+    if detected.iter().any(DetectedAddresses::needs_stun) {
         let servers = stun::look_up(&config.public.stun_servers).await;
-        let [v4, v6] = &mut facts;
+        let [v4, v6] = &mut detected;
         tokio::join!(stun::ask(v4, listen, &servers), stun::ask(v6, listen, &servers));
     }
-    choice::choose(&facts, earlier)
+    choice::choose(&detected, earlier)
 }
 
 /// The addresses of a family at which this machine receives media, the preferred one first.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::choice::{Answer, Facts};
+use super::choice::{Answer, DetectedAddresses};
 use super::{Family, source_address};
 use egress::{Resolve as _, SystemResolver};
 use engine::config::StunServer;
@@ -60,21 +60,21 @@ pub(super) async fn look_up(servers: &[StunServer]) -> Vec<Server> {
 }
 
 /// Queries the servers from one socket, if the address family needs it, and adds their answers to
-/// `facts`.
-pub(super) async fn ask(facts: &mut Facts, listen: IpAddr, servers: &[Server]) {
-    if !facts.needs_stun() {
+/// `detected`.
+pub(super) async fn ask(detected: &mut DetectedAddresses, listen: IpAddr, servers: &[Server]) {
+    if !detected.needs_stun() {
         return;
     }
     let mut questions = Vec::new();
     for server in servers {
-        match server.address(facts.family) {
+        match server.address(detected.family) {
             Ok(to) => questions.push(Question { server, to, id: rand::random(), done: false }),
-            Err(why) => facts.failures.push(format!("{} {why}", server.name)),
+            Err(why) => detected.failures.push(format!("{} {why}", server.name)),
         }
     }
-    let from = if listen.is_unspecified() { facts.family.unspecified() } else { listen };
+    let from = if listen.is_unspecified() { detected.family.unspecified() } else { listen };
     let asked = match UdpSocket::bind((from, 0)).await {
-        Ok(socket) => exchange(&socket, from, &mut questions, &mut facts.answers).await,
+        Ok(socket) => exchange(&socket, from, &mut questions, &mut detected.answers).await,
         Err(e) => Err(e),
     };
     let why = match asked {
@@ -82,7 +82,7 @@ pub(super) async fn ask(facts: &mut Facts, listen: IpAddr, servers: &[Server]) {
         Err(e) => format!("could not be asked: {e}"),
     };
     let silent = questions.iter().filter(|question| !question.done);
-    facts.failures.extend(silent.map(|question| format!("{} {why}", question.server.name)));
+    detected.failures.extend(silent.map(|question| format!("{} {why}", question.server.name)));
 }
 
 struct Question<'s> {

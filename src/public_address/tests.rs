@@ -1,6 +1,6 @@
 use std::net::{IpAddr, SocketAddr};
 
-use super::choice::{Answer, Facts, choose};
+use super::choice::{Answer, DetectedAddresses, choose};
 use super::memory::{self, Memory, Sighting};
 use super::stun::{ask, look_up};
 use super::{Family, Source};
@@ -16,8 +16,8 @@ fn answer(server: &str, mapped: &str) -> Answer {
 }
 
 /// A machine with a private IPv4 address.
-fn behind_nat(answers: Vec<Answer>) -> Facts {
-    Facts { answers, ..Facts::new(Family::V4, vec![ip("10.0.0.2")]) }
+fn behind_nat(answers: Vec<Answer>) -> DetectedAddresses {
+    DetectedAddresses { answers, ..DetectedAddresses::new(Family::V4, vec![ip("10.0.0.2")]) }
 }
 
 fn earlier(local: &str) -> Memory {
@@ -29,8 +29,8 @@ fn earlier(local: &str) -> Memory {
 #[test]
 fn a_public_address_of_an_interface_is_used_without_asking() {
     let locals = [ip("10.0.0.2"), ip("8.8.8.8")];
-    let v4 = Facts::new(Family::V4, locals.to_vec());
-    let v6 = Facts::new(Family::V6, vec![ip("2600:1f18::7")]);
+    let v4 = DetectedAddresses::new(Family::V4, locals.to_vec());
+    let v6 = DetectedAddresses::new(Family::V6, vec![ip("2600:1f18::7")]);
     assert!(!v4.needs_stun() && !v6.needs_stun());
     let (found, seen) = choose(&[v4, v6], &Memory::default()).expect("found");
     let found: Vec<_> = found.addresses.into_iter().map(|found| (found.ip, found.source)).collect();
@@ -40,9 +40,9 @@ fn a_public_address_of_an_interface_is_used_without_asking() {
 
 #[test]
 fn behind_nat_the_first_answer_is_used_and_remembered() {
-    let facts = behind_nat(vec![answer("a", "8.8.8.8:4000"), answer("b", "8.8.8.8:4000")]);
-    assert!(facts.needs_stun());
-    let (found, seen) = choose(&[facts], &Memory::default()).expect("found");
+    let detected = behind_nat(vec![answer("a", "8.8.8.8:4000"), answer("b", "8.8.8.8:4000")]);
+    assert!(detected.needs_stun());
+    let (found, seen) = choose(&[detected], &Memory::default()).expect("found");
     assert_eq!(found.addresses[0].ip, ip("8.8.8.8"));
     assert_eq!(found.addresses[0].source, Source::Stun("a".to_owned()));
     assert!(found.warnings.is_empty());
@@ -53,8 +53,8 @@ fn behind_nat_the_first_answer_is_used_and_remembered() {
 #[test]
 fn servers_that_see_different_ports_or_addresses_are_reported() {
     for (second, words) in [("8.8.8.8:4001", "symmetric NAT"), ("8.8.4.4:4000", "several public")] {
-        let facts = behind_nat(vec![answer("a", "8.8.8.8:4000"), answer("b", second)]);
-        let (found, _) = choose(&[facts], &Memory::default()).expect("found");
+        let detected = behind_nat(vec![answer("a", "8.8.8.8:4000"), answer("b", second)]);
+        let (found, _) = choose(&[detected], &Memory::default()).expect("found");
         assert_eq!(found.addresses.len(), 1);
         assert!(found.warnings[0].contains(words), "{:?}", found.warnings);
     }
@@ -63,9 +63,9 @@ fn servers_that_see_different_ports_or_addresses_are_reported() {
 #[test]
 fn without_an_answer_the_earlier_address_is_used_in_the_same_network_only() {
     let silent = || {
-        let mut facts = behind_nat(Vec::new());
-        facts.failures.push("stun.example.com:3478 did not answer".to_owned());
-        facts
+        let mut detected = behind_nat(Vec::new());
+        detected.failures.push("stun.example.com:3478 did not answer".to_owned());
+        detected
     };
     let (found, seen) = choose(&[silent()], &earlier("10.0.0.2")).expect("found");
     assert_eq!(found.addresses[0].ip, ip("8.8.4.4"));
@@ -81,14 +81,15 @@ fn without_an_answer_the_earlier_address_is_used_in_the_same_network_only() {
 
 #[test]
 fn a_missing_ipv4_address_is_a_warning_beside_ipv6_and_the_reverse_is_silent() {
-    let public = |family, text| Facts::new(family, vec![ip(text)]);
-    let facts = [behind_nat(Vec::new()), public(Family::V6, "2600:1f18::7")];
-    let (found, _) = choose(&facts, &Memory::default()).expect("IPv6");
+    let public = |family, text| DetectedAddresses::new(family, vec![ip(text)]);
+    let detected = [behind_nat(Vec::new()), public(Family::V6, "2600:1f18::7")];
+    let (found, _) = choose(&detected, &Memory::default()).expect("IPv6");
     assert!(found.warnings[0].contains("callers with IPv4"), "{:?}", found.warnings);
-    let facts = [public(Family::V4, "8.8.8.8"), Facts::new(Family::V6, vec![ip("fd00::2")])];
-    let (found, _) = choose(&facts, &Memory::default()).expect("IPv4");
+    let detected =
+        [public(Family::V4, "8.8.8.8"), DetectedAddresses::new(Family::V6, vec![ip("fd00::2")])];
+    let (found, _) = choose(&detected, &Memory::default()).expect("IPv4");
     assert!(found.warnings.is_empty());
-    assert!(choose(&[Facts::new(Family::V4, Vec::new())], &Memory::default()).is_err());
+    assert!(choose(&[DetectedAddresses::new(Family::V4, Vec::new())], &Memory::default()).is_err());
 }
 
 #[test]
@@ -142,11 +143,12 @@ async fn servers_are_asked_again_until_they_answer_and_dead_ones_are_named() {
         servers.iter().map(|at| at.to_string().parse().expect("a server")).collect();
     let six = "[::1]:9".parse().expect("a server");
     let looked_up = look_up(&[servers.clone(), vec![six]].concat()).await;
-    let mut facts = Facts::new(Family::V4, vec![ip("127.0.0.1")]);
-    ask(&mut facts, ip("127.0.0.1"), &looked_up).await;
-    let seen: Vec<_> = facts.answers.iter().map(|answer| (answer.local, answer.mapped)).collect();
+    let mut detected = DetectedAddresses::new(Family::V4, vec![ip("127.0.0.1")]);
+    ask(&mut detected, ip("127.0.0.1"), &looked_up).await;
+    let seen: Vec<_> =
+        detected.answers.iter().map(|answer| (answer.local, answer.mapped)).collect();
     assert_eq!(seen, [(ip("127.0.0.1"), "8.8.8.8:7".parse().expect("an address"))]);
-    let failures = facts.failures.join(", ");
+    let failures = detected.failures.join(", ");
     assert!(failures.contains(&format!("{deaf} did not answer")), "{failures}");
     assert!(failures.contains("[::1]:9 has no IPv4 address"), "{failures}");
 }

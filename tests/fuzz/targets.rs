@@ -827,7 +827,7 @@ pub fn stream_message(bytes: &[u8]) {
 pub fn recogniser(bytes: &[u8]) {
     use speech::config::WebSocketProtocol;
     use speech::recognise::{parse_messages, parse_response};
-    let is_told = |text: &str| {
+    let is_bounded = |text: &str| {
         assert!(
             text.chars().count() <= 4_096
                 && !text.contains(char::is_control)
@@ -835,20 +835,20 @@ pub fn recogniser(bytes: &[u8]) {
             "{text:?}"
         );
     };
-    if let Ok(heard) = parse_response(bytes) {
-        is_told(&heard.text);
-        assert!(heard.confidence <= 100);
+    if let Ok(recognised) = parse_response(bytes) {
+        is_bounded(&recognised.text);
+        assert!(recognised.confidence <= 100);
     }
     let text = String::from_utf8_lossy(bytes);
     for protocol in
         [WebSocketProtocol::Vosk, WebSocketProtocol::Deepgram, WebSocketProtocol::AssemblyAi]
     {
-        let Ok((heard, interim)) = parse_messages(protocol, text.lines()) else { continue };
-        is_told(&heard.text);
-        assert!(heard.confidence <= 100 && interim.len() <= text.lines().count());
+        let Ok((recognised, interim)) = parse_messages(protocol, text.lines()) else { continue };
+        is_bounded(&recognised.text);
+        assert!(recognised.confidence <= 100 && interim.len() <= text.lines().count());
         for now in interim {
-            is_told(&now.stable);
-            is_told(&now.unstable);
+            is_bounded(&now.stable);
+            is_bounded(&now.unstable);
             assert!(now.stability <= 100 && !(now.stable.is_empty() && now.unstable.is_empty()));
         }
     }

@@ -64,7 +64,7 @@ async fn meta_and_app(options: SimOptions) -> (Sim, App, NodeConfig) {
 }
 
 /// Places a call in which the user hears the prompt.
-async fn is_heard(sim: &Sim, node: &Node) {
+async fn check_audio(sim: &Sim, node: &Node) {
     sim.set_node_url(node.public.clone());
     let events = sim.place_call(CallScript::default()).all().await;
     match events.last().map(|event| &event.kind) {
@@ -80,12 +80,12 @@ async fn calls_are_heard_at_the_address_that_a_stun_server_saw_now_or_at_an_earl
     auto(&mut node_config, stun_server.at);
     let node = Node::start(&node_config).await;
     node.until_log("public address found").await;
-    is_heard(&sim, &node).await;
+    check_audio(&sim, &node).await;
     stun_server.set_deaf();
 
     let node = Node::start_in(restarted(node), &node_config).await;
     node.until_log("the address of an earlier start, 127.0.0.1, is used").await;
-    is_heard(&sim, &node).await;
+    check_audio(&sim, &node).await;
 
     let dir = restarted(node);
     std::fs::remove_file(dir.path().join("public-address.json")).expect("the earlier address");
@@ -153,7 +153,7 @@ async fn calls_are_heard_over_a_turn_server_without_an_open_port() {
     let (sim, _app, mut node_config) = meta_and_app(sim_options()).await;
     node_config.extra = turn_section(at, "a-password");
     let node = Node::start(&node_config).await;
-    is_heard(&sim, &node).await;
+    check_audio(&sim, &node).await;
     let (_, findings) = node.doctor().await;
     let relays = format!("the TURN server {at} relays media, now at 127.0.0.1");
     assert!(findings.iter().any(|finding| finding["what"] == relays.as_str()), "{findings:?}");
@@ -169,7 +169,7 @@ async fn a_turn_server_that_restarts_or_stops_is_used_again() {
     let (sim, _app, mut node_config) = meta_and_app(sim_options()).await;
     node_config.extra = turn_section(at, "a-password");
     let node = Node::start(&node_config).await;
-    is_heard(&sim, &node).await;
+    check_audio(&sim, &node).await;
     let (allocations, losses) = ("TURN address allocated", "TURN server lost an address");
     // One for each media thread.
     let relays = node.count_in_log(allocations);
@@ -181,7 +181,7 @@ async fn a_turn_server_that_restarts_or_stops_is_used_again() {
         let again = relaying_coturn_at(at.port()).await;
         (server, _) = again.expect("as before");
         node.until_in_log(allocations, (round + 1) * relays).await;
-        is_heard(&sim, &node).await;
+        check_audio(&sim, &node).await;
     }
 }
 
@@ -193,11 +193,11 @@ async fn a_node_that_uses_a_turn_server_is_upgraded() {
     let node = Node::start(&node_config).await;
     let Some(mut world) = super::upgrade::World::of(node, sim, app).await else { return };
     for _ in 0..2 {
-        is_heard(world.sim.as_ref().expect("a simulated Meta"), &world.node).await;
+        check_audio(world.sim.as_ref().expect("a simulated Meta"), &world.node).await;
         let output = world.upgrade(&["--wait", "20"]).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    is_heard(world.sim.as_ref().expect("a simulated Meta"), &world.node).await;
+    check_audio(world.sim.as_ref().expect("a simulated Meta"), &world.node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +207,7 @@ async fn coturn_answers_stun() {
     auto(&mut node_config, at);
     let node = Node::start(&node_config).await;
     node.until_log(&format!("reported by {at}")).await;
-    is_heard(&sim, &node).await;
+    check_audio(&sim, &node).await;
 }
 
 /// Waits until another process has bound a UDP port.
@@ -239,6 +239,6 @@ async fn a_dual_stack_node_serves_callers_with_ipv6_only_and_with_ipv4_only() {
             ("OFFHOOK_PUBLIC__MEDIA_IPS", "127.0.0.1, ::1".to_owned()),
         ];
         let node = Node::start(&node_config).await;
-        is_heard(&sim, &node).await;
+        check_audio(&sim, &node).await;
     }
 }

@@ -104,7 +104,7 @@ async fn the_transcript_of_an_agents_call_is_in_the_conversation() {
     let id = chat.id_of(USER).await;
     let items = chat.until(&id, |items| items.iter().any(|item| item["type"] == "call")).await;
     let call = &items[0]["call"];
-    let said: Vec<_> = call["transcript"]
+    let transcript: Vec<_> = call["transcript"]
         .as_array()
         .unwrap_or_else(|| panic!("{items:#?}"))
         .iter()
@@ -116,11 +116,11 @@ async fn the_transcript_of_an_agents_call_is_in_the_conversation() {
         ("assistant", "You pressed one and two. What else?"),
     ];
     // A digit interrupts the agent's text; the transcript keeps the part that was played.
-    assert!(said.len() >= 4, "{said:?}");
-    for ((role, text), (by, whole)) in said[..3].iter().zip(expected) {
-        assert!(*role == by && (*text == whole || is_begin_of(text, whole)), "{said:?}");
+    assert!(transcript.len() >= 4, "{transcript:?}");
+    for ((role, text), (by, whole)) in transcript[..3].iter().zip(expected) {
+        assert!(*role == by && (*text == whole || is_begin_of(text, whole)), "{transcript:?}");
     }
-    assert_eq!(said.last(), Some(&("assistant", &json!("Goodbye."))), "{said:?}");
+    assert_eq!(transcript.last(), Some(&("assistant", &json!("Goodbye."))), "{transcript:?}");
     let turn = &server.turns()[0].body;
     assert_eq!((&turn["conversation"], &turn["call"]), (&json!(id), &call["uuid"]), "{turn}");
 }
@@ -157,7 +157,7 @@ async fn r03_the_transcript_before_a_kill_is_in_the_conversation_once() {
         assert_eq!(calls.len(), 1, "{items:#?}");
         let lines =
             calls[0]["call"]["transcript"].as_array().unwrap_or_else(|| panic!("{items:#?}"));
-        let said: Vec<_> =
+        let transcript: Vec<_> =
             lines.iter().map(|line| (line["role"].as_str().unwrap(), &line["text"])).collect();
         let expected = [
             ("assistant", "Welcome. How can I help you?"),
@@ -166,9 +166,9 @@ async fn r03_the_transcript_before_a_kill_is_in_the_conversation_once() {
             ("user", "3"),
         ];
         // The reply may have been sent before the kill.
-        assert!((4..=5).contains(&said.len()), "{said:?}");
-        for ((role, text), (by, whole)) in said.iter().zip(expected) {
-            assert!(*role == by && (*text == whole || is_begin_of(text, whole)), "{said:?}");
+        assert!((4..=5).contains(&transcript.len()), "{transcript:?}");
+        for ((role, text), (by, whole)) in transcript.iter().zip(expected) {
+            assert!(*role == by && (*text == whole || is_begin_of(text, whole)), "{transcript:?}");
         }
     }
     drop(phone);

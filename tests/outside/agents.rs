@@ -499,14 +499,14 @@ async fn a_failing_agent_is_retried_twice_and_escalates() {
     let notices = world.notices("escalation").await;
     assert_eq!(notices.len(), 1, "{notices:?}");
     assert_eq!((&notices[0]["number"], notices[0]["callUuid"].is_string()), (&json!(NUMBER), true));
-    let is_told = |seen: &ReceivedRequest| seen.json()["type"] == "conversation.escalated";
-    let told = world.app.wait_where("/hook", is_told).await.json()["data"].clone();
+    let is_escalation = |seen: &ReceivedRequest| seen.json()["type"] == "conversation.escalated";
+    let event = world.app.wait_where("/hook", is_escalation).await.json()["data"].clone();
     assert_eq!(
-        (&told["reason"], &told["call"], &told["conversation"]),
+        (&event["reason"], &event["call"], &event["conversation"]),
         (&json!("agent_failed"), &notices[0]["callUuid"], &notices[0]["conversation"]),
-        "{told}"
+        "{event}"
     );
-    assert!(told["conversation"].is_string() && told["user"]["waId"].is_string(), "{told}");
+    assert!(event["conversation"].is_string() && event["user"]["waId"].is_string(), "{event}");
 }
 
 /// The prompt pauses while the caller speaks. That time does not count as heard.
@@ -523,15 +523,16 @@ async fn an_agent_knows_what_a_caller_heard_before_speaking() {
             "channels": ["voice"], "greeting": GREETING,
         }))
         .await;
-    let said =
+    let speech =
         say(1_000, "I would like to book a table for four people at seven on Friday, please.");
-    let script = CallScript { say: said.await, hangup: HangupRule::Never, ..CallScript::default() };
+    let script =
+        CallScript { say: speech.await, hangup: HangupRule::Never, ..CallScript::default() };
     let events = world.call(script).await;
     assert!(business_hung_up(&events), "{events:#?}");
     let history = server.turns()[0].body["history"].clone();
-    let heard = history[0]["text"].as_str().expect("the greeting");
+    let greeting = history[0]["text"].as_str().expect("the greeting");
     // Two seconds at most: some 30 letters.
-    assert!(is_begin_of(&history[0]["text"], GREETING) && heard.len() < 50, "{history}");
+    assert!(is_begin_of(&history[0]["text"], GREETING) && greeting.len() < 50, "{history}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -554,9 +555,9 @@ async fn a_models_answer_plays_from_its_first_sentence() {
             "name": "Asha", "kind": "llm", "channels": ["voice"], "greeting": "Hello.", "instructions": "You sell tea.",
         }))
         .await;
-    let said = say(1_500, "What is it?").await;
+    let speech = say(1_500, "What is it?").await;
     let calling = tokio::spawn({
-        let script = CallScript { say: said, hangup: HangupRule::Never, ..CallScript::default() };
+        let script = CallScript { say: speech, hangup: HangupRule::Never, ..CallScript::default() };
         let call = world.sim.place_call(script);
         async move { call.all().await }
     });
@@ -580,5 +581,5 @@ async fn a_models_answer_plays_from_its_first_sentence() {
         .unwrap();
     assert!(business_hung_up(&events), "{events:#?}");
     assert!(heard_ms(&events) > 3_000, "both sentences: {events:#?}");
-    assert!(!hearing.heard().is_empty());
+    assert!(!hearing.received().is_empty());
 }

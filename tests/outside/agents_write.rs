@@ -75,8 +75,8 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
     );
     assert!(turns[1].headers["x-offhook-signature"].to_str().unwrap().starts_with("t="));
     let history = turns[1].body["history"].as_array().unwrap();
-    let said: Vec<&Value> = history.iter().map(|line| &line["text"]).collect();
-    assert_eq!(said, ["one", "First."], "with what it replied since the second came");
+    let texts: Vec<&Value> = history.iter().map(|line| &line["text"]).collect();
+    assert_eq!(texts, ["one", "First."], "with what it replied since the second came");
     assert_eq!((&turns[0].body["turn"], &turns[1].body["turn"]), (&json!(1), &json!(2)));
     let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
     for n in 0..500 {
@@ -109,8 +109,8 @@ async fn an_agent_is_not_told_of_replies_that_failed() {
     chat.send_text(USER, "three").await;
     let turns = server.until_requests(3).await;
     let history = turns[2].body["history"].as_array().unwrap();
-    let said: Vec<&Value> = history.iter().map(|line| &line["text"]).collect();
-    assert_eq!(said, ["one", "two", "You wrote two"]);
+    let texts: Vec<&Value> = history.iter().map(|line| &line["text"]).collect();
+    assert_eq!(texts, ["one", "two", "You wrote two"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

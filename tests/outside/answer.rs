@@ -105,9 +105,9 @@ async fn an_invalid_document_is_refused_as_a_whole() {
         assert!(!world.graph.actions(&wacid).contains(&"accept".to_owned()));
     }
     for (outcome, count) in [("invalid", 4.0), ("status", 2.0), ("ok", 0.0)] {
-        let told =
+        let counted =
             world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", outcome)]).await;
-        assert_eq!(told, count, "{outcome}");
+        assert_eq!(counted, count, "{outcome}");
     }
 }
 

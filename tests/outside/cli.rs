@@ -138,12 +138,12 @@ fn a_truncated_log_is_replayed_to_its_end_and_reported() {
         let file = file.to_str().unwrap();
         for args in [&["replay", file][..], &["replay", file, "--json"]] {
             let out = run(args);
-            let (told, err) = (text(&out.stdout), text(&out.stderr));
+            let (printed, err) = (text(&out.stdout), text(&out.stderr));
             assert_eq!(out.status.code(), Some(code), "{args:?}: {err}");
             assert!(err.contains(note) && err.is_empty() == note.is_empty(), "{args:?}: {err}");
             if code == 0 && args.len() == 3 {
                 let last: serde_json::Value =
-                    serde_json::from_str(told.lines().last().unwrap()).unwrap();
+                    serde_json::from_str(printed.lines().last().unwrap()).unwrap();
                 assert_eq!(
                     (last["cut_line"].to_string().as_str(), last["over"].as_bool()),
                     (cut, Some(over))
@@ -201,9 +201,9 @@ fn files_in_deploy_are_valid() {
             .current_dir(folder.path())
             .output()
             .unwrap();
-        let said = text(&checked.stdout) + &text(&checked.stderr);
-        assert!(checked.status.success() && !said.contains("warning"), "{said}");
-        assert!(said.contains("accounts 1 "), "{said}");
+        let output = text(&checked.stdout) + &text(&checked.stderr);
+        assert!(checked.status.success() && !output.contains("warning"), "{output}");
+        assert!(output.contains("accounts 1 "), "{output}");
     }
 
     // Terraform fills in each name in braces after a dollar sign, also in comments.
@@ -229,14 +229,14 @@ fn config_check_reports_ok_or_the_position_of_an_error() {
             .current_dir(folder.path())
             .output()
             .unwrap();
-        let said = text(&out.stdout) + &text(&out.stderr);
+        let output = text(&out.stdout) + &text(&out.stderr);
         for secret in [
             "canary-one-of-the-app",
             "canary-two-of-the-access",
             "canary-three-of-verification",
             "canary-four-of-account",
         ] {
-            assert!(!said.contains(secret), "{said}");
+            assert!(!output.contains(secret), "{output}");
         }
         (out.status.code(), text(&out.stdout), text(&out.stderr))
     };

@@ -274,10 +274,10 @@ async fn a_room_with_two_members_is_recorded_and_each_action_has_the_url() {
     assert_eq!(file.status, 200);
     let tracks = channels(&file.body);
     assert_eq!((tracks.len(), tracks[0].len() as u64), (1, ms * 16));
-    let heard = tone_ms(&tracks[0], RAVI_HZ);
+    let ravi_ms = tone_ms(&tracks[0], RAVI_HZ);
     assert!(
-        (2_000..6_000).contains(&ms) && heard + 1_000 > ms,
-        "{heard} ms of Ravi in {ms}; {there:#?}"
+        (2_000..6_000).contains(&ms) && ravi_ms + 1_000 > ms,
+        "{ravi_ms} ms of Ravi in {ms}; {there:#?}"
     );
 }
 
@@ -328,8 +328,8 @@ async fn rest_records_a_conference_once_at_a_time_and_stops() {
     );
     assert_eq!(filed.param("RecordUrl"), begun.json()["url"]);
     let file = http::get(filed.param("RecordUrl")).await;
-    let heard = tone_ms(&channels(&file.body)[0], RAVI_HZ);
-    assert!(ms > 1_000 && heard + 800 > ms, "{heard} ms in {ms}");
+    let ravi_ms = tone_ms(&channels(&file.body)[0], RAVI_HZ);
+    assert!(ms > 1_000 && ravi_ms + 800 > ms, "{ravi_ms} ms in {ms}");
     let listed =
         world.rest("GET", "Recording/?conference_name=Board", &[], String::new()).await.json();
     assert_eq!(listed["objects"][0]["recording_type"], "conference");

@@ -114,7 +114,7 @@ async fn s0_23_mapping_a_number_and_undoing_it_loses_no_message() {
         ));
     })
     .await;
-    let heard = async |text: &str, by_webhook: bool| {
+    let check_received = async |text: &str, by_webhook: bool| {
         chat.send_text(USER, text).await;
         chat.app.wait_where("/form", |seen| seen.param("Body") == text).await;
         if by_webhook {
@@ -126,11 +126,11 @@ async fn s0_23_mapping_a_number_and_undoing_it_loses_no_message() {
             chat.ask("PATCH", "wabas/1029384756/", json!({ "account": account })).await;
         assert_eq!(status, 200, "{shown}");
     };
-    heard("by the URL alone", false).await;
+    check_received("by the URL alone", false).await;
     map(SUB).await;
-    heard("as the subaccount's", false).await;
+    check_received("as the subaccount's", false).await;
     map(crate::support::node::AUTH_ID).await;
-    heard("as before", false).await;
+    check_received("as before", false).await;
     let (status, shown) = chat.subscribe(None, true).await;
     assert_eq!(status, 200, "{shown}");
     let number = chat.get(&format!("phone-numbers/{NUMBER}/")).await;
@@ -139,15 +139,15 @@ async fn s0_23_mapping_a_number_and_undoing_it_loses_no_message() {
         (&shown["id"], &shown["defaultWebhook"]),
         "s4.5"
     );
-    heard("by both", true).await;
+    check_received("by both", true).await;
     map(SUB).await;
     assert_eq!(
         chat.get(&format!("phone-numbers/{NUMBER}/")).await["defaultWebhook"],
         shown["defaultWebhook"]
     );
-    heard("by both, as the subaccount's", true).await;
+    check_received("by both, as the subaccount's", true).await;
     map(crate::support::node::AUTH_ID).await;
-    heard("by both, back again", true).await;
+    check_received("by both, back again", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,18 +185,18 @@ async fn s0_10_text_media_replies_and_statuses_are_four_deliveries() {
         )
         .await;
     assert_eq!(status, 202, "{sent}");
-    let told = chat.app.wait_where("/form", |seen| seen.param("Status") == "delivered").await;
+    let status = chat.app.wait_where("/form", |seen| seen.param("Status") == "delivered").await;
     assert_eq!(
-        (told.param("MessageUUID"), told.param("To")),
+        (status.param("MessageUUID"), status.param("To")),
         (sent["id"].as_str().unwrap(), USER),
         "{:?}",
-        told.params
+        status.params
     );
     let timeline = chat.get(&format!("conversations/{id}/timeline/")).await;
     let items = timeline["items"].as_array().unwrap();
     let message = items.iter().find(|item| item["id"] == sent["id"]).unwrap();
     let sent_at = message["at"].as_str().unwrap().get(..19).unwrap().replace('T', " ");
-    assert_eq!(told.param("SentTime"), sent_at, "{:?}", told.params);
+    assert_eq!(status.param("SentTime"), sent_at, "{:?}", status.params);
     for seen in chat.app.requests().iter().filter(|seen| seen.path == "/form") {
         assert_eq!(seen.method, "POST");
         assert!(seen.headers.contains_key("x-plivo-signature-v3"), "{:?}", seen.headers);
@@ -389,8 +389,8 @@ async fn s0_19_an_invalid_document_ends_the_call_and_the_fault_is_shown() {
         .arg(&file)
         .output()
         .expect("the linter");
-    let said: Value = serde_json::from_slice(&run.stdout).expect("one object");
-    assert_eq!((run.status.code(), &said["findings"]), (Some(1), &check["findings"]));
+    let printed: Value = serde_json::from_slice(&run.stdout).expect("one object");
+    assert_eq!((run.status.code(), &printed["findings"]), (Some(1), &check["findings"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -475,8 +475,8 @@ async fn s0_27_a_disconnected_number_neither_delivers_nor_sends() {
     assert_eq!(chat.ask("PATCH", &number, again).await.0, 200);
     chat.send_text(USER, "after").await;
     chat.app.wait_where("/form", |seen| seen.param("Body") == "after").await;
-    let told = |seen: &ReceivedRequest| {
+    let is_late_message = |seen: &ReceivedRequest| {
         seen.body.contains("while+it+was+out") || seen.body.contains("while it was out")
     };
-    assert!(!chat.app.requests().iter().any(told));
+    assert!(!chat.app.requests().iter().any(is_late_message));
 }

@@ -258,14 +258,14 @@ async fn operations_show_the_limits_and_the_permission_rules_in_force() {
         .nth(1)
         .and_then(|rest| rest.split("</section>").next())
         .expect("the rules");
-    for said in [
+    for rule in [
         "1 per day, 2 in seven days",
         "<dd>5</dd>",
         "7 days",
         "US, CA, TR, EG, NG, VN",
         "after 2 Meta asks",
     ] {
-        assert!(rules.contains(said), "{said}: {rules}");
+        assert!(rules.contains(rule), "{rule}: {rules}");
     }
 }
 

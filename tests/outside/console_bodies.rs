@@ -74,7 +74,7 @@ fn bodies<'f>(fall: &'f Value, name: &str) -> Vec<&'f Value> {
     bar["bodies"].as_array().unwrap_or_else(|| panic!("bodies of {name}")).iter().collect()
 }
 
-fn said<'f>(body: &'f Value, key: &str) -> &'f str {
+fn field<'f>(body: &'f Value, key: &str) -> &'f str {
     body[key].as_str().unwrap_or_else(|| panic!("{key} of {body}"))
 }
 
@@ -86,45 +86,45 @@ async fn bodies_are_on_the_page_and_in_the_api_without_secrets() {
 
     // Meta's webhook: the call, its parties, and the offer.
     let webhook = bodies(&fall, "webhook");
-    assert_eq!((said(webhook[0], "way"), said(webhook[0], "kept")), ("received", "rebuilt"));
-    let told: Value = serde_json::from_str(said(webhook[0], "text")).expect("JSON");
-    assert_eq!(told["value"]["calls"][0]["event"], "connect");
-    assert_eq!(told["value"]["contacts"][0]["profile"]["name"], HOSTILE);
-    assert_eq!(said(webhook[1], "kind"), "sdp");
+    assert_eq!((field(webhook[0], "way"), field(webhook[0], "kept")), ("received", "rebuilt"));
+    let webhook_body: Value = serde_json::from_str(field(webhook[0], "text")).expect("JSON");
+    assert_eq!(webhook_body["value"]["calls"][0]["event"], "connect");
+    assert_eq!(webhook_body["value"]["contacts"][0]["profile"]["name"], HOSTILE);
+    assert_eq!(field(webhook[1], "kind"), "sdp");
     assert!(
-        said(webhook[1], "text").starts_with("v=0\n")
-            && said(webhook[1], "text").contains("a=ice-pwd:…")
+        field(webhook[1], "text").starts_with("v=0\n")
+            && field(webhook[1], "text").contains("a=ice-pwd:…")
     );
 
     // Graph: the request with our SDP answer, and the response.
     for action in ["pre_accept", "accept"] {
         let graph = bodies(&fall, &format!("graph {action}"));
-        let asked: Value = serde_json::from_str(said(graph[0], "text")).expect("JSON");
+        let asked: Value = serde_json::from_str(field(graph[0], "text")).expect("JSON");
         assert_eq!(
             (&asked["action"], &asked["session"]["sdp_type"]),
             (&action.into(), &"answer".into())
         );
         assert!(
-            said(graph[0], "head").starts_with("POST /")
-                && said(graph[0], "head").ends_with("/calls")
+            field(graph[0], "head").starts_with("POST /")
+                && field(graph[0], "head").ends_with("/calls")
         );
-        assert!(said(graph[1], "text").contains("a=setup:") && said(graph[1], "way") == "sent");
-        let answer: Value = serde_json::from_str(said(graph[2], "text")).expect("JSON");
-        assert_eq!((said(graph[2], "head"), &answer["success"]), ("200", &Value::Bool(true)));
+        assert!(field(graph[1], "text").contains("a=setup:") && field(graph[1], "way") == "sent");
+        let answer: Value = serde_json::from_str(field(graph[2], "text")).expect("JSON");
+        assert_eq!((field(graph[2], "head"), &answer["success"]), ("200", &Value::Bool(true)));
     }
 
     // The customer's server: the request byte for byte, and the document.
     let fetch = bodies(&fall, "fetch answer");
     assert!(
-        said(fetch[0], "text").contains("CallStatus=ringing\n")
-            && said(fetch[0], "kept") == "whole"
+        field(fetch[0], "text").contains("CallStatus=ringing\n")
+            && field(fetch[0], "kept") == "whole"
     );
-    assert!(said(fetch[1], "text").contains("<GetInput") && said(fetch[1], "kind") == "xml");
-    assert!(said(bodies(&fall, "fetch action")[0], "text").contains("Digits=1\n"));
+    assert!(field(fetch[1], "text").contains("<GetInput") && field(fetch[1], "kind") == "xml");
+    assert!(field(bodies(&fall, "fetch action")[0], "text").contains("Digits=1\n"));
     let hangup = bodies(&fall, "callback hangup");
-    assert_eq!(said(hangup[0], "head"), format!("POST {}", world.app.url("/unused")));
-    assert!(said(hangup[0], "text").contains(&format!("CallUUID={uuid}\n")), "{hangup:?}");
-    assert_eq!((said(hangup[1], "head"), said(hangup[1], "kept")), ("200", "not_kept"));
+    assert_eq!(field(hangup[0], "head"), format!("POST {}", world.app.url("/unused")));
+    assert!(field(hangup[0], "text").contains(&format!("CallUUID={uuid}\n")), "{hangup:?}");
+    assert_eq!((field(hangup[1], "head"), field(hangup[1], "kept")), ("200", "not_kept"));
 
     // Other accounts can't see the call. The page shows the same data as the API, and neither
     // contains secrets.
@@ -309,14 +309,14 @@ async fn failed_requests_of_all_calls_are_on_the_errors_page() {
     let second = api(API_KEY, &format!("?url={encoded}&limit=1&cursor={next}")).await;
     let (first, second) = (&first["items"][0], &second["items"][0]);
     assert_ne!(first["callUuid"], second["callUuid"]);
-    assert!(said(first, "outcome").contains("404"), "{first}");
+    assert!(field(first, "outcome").contains("404"), "{first}");
     assert_eq!(first["response"], "no such page");
     let hangups = api(API_KEY, "?kind=callback+hangup&limit=1").await;
     assert_eq!(hangups["items"][0]["response"], "busy", "{hangups}");
     let files = api(API_KEY, "?kind=fetch+file&limit=1").await;
     let file = &files["items"][0];
     assert_eq!(file["url"], format!("{gone}.mp3"), "{files}");
-    assert!(said(file, "outcome").contains("404"), "{files}");
+    assert!(field(file, "outcome").contains("404"), "{files}");
     for kind in ["x", "fetch", "fetch+hangup"] {
         let url = format!("{}/api/v1/failed-requests/?kind={kind}", world.node.public);
         let wrong = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await;
@@ -333,8 +333,8 @@ async fn failed_requests_of_all_calls_are_on_the_errors_page() {
         "no such page",
         "Digits=1",
         "/gone",
-        &format!("/console/calls/{}/", said(first, "callUuid")),
-        &format!("/console/calls/{}/", said(second, "callUuid")),
+        &format!("/console/calls/{}/", field(first, "callUuid")),
+        &format!("/console/calls/{}/", field(second, "callUuid")),
     ] {
         assert!(one.contains(part), "{part} in {one}");
     }

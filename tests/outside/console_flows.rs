@@ -495,8 +495,8 @@ async fn s2_11_s2_25_a_failed_registration_can_be_repeated() {
         return;
     }
     let world = with_numbers().await;
-    let facts = json!({"platform_type": "NOT_APPLICABLE", "pin": "271828", "status": "CONNECTED"});
-    let order = json!({"number": NEW, "phone_number_id": "106540352249999", "waba": "1029384756", "name": "New", "facts": facts});
+    let fields = json!({"platform_type": "NOT_APPLICABLE", "pin": "271828", "status": "CONNECTED"});
+    let order = json!({"number": NEW, "phone_number_id": "106540352249999", "waba": "1029384756", "name": "New", "facts": fields});
     orders(&world, "numbers", order).await;
     let url = format!("{}/api/v1/wabas/1029384756/sync/", world.node.public);
     assert_eq!(
@@ -558,11 +558,11 @@ pub async fn with_numbers() -> World {
         ("918035737777", "106540352247777", "1029384756", "Second", "CLOUD_API"),
         ("5511988887777", "209876543210987", "3029384756", "Loja", "NOT_APPLICABLE"),
     ] {
-        let facts = json!({"platform_type": platform, "pin": "271828", "quality_rating": "GREEN", "status": "CONNECTED"});
+        let fields = json!({"platform_type": platform, "pin": "271828", "quality_rating": "GREEN", "status": "CONNECTED"});
         orders(
             &world,
             "numbers",
-            json!({"number": number, "phone_number_id": id, "waba": waba, "name": name, "facts": facts}),
+            json!({"number": number, "phone_number_id": id, "waba": waba, "name": name, "facts": fields}),
         )
         .await;
     }
@@ -578,8 +578,8 @@ async fn numbers_and_calls_show_their_country() {
         ("13175550123", "7002", "5029384756", "US\">United States<"),
     ];
     for (number, id, waba, _) in numbers {
-        let facts = json!({"platform_type": "CLOUD_API", "status": "CONNECTED"});
-        let order = json!({"number": number, "phone_number_id": id, "waba": waba, "name": "Maple", "facts": facts});
+        let fields = json!({"platform_type": "CLOUD_API", "status": "CONNECTED"});
+        let order = json!({"number": number, "phone_number_id": id, "waba": waba, "name": "Maple", "facts": fields});
         orders(&world, "numbers", order).await;
         let token = crate::support::node::ACCESS_TOKEN;
         let fields =

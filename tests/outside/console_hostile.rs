@@ -131,7 +131,7 @@ async fn r20_hostile_names_are_text_on_every_page() {
     let lists = ["people", "inbox", "numbers", "agents", "webhooks", "notifications"]
         .map(|page| format!("/console/{page}/"));
     let numbers = (0..HOSTILE.len()).map(|n| format!("/console/numbers/9180357380{n:02}/"));
-    let mut said = String::new();
+    let mut texts = String::new();
     for path in lists.into_iter().chain(chats).chain(agents).chain(hooks).chain(numbers) {
         let text = visit_and_check(&mut browser, &path).await;
         if ["/console/people/", "/console/inbox/", "/console/numbers/", "/console/agents/"]
@@ -141,9 +141,9 @@ async fn r20_hostile_names_are_text_on_every_page() {
                 assert!(text.contains(&sanitised(name, 64)), "{name} on {path}");
             }
         }
-        said.push_str(&text);
+        texts.push_str(&text);
     }
-    assert!(said.contains("49") || said.contains("{{7*7}}"));
+    assert!(texts.contains("49") || texts.contains("{{7*7}}"));
     assert_eq!(browser.errors, [""; 0]);
 }
 
@@ -233,13 +233,13 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
         .await;
     let pages: Vec<String> = serde_json::from_value(found).unwrap();
     assert_eq!(pages.len(), HOSTILE.len());
-    let mut said = String::new();
+    let mut texts = String::new();
     for page in &pages {
-        said.push_str(&visit_and_check(&mut browser, page).await);
+        texts.push_str(&visit_and_check(&mut browser, page).await);
     }
     for name in HOSTILE {
-        assert!(said.contains(&sanitised(name, 64)), "{name}: the caller's");
-        assert!(said.contains(&escaped(name)), "{name}: in the document");
+        assert!(texts.contains(&sanitised(name, 64)), "{name}: the caller's");
+        assert!(texts.contains(&escaped(name)), "{name}: in the document");
     }
     visit_and_check(&mut browser, "/console/").await;
     visit_and_check(&mut browser, "/console/operations/").await;
@@ -320,8 +320,8 @@ async fn r20_search_terms_and_playground_input_are_text() {
                 "typeof before === 'undefined' && {READY} && document.querySelector('.walk li')"
             ))
             .await;
-        let said = check_page(&mut browser).await;
-        assert!(said.contains("<iframe srcdoc"), "{said}");
+        let text = check_page(&mut browser).await;
+        assert!(text.contains("<iframe srcdoc"), "{text}");
     }
     assert_eq!(browser.errors, [""; 0]);
 }

@@ -114,17 +114,17 @@ async fn a_live_list_replaces_changed_rows_without_requesting_the_page() {
     }
     browser.until(&format!("{ROWS} === 101")).await;
     browser.until("document.querySelector('#up-head .count').textContent === '101'").await;
-    let told = seen(&mut browser).await;
-    let ids = |what: &str| serde_json::from_value::<Vec<String>>(told[what].clone()).unwrap();
+    let measured = seen(&mut browser).await;
+    let ids = |what: &str| serde_json::from_value::<Vec<String>>(measured[what].clone()).unwrap();
     let touched: Vec<_> =
         ids("put").into_iter().chain(ids("gone")).filter(|id| before.contains(id)).collect();
     assert_eq!(touched, [""; 0], "rows that stayed as they were");
-    assert_eq!(told["asked"], json!([]), "no page is asked for");
+    assert_eq!(measured["asked"], json!([]), "no page is asked for");
     // Updates are batched: at most five per second, regardless of the number of events.
-    let (turns, took) = (told["turns"].as_f64().unwrap(), told["took"].as_f64().unwrap());
+    let (turns, took) = (measured["turns"].as_f64().unwrap(), measured["took"].as_f64().unwrap());
     assert!(turns <= took / 200.0 + 4.0, "{turns} in {took} ms");
     // Each call waits and then rings.
-    assert!(ids("put").len() <= 3 * 40, "{told}");
+    assert!(ids("put").len() <= 3 * 40, "{measured}");
 
     // A call ends: its row moves to the history.
     watch(&mut browser).await;
@@ -134,9 +134,9 @@ async fn a_live_list_replaces_changed_rows_without_requesting_the_page() {
             "{ROWS} === 100 && document.querySelectorAll('#history tr[id]').length === 1"
         ))
         .await;
-    let told = seen(&mut browser).await;
-    assert_eq!(told["gone"].as_array().unwrap().len(), 1, "{told}");
-    assert_eq!(told["asked"], json!([]));
+    let measured = seen(&mut browser).await;
+    assert_eq!(measured["gone"].as_array().unwrap().len(), 1, "{measured}");
+    assert_eq!(measured["asked"], json!([]));
     assert_eq!(browser.errors, [""; 0]);
 }
 
@@ -263,12 +263,12 @@ async fn a_list_of_a_thousand_live_calls_updates_without_a_long_task() {
             "{ROWS} === 0 && document.querySelectorAll('#history tr[id]').length === 50"
         ))
         .await;
-    let told = seen(&mut browser).await;
-    let longest = told["longest"].as_f64().expect("milliseconds");
+    let measured = seen(&mut browser).await;
+    let longest = measured["longest"].as_f64().expect("milliseconds");
     eprintln!(
         "while a thousand calls came in {} turns, the longest task took {} ms; with up to {} in the list, while 50 came and \
          all went in {} turns of {} ms, {longest:.0} ms",
-        coming["turns"], coming["longest"], told["most"], told["turns"], told["took"]
+        coming["turns"], coming["longest"], measured["most"], measured["turns"], measured["took"]
     );
     assert!(longest < if figures() { 50.0 } else { 1_000.0 }, "{longest} ms");
     assert_eq!(browser.errors, [""; 0]);

@@ -289,14 +289,14 @@ async fn first_load(browser: &mut Browser, public: &str) -> (f64, f64) {
     browser.devtools("Network.setCacheDisabled", json!({"cacheDisabled": true})).await;
     browser.devtools("Page.navigate", json!({"url": format!("{public}/console/")})).await;
     browser.until("document.documentElement?.dataset.ready !== undefined && document.readyState === 'complete'").await;
-    let told = browser
+    let measured = browser
         .eval(
             "(() => { const [page] = performance.getEntriesByType('navigation'); const all = [page, \
              ...performance.getEntriesByType('resource').filter((r) => !r.name.includes('/events'))]; \
              return [all.reduce((sum, r) => sum + r.transferSize, 0), page.domContentLoadedEventEnd]; })()",
         )
         .await;
-    (told[0].as_f64().expect("bytes"), told[1].as_f64().expect("milliseconds"))
+    (measured[0].as_f64().expect("bytes"), measured[1].as_f64().expect("milliseconds"))
 }
 
 #[allow(clippy::print_stderr, reason = "figures are told")]

@@ -143,8 +143,8 @@ async fn the_pictures_of_the_console() {
         .await;
     browser.until("!document.body.dataset.live?.includes('call:')").await;
     shot(&mut browser, "console-call", 1180).await;
-    let told: Value = browser.eval("document.querySelector('#sound').innerText").await;
-    assert!(told.as_str().is_some_and(|text| text.contains("MOS")), "{told}");
+    let quality: Value = browser.eval("document.querySelector('#sound').innerText").await;
+    assert!(quality.as_str().is_some_and(|text| text.contains("MOS")), "{quality}");
     drop(up);
     assert_eq!(browser.errors, [""; 0]);
 }

@@ -54,14 +54,14 @@ async fn recogniser(
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
     let languages = Languages::default();
-    let heard = languages.clone();
+    let requested = languages.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             if *mode.borrow() == RecogniserMode::Refuses {
                 continue;
             }
             counted.fetch_add(1, Ordering::SeqCst);
-            tokio::spawn(hear(stream, mode.clone(), heard.clone()));
+            tokio::spawn(hear(stream, mode.clone(), requested.clone()));
         }
     });
     (url, asked, languages)
@@ -74,7 +74,7 @@ async fn hear(
     languages: Languages,
 ) -> Option<()> {
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
-    let (mut pcm, mut told) = (Vec::new(), false);
+    let (mut pcm, mut has_partial) = (Vec::new(), false);
     loop {
         match socket.next().await?.ok()? {
             Message::Binary(bytes) => {
@@ -83,7 +83,7 @@ async fn hear(
                         .chunks_exact(2)
                         .map(|pair| f64::from(i16::from_le_bytes([pair[0], pair[1]]))),
                 );
-                if !std::mem::replace(&mut told, true) {
+                if !std::mem::replace(&mut has_partial, true) {
                     socket
                         .send(Message::text(json!({"partial": "I would like"}).to_string()))
                         .await
@@ -92,8 +92,8 @@ async fn hear(
             }
             Message::Text(text) if text.contains("eof") => break,
             Message::Text(text) => {
-                let told: Value = serde_json::from_str(&text).ok()?;
-                languages.lock().unwrap().insert(told["config"]["language"].as_str()?.to_owned());
+                let config: Value = serde_json::from_str(&text).ok()?;
+                languages.lock().unwrap().insert(config["config"]["language"].as_str()?.to_owned());
             }
             _ => {}
         }
@@ -563,16 +563,17 @@ async fn s3_28_the_transcript_of_an_agents_call_is_in_the_chat() {
     browser.click("#conversations a.row-link").await;
     browser.press("#timeline .event", "Transcript").await;
     browser.until("document.querySelector('.transcript[open] dl')?.checkVisibility()").await;
-    let said = "[...document.querySelectorAll('.transcript dl > *')].map((e) => e.textContent)";
-    let said = browser.eval(said).await;
-    let said: Vec<_> = said.as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect();
+    let script = "[...document.querySelectorAll('.transcript dl > *')].map((e) => e.textContent)";
+    let transcript = browser.eval(script).await;
+    let transcript: Vec<_> =
+        transcript.as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect();
     let name = "Asha Verma";
-    assert_eq!(said.len(), 6, "{said:?}");
+    assert_eq!(transcript.len(), 6, "{transcript:?}");
     assert!(
-        is_begin_of(&json!(said[1]), "Welcome. How can I help you?"),
-        "the key came into it: {said:?}"
+        is_begin_of(&json!(transcript[1]), "Welcome. How can I help you?"),
+        "the key came into it: {transcript:?}"
     );
-    let others = [said[0], said[2], said[3], said[4], said[5]];
+    let others = [transcript[0], transcript[2], transcript[3], transcript[4], transcript[5]];
     assert_eq!(others, ["Agent", name, "12", "Agent", "You pressed <one> and two."]);
     picture(&mut browser, "transcript").await;
     if let Some(axe) = axe() {
@@ -747,9 +748,9 @@ async fn the_playgrounds_document_runs_on_its_authors_phone() {
     }
     page.press("[data-at=keys]", "4").await;
     let asked = world.app.wait("/next").await;
-    let told = ["Digits", "From", "To", "CallType"]
+    let params = ["Digits", "From", "To", "CallType"]
         .map(|name| asked.param(name).split('@').next().unwrap().to_owned());
-    assert_eq!(told, ["4", "sip:asha", "playground", "web"]);
+    assert_eq!(params, ["4", "sip:asha", "playground", "web"]);
     page.says("[data-at=state]", "Ended: End Of XML Instructions").await;
     assert_eq!(
         page.eval("document.querySelector('#source').value.includes('Press a key')").await,

@@ -66,7 +66,7 @@ pub fn level(pcm: &[i16], hz: u32) -> f64 {
 }
 
 /// Returns the sequence of sounds that the phone heard, without those shorter than 0.3 seconds.
-pub fn heard(events: &[CallEvent]) -> Vec<Sound> {
+pub fn received_sounds(events: &[CallEvent]) -> Vec<Sound> {
     let wav = events.iter().find_map(|e| match &e.kind {
         CallEventKind::Recording { wav } => Some(wav),
         _ => None,
@@ -105,9 +105,9 @@ pub fn heard(events: &[CallEvent]) -> Vec<Sound> {
     lasting
 }
 
-/// Returns true if `expected` is a subsequence of `heard`.
-pub fn in_order(heard: &[Sound], expected: &[Sound]) -> bool {
-    let mut rest = heard.iter();
+/// Returns true if `expected` is a subsequence of `sounds`.
+pub fn in_order(sounds: &[Sound], expected: &[Sound]) -> bool {
+    let mut rest = sounds.iter();
     expected.iter().all(|want| rest.any(|have| have == want))
 }
 
@@ -139,9 +139,9 @@ impl World {
     }
 
     /// Waits until the event log of the call has `count` inputs of this kind.
-    async fn until(&self, uuid: &str, fact: &str, count: usize) {
+    async fn until(&self, uuid: &str, kind: &str, count: usize) {
         let url = format!("{}/api/v1/calls/{uuid}/events", self.node.public);
-        let needle = format!("\"fact\":\"{fact}\"");
+        let needle = format!("\"fact\":\"{kind}\"");
         let mut every = tokio::time::interval(Duration::from_millis(50));
         let mut text = String::new();
         for _ in 0..400 {
@@ -151,7 +151,7 @@ impl World {
                 return;
             }
         }
-        panic!("no {count} {fact} after 20 s:\n{text}");
+        panic!("no {count} {kind} after 20 s:\n{text}");
     }
 }
 
@@ -209,7 +209,7 @@ async fn a_phone_hears_what_rest_plays_speaks_and_dials() {
     let hangup = world.app.wait("/hangup").await;
     assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), ("4010", "Plivo"));
     let events = user.all().await;
-    let heard = heard(&events);
+    let sounds = received_sounds(&events);
     // The document's tone continues beneath mixed audio, and where the digits pause.
     let expected = [
         both(440, 1_000),
@@ -220,7 +220,7 @@ async fn a_phone_hears_what_rest_plays_speaks_and_dials() {
         only(1_000),
         only(300),
     ];
-    assert!(in_order(&heard, &expected), "{heard:#?}");
+    assert!(in_order(&sounds, &expected), "{sounds:#?}");
     let digits: String = events
         .iter()
         .filter_map(|e| match e.kind {
@@ -294,11 +294,11 @@ async fn the_official_python_sdk_controls_a_live_call() {
     let uuid = world.placed(&world.order()).await;
     world.app.wait("/answer").await;
     let mut done = |what: &str, argument: Value, message: &str| {
-        let told = sdk.ask(&format!("calls.{what}"), argument);
-        let said = &told["ok"]["message"];
+        let answer = sdk.ask(&format!("calls.{what}"), argument);
+        let text = &answer["ok"]["message"];
         assert!(
-            told.get("error").is_none() && (message.is_empty() || said == message),
-            "{what}: {told}"
+            answer.get("error").is_none() && (message.is_empty() || text == message),
+            "{what}: {answer}"
         );
     };
     done(
@@ -327,7 +327,11 @@ async fn the_official_python_sdk_controls_a_live_call() {
     done("transfer", transfer, "call transfered");
     world.app.wait("/other").await;
     let events = user.all().await;
-    assert!(in_order(&heard(&events), &[only(440), Sound::Other]), "{:#?}", heard(&events));
+    assert!(
+        in_order(&received_sounds(&events), &[only(440), Sound::Other]),
+        "{:#?}",
+        received_sounds(&events)
+    );
     let digits =
         events.iter().filter(|e| matches!(e.kind, CallEventKind::DigitHeard { .. })).count();
     assert_eq!(digits, 2);

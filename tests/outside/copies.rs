@@ -39,12 +39,12 @@ async fn message(world: &World) -> (String, String) {
         .map(|s| s.param("RecordingID").to_owned())
         .collect();
     let phone = world.sim.place_call(script);
-    let told = world
+    let callback = world
         .app
         .wait_where("/recording", |seen| !known.iter().any(|id| id == seen.param("RecordingID")))
         .await;
     drop(phone);
-    (told.param("RecordingID").to_owned(), told.param("RecordUrl").to_owned())
+    (callback.param("RecordingID").to_owned(), callback.param("RecordUrl").to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]

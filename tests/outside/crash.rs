@@ -370,17 +370,17 @@ async fn r03_a_second_process_with_the_same_node_id_is_refused() {
         .unwrap();
     let mut every = tokio::time::interval(Duration::from_millis(20));
     // A file's lock fails immediately. A database's lock waits, in case its holder died.
-    let told = |text: &str| {
+    let is_refused = |text: &str| {
         text.contains("uses it as node") || text.contains("node lock held by another process")
     };
     for _ in 0..1_500 {
-        if told(&std::fs::read_to_string(&log).unwrap()) {
+        if is_refused(&std::fs::read_to_string(&log).unwrap()) {
             break;
         }
         every.tick().await;
     }
     let log = std::fs::read_to_string(&log).unwrap();
-    assert!(told(&log), "{log}");
+    assert!(is_refused(&log), "{log}");
     assert_eq!(get(&format!("{}/readyz", node.admin)).await.status, 200, "the first one goes on");
     let _ = second.kill();
     let ended = second.wait().unwrap();

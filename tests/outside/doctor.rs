@@ -116,7 +116,7 @@ async fn a_correct_installation_has_no_findings() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_fault_at_meta_is_reported_with_its_fix() {
     let world = World::start().await;
-    let number = |facts: Value| json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "x", "facts": facts});
+    let number = |fields: Value| json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "x", "facts": fields});
     world.orders("numbers", number(json!({"platform_type": "NOT_APPLICABLE"}))).await;
     world.complains("number", "failed", "CLOUD_API").await;
     world.orders("numbers", number(json!({"status": "BANNED", "quality_rating": "RED"}))).await;
@@ -178,8 +178,9 @@ async fn a_database_that_was_moved_under_a_running_node_is_reported() {
     let url = format!("{}/api/v1/labels/", world.node.public);
     let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
     assert_eq!(http::send("POST", &url, &headers, write.clone()).await.status, 503);
-    let said = format!("{} was moved or deleted while the node runs: move it back", file.display());
-    world.node.until_log(&said).await;
+    let warning =
+        format!("{} was moved or deleted while the node runs: move it back", file.display());
+    world.node.until_log(&warning).await;
     std::fs::rename(&away, &file).expect("moved back");
     let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
     for _ in 0..200 {
@@ -396,8 +397,8 @@ async fn a_draining_node_is_reported() {
     let output = tokio::task::spawn_blocking(move || call.output().expect("it runs"));
     let output = output.await.expect("it ends");
     let text = String::from_utf8_lossy(&output.stdout);
-    let said = format!("; node {id} admits no calls: draining; only a restart ends a drain");
-    assert!(text.contains(&said) && !text.contains("--api-key"), "{text}");
+    let drained = format!("; node {id} admits no calls: draining; only a restart ends a drain");
+    assert!(text.contains(&drained) && !text.contains("--api-key"), "{text}");
     assert_eq!(output.status.code(), Some(1));
 }
 

@@ -44,8 +44,8 @@ async fn a_reload_keeps_a_configured_webhook_that_is_in_use() {
             "{refused}"
         );
         let finding = &refused["error"]["findings"][0];
-        let said = finding["message"].as_str().expect("words");
-        assert!(said.contains(&format!("{name:?}")) && said.contains(&uses), "{finding}");
+        let message = finding["message"].as_str().expect("words");
+        assert!(message.contains(&format!("{name:?}")) && message.contains(&uses), "{finding}");
         assert!(finding["hint"].as_str().expect("words").contains("applyToExisting"), "{finding}");
         edit(&chat, secret, Some(before));
     }

@@ -682,8 +682,8 @@ async fn a_whatsapp_caller_and_a_person_at_the_example_page_hear_each_other() {
     let action = world.app.wait("/dialled").await;
     assert_eq!(action.param("DialStatus"), "completed");
     let events = caller.all().await;
-    let heard = crate::dial::heard_ms(&events, PAGE_HZ);
-    assert!(heard > 1_500, "the caller heard the page: {heard} ms");
+    let page_ms = crate::dial::heard_ms(&events, PAGE_HZ);
+    assert!(page_ms > 1_500, "the caller heard the page: {page_ms} ms");
     assert!(page.errors.is_empty(), "the page's console: {:#?}", page.errors);
 }
 
@@ -721,6 +721,6 @@ async fn a_person_at_the_example_page_calls_a_whatsapp_user() {
     )
     .await;
     let events = callee.all().await;
-    let heard = crate::dial::heard_ms(&events, PAGE_HZ);
-    assert!(heard > 1_500, "the user heard the page: {heard} ms");
+    let page_ms = crate::dial::heard_ms(&events, PAGE_HZ);
+    assert!(page_ms > 1_500, "the user heard the page: {page_ms} ms");
 }

@@ -241,11 +241,14 @@ async fn data_after_the_erasure_request_is_kept() {
     let mut left = Vec::new();
     for _ in 0..400 {
         every.tick().await;
-        let told = chat.get(&format!("webhooks/{hook}/deliveries/")).await;
-        let told =
-            told["items"].as_array().expect("a list").iter().map(|one| one["type"].to_string());
+        let deliveries = chat.get(&format!("webhooks/{hook}/deliveries/")).await;
+        let deliveries = deliveries["items"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|one| one["type"].to_string());
         // Notifications about the number concern no person.
-        left = told.filter(|kind| !kind.contains("number.")).collect::<Vec<_>>();
+        left = deliveries.filter(|kind| !kind.contains("number.")).collect::<Vec<_>>();
         if left.len() <= 4 {
             break;
         }

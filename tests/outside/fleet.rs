@@ -1482,8 +1482,9 @@ async fn f45_a_development_fleet_shows_how_a_killed_node_is_replaced() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    let told: Vec<&str> = lines.iter().filter_map(|line| line["text"].as_str()).collect();
-    let tells = |text: &str| assert!(told.iter().any(|told| told.contains(text)), "{told:?}");
+    let texts: Vec<&str> = lines.iter().filter_map(|line| line["text"].as_str()).collect();
+    let tells =
+        |text: &str| assert!(texts.iter().any(|printed| printed.contains(text)), "{texts:?}");
     for text in [
         "n2 is killed",
         "n2: killed, dead",

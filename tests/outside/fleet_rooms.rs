@@ -65,7 +65,7 @@ pub fn script(n: usize, hangup: HangupRule) -> CallScript {
 /// Returns how many milliseconds of the recorded audio contain a tone.
 fn tone_ms(events: &[CallEvent], hz: f64) -> usize {
     let step = hz * std::f64::consts::TAU / 16_000.0;
-    let is_heard = |piece: &&[f64]| {
+    let has_tone = |piece: &&[f64]| {
         let (mut re, mut im) = (0.0, 0.0);
         for (n, sample) in piece.iter().enumerate() {
             let at = step * n as f64;
@@ -74,7 +74,7 @@ fn tone_ms(events: &[CallEvent], hz: f64) -> usize {
         (re * re + im * im).sqrt() * 2.0 / piece.len() as f64 > 3_000.0
     };
     // A gap at a busy machine has all tones, but not for 100 ms.
-    recorded(events).chunks_exact(1_600).filter(is_heard).count() * 100
+    recorded(events).chunks_exact(1_600).filter(has_tone).count() * 100
 }
 
 pub async fn event(world: &World, action: &str, from: &str) -> ReceivedRequest {
@@ -153,10 +153,10 @@ async fn f31_members_on_three_nodes_hear_each_other_and_not_themselves() {
     assert_eq!(last.iter().filter(|last| **last).count(), 1, "{last:?}");
     for (n, call) in calls.into_iter().take(MEMBERS - 1).enumerate() {
         let events = call.all().await;
-        let heard: Vec<usize> = TONES.iter().map(|hz| tone_ms(&events, *hz)).collect();
-        let others = heard.iter().enumerate().filter(|(other, _)| *other != n);
+        let durations: Vec<usize> = TONES.iter().map(|hz| tone_ms(&events, *hz)).collect();
+        let others = durations.iter().enumerate().filter(|(other, _)| *other != n);
         let least = others.map(|(_, ms)| *ms).min().unwrap_or_default();
-        assert!(least > 2_000 && heard[n] * 10 < least, "member {n} hears {heard:?} ms");
+        assert!(least > 2_000 && durations[n] * 10 < least, "member {n} hears {durations:?} ms");
     }
     // The name is free: the next call opens a room at its own node.
     let next = places[2].sim.place_call(script(7, HangupRule::Never));

@@ -95,7 +95,7 @@ async fn aiortc_hears_the_prompt() {
         .expect("start aiortc");
     let mut stdin = child.stdin.take().expect("its input");
     let stdout = child.stdout.take().expect("its output");
-    let (lines, mut told) = tokio::sync::mpsc::channel::<serde_json::Value>(64);
+    let (lines, mut messages) = tokio::sync::mpsc::channel::<serde_json::Value>(64);
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             if let Ok(value) = serde_json::from_str(&line) {
@@ -103,11 +103,11 @@ async fn aiortc_hears_the_prompt() {
             }
         }
     });
-    let offer = told.recv().await.expect("an offer");
+    let offer = messages.recv().await.expect("an offer");
     let answer = answer_to(&world, offer["offer"].as_str().expect("an SDP")).await;
     writeln!(stdin, "{}", serde_json::json!({ "answer": answer })).expect("hand over the answer");
     let mut loud = None;
-    while let Some(line) = told.recv().await {
+    while let Some(line) = messages.recv().await {
         loud = loud.or_else(|| line["loud_frames"].as_u64());
     }
     let _ = child.wait();

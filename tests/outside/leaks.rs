@@ -162,7 +162,7 @@ type Request = (&'static str, String, Vec<(&'static str, String)>);
 /// A node with captured output.
 struct CapturedNode {
     child: Child,
-    said: Arc<Mutex<Vec<u8>>>,
+    output: Arc<Mutex<Vec<u8>>>,
     public: String,
     admin: String,
     dir: tempfile::TempDir,
@@ -196,21 +196,21 @@ impl CapturedNode {
             command.env("RUST_LOG", filter);
         }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let said = Arc::new(Mutex::new(Vec::new()));
+        let output = Arc::new(Mutex::new(Vec::new()));
         let streams: [Box<dyn std::io::Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
         for mut stream in streams {
-            let said = said.clone();
+            let output = output.clone();
             std::thread::spawn(move || {
                 let mut room = [0; 8_192];
                 while let Ok(n @ 1..) = stream.read(&mut room) {
-                    said.lock().unwrap().extend_from_slice(&room[..n]);
+                    output.lock().unwrap().extend_from_slice(&room[..n]);
                 }
             });
         }
         let (public, admin) =
             (format!("http://127.0.0.1:{public}"), format!("http://127.0.0.1:{admin}"));
-        let node = Self { child, said, public, admin, dir, proxied };
+        let node = Self { child, output, public, admin, dir, proxied };
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..1_500 {
             every.tick().await;
@@ -223,7 +223,7 @@ impl CapturedNode {
     }
 
     fn output(&self) -> Vec<u8> {
-        self.said.lock().unwrap().clone()
+        self.output.lock().unwrap().clone()
     }
 
     /// Stops the node. Returns all of its output.
@@ -393,22 +393,25 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
     let core = limits.lines().find(|l| l.starts_with("Max core file size")).expect("its line");
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "no core dumps: {core}");
 
-    let said = node.stop();
-    assert!(said.contains("\"level\":\"DEBUG\""), "it told what it does: {said}");
-    canaries.assert_absent("the log", said.as_bytes());
-    for line in said.lines() {
+    let output = node.stop();
+    assert!(output.contains("\"level\":\"DEBUG\""), "it told what it does: {output}");
+    canaries.assert_absent("the log", output.as_bytes());
+    for line in output.lines() {
         let line: serde_json::Value =
             serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
         assert!(line["level"].is_string() && line["timestamp"].is_string(), "{line}");
     }
-    assert!(said.contains("not reloaded") && said.contains("configuration reloaded"), "{said}");
+    assert!(
+        output.contains("not reloaded") && output.contains("configuration reloaded"),
+        "{output}"
+    );
     for hidden in ["919412341234", "9412341234", PIN, "ice-pwd", "Authorization: ", "a=fingerprint"]
     {
-        let found = said.find(hidden);
+        let found = output.find(hidden);
         assert!(
             found.is_none(),
             "{hidden} stands in the log: {}",
-            around(&said, found.unwrap_or_default())
+            around(&output, found.unwrap_or_default())
         );
     }
     for file in std::fs::read_dir(node.dir.path())
@@ -443,9 +446,9 @@ async fn r22_no_secret_when_everything_goes_wrong() {
     app.route("/hangup", |seen| (404, format!("{:?}", seen.headers)));
     let graph = Graph::start().await;
     // Meta's error text for an invalid token contains the token.
-    let told = [canaries.of("waba_token"), canaries.of("access_token")].map(str::to_owned);
+    let tokens = [canaries.of("waba_token"), canaries.of("access_token")].map(str::to_owned);
     graph.script(move |asked| {
-        let message = format!("Malformed access token {} {}", told[0], told[1]);
+        let message = format!("Malformed access token {} {}", tokens[0], tokens[1]);
         let error =
             json!({"error": {"message": message, "code": 190, "error_data": {"details": message}}});
         Some((if asked["action"] == "pre_accept" { 401 } else { 500 }, error.to_string()))
@@ -494,17 +497,17 @@ async fn r22_no_secret_when_everything_goes_wrong() {
     assert!(!ours.is_empty(), "our answer went to Graph");
     let theirs =
         offer.lines().find_map(|l| l.strip_prefix("a=ice-pwd:")).expect("a password").to_owned();
-    let said = node.stop();
-    canaries.assert_absent("the log", said.as_bytes());
+    let output = node.stop();
+    canaries.assert_absent("the log", output.as_bytes());
     for hidden in ours.iter().chain([&theirs, &"919412341234".to_owned()]) {
-        let found = said.find(hidden.as_str());
+        let found = output.find(hidden.as_str());
         assert!(
             found.is_none(),
             "{hidden} stands in the log: {}",
-            around(&said, found.unwrap_or_default())
+            around(&output, found.unwrap_or_default())
         );
     }
-    assert!(said.contains("190"), "what Graph said is told all the same");
+    assert!(output.contains("190"), "what Graph said is told all the same");
 }
 
 #[test]
@@ -541,10 +544,10 @@ fn r22_checking_a_configuration_shows_no_secrets() {
             .arg(&file)
             .env("RUST_BACKTRACE", "1");
         let out = command.env("CANARY_ACCESS_TOKEN", canaries.of("access_token")).output().unwrap();
-        let said = [out.stdout, out.stderr].concat();
-        let shown = String::from_utf8_lossy(&said).into_owned();
+        let output = [out.stdout, out.stderr].concat();
+        let shown = String::from_utf8_lossy(&output).into_owned();
         assert_eq!(out.status.code(), Some(if n == 0 { 0 } else { 2 }), "{n}: {shown}");
-        canaries.assert_absent(&format!("what is said of configuration {n}"), &said);
+        canaries.assert_absent(&format!("what is said of configuration {n}"), &output);
     }
 }
 

@@ -20,12 +20,12 @@ fn load(args: &[&str]) -> Command {
 fn summary(command: &mut Command) -> (Option<i32>, Value) {
     let out = command.output().expect("run a load");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let said = format!("{text}{}", String::from_utf8_lossy(&out.stderr));
+    let output = format!("{text}{}", String::from_utf8_lossy(&out.stderr));
     let mut events: Vec<Value> =
         text.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect();
-    let last = events.pop().unwrap_or_else(|| panic!("no summary: {said}"));
-    assert_eq!(last["event"], "summary", "{said}");
-    assert!(events.iter().all(|e| e["event"] == "progress"), "{said}");
+    let last = events.pop().unwrap_or_else(|| panic!("no summary: {output}"));
+    assert_eq!(last["event"], "summary", "{output}");
+    assert!(events.iter().all(|e| e["event"] == "progress"), "{output}");
     adds_up(&last);
     (out.status.code(), last)
 }

@@ -40,8 +40,8 @@ async fn the_record_describes_the_media_path() {
     assert!(way["packets"].as_u64() >= Some(300), "{record:#}");
     assert!(way["lossPercent"].as_f64() <= Some(2.0), "{record:#}");
     assert!(way["mos"].as_f64() >= Some(3.5), "{record:#}");
-    let told = &record["quality"]["outbound"];
-    assert!(told["packets"].as_u64() >= Some(50), "the phone's own reports: {record:#}");
+    let outbound = &record["quality"]["outbound"];
+    assert!(outbound["packets"].as_u64() >= Some(50), "the phone's own reports: {record:#}");
     assert!(record["quality"]["roundTripMs"].as_f64().is_some_and(|ms| ms < 500.0), "{record:#}");
     node.until_metric("offhook_media_mos_count", &[("direction", "in")], 1.0).await;
 

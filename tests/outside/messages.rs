@@ -143,8 +143,8 @@ async fn a_simulated_meta_can_be_told_which_node_gets_its_webhooks() {
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     chat.sim.set_node_url("http://127.0.0.1:9");
     let app = json!({"node": format!("{}/", chat.node.public)}).to_string();
-    let told = http::send("POST", &format!("{}/_sim/app", chat.sim.url()), &[], app).await;
-    assert!(told.status < 300, "{}", told.text());
+    let answer = http::send("POST", &format!("{}/_sim/app", chat.sim.url()), &[], app).await;
+    assert!(answer.status < 300, "{}", answer.text());
     chat.send_text(USER, "moved").await;
     chat.message_at("/hook", "moved").await;
     // With the verify token of another node, none arrive.
@@ -338,7 +338,7 @@ async fn s3_18_s3_19_messages_are_sent_with_statuses_and_only_within_the_window(
         json!({"waId": USER, "userId": null, "name": "Asha Verma"}),
         "{event}"
     );
-    let told = || -> Vec<String> {
+    let statuses = || -> Vec<String> {
         let seen = chat
             .app
             .requests()
@@ -349,7 +349,7 @@ async fn s3_18_s3_19_messages_are_sent_with_statuses_and_only_within_the_window(
             seen.filter(|message| message["id"] == sent["id"] && message["status"].is_string());
         of.filter_map(|message| message["status"].as_str().map(str::to_owned)).collect()
     };
-    let mut forward = told();
+    let mut forward = statuses();
     let order = ["sent", "delivered", "read"];
     let places: Vec<_> = forward
         .iter()
@@ -388,7 +388,7 @@ async fn s3_18_s3_19_messages_are_sent_with_statuses_and_only_within_the_window(
     // The failures were reported after it in order, so late statuses would have been reported by
     // now.
     forward.dedup();
-    let mut now = told();
+    let mut now = statuses();
     now.dedup();
     assert_eq!(now, forward);
     // Repeating a request with the same idempotency key sends one message.

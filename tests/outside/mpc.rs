@@ -127,15 +127,19 @@ async fn a_customer_waits_an_agent_is_added_and_rest_ends_the_call() {
     );
     world.status_event("MPCStart").await;
     for event in ["AddParticipantInitiated", "AddParticipantRinging", "AddParticipantAnswered"] {
-        let told = world.status_event(event).await;
-        assert_eq!(told.param("ParticipantCallUUID"), added["calls"][0]["call_uuid"], "{event}");
+        let callback = world.status_event(event).await;
         assert_eq!(
-            (told.param("ParticipantRole"), told.param("MPCName")),
+            callback.param("ParticipantCallUUID"),
+            added["calls"][0]["call_uuid"],
+            "{event}"
+        );
+        assert_eq!(
+            (callback.param("ParticipantRole"), callback.param("MPCName")),
             ("agent", "Care & more"),
             "{event}"
         );
         assert_eq!(
-            (told.param("MPCUUID"), told.param("MemberID")),
+            (callback.param("MPCUUID"), callback.param("MemberID")),
             (joined.param("MPCUUID"), ""),
             "{event}"
         );
@@ -464,16 +468,20 @@ async fn r03_a_kill_ends_the_call_with_its_participants_and_callbacks() {
         world.node.kill();
         world.node.start_again().await;
     }
-    let mut told = Vec::new();
+    let mut events = Vec::new();
     let mut ids = std::collections::BTreeSet::new();
     for seen in world.app.requests() {
         let what = if seen.param("Event") == "Hangup" { "Hangup" } else { seen.param("EventName") };
         if ["ParticipantExit", "MPCEnd", "Hangup"].contains(&what) && ids.insert(event_id(&seen)) {
-            told.push((what.to_owned(), seen.param("MemberID").to_owned()));
+            events.push((what.to_owned(), seen.param("MemberID").to_owned()));
         }
     }
-    let count = |what: &str| told.iter().filter(|(told, _)| told == what).count();
-    assert_eq!([count("ParticipantExit"), count("MPCEnd"), count("Hangup")], [2, 1, 2], "{told:?}");
-    let place = |what: &str| told.iter().rposition(|(told, _)| told == what);
-    assert!(place("ParticipantExit") < place("MPCEnd"), "{told:?}");
+    let count = |what: &str| events.iter().filter(|(event, _)| event == what).count();
+    assert_eq!(
+        [count("ParticipantExit"), count("MPCEnd"), count("Hangup")],
+        [2, 1, 2],
+        "{events:?}"
+    );
+    let place = |what: &str| events.iter().rposition(|(event, _)| event == what);
+    assert!(place("ParticipantExit") < place("MPCEnd"), "{events:?}");
 }

@@ -26,14 +26,14 @@ impl Chat {
         let names = |data: &Value| {
             data["changed"].as_array().is_some_and(|names| names.contains(&json!(field)))
         };
-        let told = self
+        let event = self
             .event("/hook", "number.changed", |data| names(data) && data["number"][field] == is);
-        let data = told.await.1["data"].clone();
+        let data = event.await.1["data"].clone();
         // The event contains the number in the same form as the API.
         let resource = self.get(&number()).await;
-        let said = data["number"].as_object().expect("an object");
-        assert_eq!(said.len(), 30, "{data}");
-        for (name, value) in said {
+        let number = data["number"].as_object().expect("an object");
+        assert_eq!(number.len(), 30, "{data}");
+        for (name, value) in number {
             assert_eq!((name, value), (name, &resource[name]));
         }
         data
@@ -71,10 +71,10 @@ async fn webhooks_report_changes_of_a_number_by_people_and_meta() {
     assert_eq!(changed.status, 202, "{}", changed.text());
     chat.changed("alias", json!("Front desk")).await;
     // Change by Meta: a webhook announces it, and Graph has the value.
-    let facts = json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": "1029384756", "name": "Asha's teas",
+    let state = json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": "1029384756", "name": "Asha's teas",
         "facts": {"quality_rating": "RED"}});
     let order = format!("{}/_sim/numbers", chat.sim.url());
-    assert!(http::send("POST", &order, &[], facts.to_string()).await.status < 300);
+    assert!(http::send("POST", &order, &[], state.to_string()).await.status < 300);
     let change = json!({"field": "phone_number_quality_update",
         "value": {"display_phone_number": NUMBER, "event": "FLAGGED", "current_limit": "TIER_1K"}});
     let body = json!({"object": "whatsapp_business_account", "entry": [{"id": "1029384756", "changes": [change]}]});

@@ -15,8 +15,8 @@ async fn s2_14_s2_15_an_interrupted_sync_stores_complete_numbers_and_reports_the
     for (number, id) in
         numbers.iter().zip(["206540352242901", "206540352242902", "206540352242903"])
     {
-        let facts = json!({"quality_rating": "YELLOW", "platform_type": "CLOUD_API"});
-        let order = json!({"number": number, "phone_number_id": id, "waba": WABA, "name": "Shop", "facts": facts});
+        let fields = json!({"quality_rating": "YELLOW", "platform_type": "CLOUD_API"});
+        let order = json!({"number": number, "phone_number_id": id, "waba": WABA, "name": "Shop", "facts": fields});
         world.orders("numbers", order).await;
     }
     let sync = format!("wabas/{WABA}/sync/");
@@ -54,9 +54,9 @@ async fn s2_14_s2_15_an_interrupted_sync_stores_complete_numbers_and_reports_the
     world.node.start_again().await;
     for number in &numbers[..2] {
         let shown = world.does("GET", &format!("phone-numbers/{number}/"), Value::Null, 200).await;
-        let told =
+        let shown_fields =
             ["verifiedName", "platformType", "qualityRating"].map(|name| shown[name].clone());
-        assert_eq!(told, ["Shop", "CLOUD_API", "YELLOW"], "{shown}");
+        assert_eq!(shown_fields, ["Shop", "CLOUD_API", "YELLOW"], "{shown}");
         assert!(shown["syncedAt"].is_string(), "{shown}");
     }
     assert_eq!(
@@ -122,9 +122,9 @@ async fn r22_a_token_sealed_with_another_key_is_unreadable_until_that_key_return
     let others = world.does("GET", &format!("phone-numbers/{NUMBER}/"), Value::Null, 200).await;
     assert_eq!(others["tokenShut"], false, "the configuration's own is nobody's to seal: {others}");
     let (code, lines) = world.node.doctor().await;
-    let said = of_number(&lines);
+    let findings = of_number(&lines);
     assert_eq!(
-        (code, said.iter().any(|what| what.contains("another store.secret_key"))),
+        (code, findings.iter().any(|what| what.contains("another store.secret_key"))),
         (Some(1), true),
         "{lines:?}"
     );

@@ -179,8 +179,8 @@ async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_their_state_at_meta() {
     );
     assert!(!number.to_string().contains(ACCESS_TOKEN), "s3.11");
     // A sync fetches a change from Meta.
-    let facts = json!({"quality_rating": "YELLOW"});
-    world.orders("numbers", json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "New name", "facts": facts})).await;
+    let fields = json!({"quality_rating": "YELLOW"});
+    world.orders("numbers", json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "New name", "facts": fields})).await;
     let synced =
         world.does("POST", &format!("phone-numbers/{NUMBER}/sync/"), Value::Null, 200).await;
     assert_eq!(
@@ -360,8 +360,8 @@ async fn an_export_is_imported_again_after_an_agent_was_connected() {
     world.does("POST", &connect, json!({ "agent": agent }), 200).await;
     let with_agent = world.number().await;
     assert_eq!(with_agent["configurationType"], "agent", "{with_agent}");
-    let said = numbers(&["import"]).await;
-    assert!(said.contains("configurationType") && said.contains("changed"), "{said}");
+    let output = numbers(&["import"]).await;
+    assert!(output.contains("configurationType") && output.contains("changed"), "{output}");
     let after = world.number().await;
     assert_eq!(
         (&after["configurationType"], &after["activeAgent"]),
@@ -642,11 +642,11 @@ pub fn credentials(token: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_with_verified_credentials() {
     let mut world = World::start().await;
-    let facts = json!({"platform_type": "ON_PREMISE"});
+    let fields = json!({"platform_type": "ON_PREMISE"});
     world
         .orders(
             "numbers",
-            json!({"number": NEW, "phone_number_id": NEW_ID, "waba": "2029384756", "name": "Loja", "facts": facts}),
+            json!({"number": NEW, "phone_number_id": NEW_ID, "waba": "2029384756", "name": "Loja", "facts": fields}),
         )
         .await;
     let wrong = world.does("POST", "phone-numbers/", credentials("not-the-token"), 422).await;
@@ -763,11 +763,11 @@ async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_with_verified_credentials
 #[tokio::test(flavor = "multi_thread")]
 async fn s2_09_s2_10_s2_11_s2_25_a_failed_registration_is_repeated_after_a_delay() {
     let world = World::start().await;
-    let facts = json!({"platform_type": "NOT_APPLICABLE", "pin": "271828"});
+    let fields = json!({"platform_type": "NOT_APPLICABLE", "pin": "271828"});
     world
         .orders(
             "numbers",
-            json!({"number": NEW, "phone_number_id": NEW_ID, "waba": WABA, "name": "Loja", "facts": facts}),
+            json!({"number": NEW, "phone_number_id": NEW_ID, "waba": WABA, "name": "Loja", "facts": fields}),
         )
         .await;
     world.does("POST", &format!("wabas/{WABA}/sync/"), Value::Null, 200).await;

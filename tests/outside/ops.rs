@@ -50,9 +50,9 @@ async fn r11_a_running_node_is_backed_up_and_restored() {
             tokio::join!(making, futures_util::future::join_all((0..20).map(|_| one())));
         made.unwrap()
     };
-    let said = String::from_utf8_lossy(&made.stdout).into_owned();
-    assert_eq!(made.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&made.stderr));
-    assert!(said.contains("checked"), "{said}");
+    let output = String::from_utf8_lossy(&made.stdout).into_owned();
+    assert_eq!(made.status.code(), Some(0), "{output}{}", String::from_utf8_lossy(&made.stderr));
+    assert!(output.contains("checked"), "{output}");
 
     let store = Connection::open(&copy).unwrap();
     let whole: String = store.query_one("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
@@ -109,9 +109,9 @@ async fn r11_calls_continue_while_another_process_locks_the_store() {
         offhook(&["backup", copy.to_str().unwrap(), "--data-dir", data.to_str().unwrap()])
     };
     let made = tokio::task::spawn_blocking(move || args(&copy)).await.unwrap();
-    let said = String::from_utf8_lossy(&made.stderr).into_owned();
-    assert_eq!(made.status.code(), Some(1), "{said}");
-    assert!(said.contains("the copy lacks") && said.contains("store.journal"), "{said}");
+    let output = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert_eq!(made.status.code(), Some(1), "{output}");
+    assert!(output.contains("the copy lacks") && output.contains("store.journal"), "{output}");
     let (_, findings) = node.doctor().await;
     let waits = |finding: &serde_json::Value| {
         finding["check"] == "store"
@@ -167,15 +167,15 @@ async fn r11_an_older_binary_names_the_version_it_supports() {
     }
     drop(store);
     let out = offhook(&["serve", "--config", config.to_str().unwrap()]);
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert_eq!(out.status.code(), Some(2), "{said}");
+    let output = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(2), "{output}");
     for part in [
         "schema 77",
         "made by Offhook 4.2.0",
         "Start Offhook 4.2.0 or later",
         "backup from before the update",
     ] {
-        assert!(said.contains(part), "{part} in {said}");
+        assert!(output.contains(part), "{part} in {output}");
     }
     assert!(
         http::try_send("GET", &format!("http://127.0.0.1:{port}/"), &[], "").await.is_err(),

@@ -117,22 +117,22 @@ async fn a_call_is_a_trace_at_the_collector() {
     }
     // The request's span matches the `traceparent` that the customer's server received.
     let answer = app.wait("/answer").await;
-    let told = answer.headers["traceparent"]
+    let span = answer.headers["traceparent"]
         .to_str()
         .expect("text")
         .split('-')
         .nth(2)
         .expect("a span")
         .to_owned();
-    assert_eq!(spans["fetch answer"]["spanId"], told.as_str());
-    let told = hangup.headers["traceparent"]
+    assert_eq!(spans["fetch answer"]["spanId"], span.as_str());
+    let span = hangup.headers["traceparent"]
         .to_str()
         .expect("text")
         .split('-')
         .nth(2)
         .expect("a span")
         .to_owned();
-    assert_eq!(spans["callback hangup"]["spanId"], told.as_str());
+    assert_eq!(spans["callback hangup"]["spanId"], span.as_str());
     let time = |span: &Value, which: &str| {
         span[which].as_str().and_then(|t| t.parse::<u64>().ok()).expect("a time")
     };

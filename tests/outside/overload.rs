@@ -190,7 +190,7 @@ async fn r10_a_storm_is_refused_and_passes() {
     }
     let (_, highest) = node.memory_kib();
     let bound = idle + 256 * live_max as u64 + 128 * 1024;
-    let told = format!(
+    let report = format!(
         "{} calls: {} taken (p50 {:?}, p99 {:?} to pre_accept), {} rejected (p99 {:?}), {come_again} told to come again; \
          at most {live_max} live, memory {idle} KiB idle, {highest} KiB at most, bound {bound}; normal after {recovered:?}",
         sent.len(),
@@ -202,11 +202,11 @@ async fn r10_a_storm_is_refused_and_passes() {
     );
     #[allow(clippy::print_stderr, reason = "figures are told")]
     {
-        eprintln!("{told}");
+        eprintln!("{report}");
     }
-    assert!(highest <= bound, "{told}");
+    assert!(highest <= bound, "{report}");
     if figures() && !rejected.is_empty() {
-        assert!(percentile(&mut rejected, 99) < Duration::from_millis(500), "{told}");
+        assert!(percentile(&mut rejected, 99) < Duration::from_millis(500), "{report}");
     }
 }
 
@@ -248,15 +248,15 @@ async fn r10_a_thousand_simultaneous_calls_are_accepted() {
     let whole = begun.elapsed();
     let put_off: u32 = posted.iter().map(|(_, (put_off, _))| put_off).sum();
     let slowest = posted.iter().map(|(_, (_, took))| *took).max().unwrap_or_default();
-    let told = format!(
+    let report = format!(
         "{calls} calls at once: {rejected} rejected, {put_off} put off, webhook → 200 {slowest:?} at most, \
          all at Graph after {whole:?}"
     );
     #[allow(clippy::print_stderr, reason = "figures are told")]
     {
-        eprintln!("{told}");
+        eprintln!("{report}");
     }
-    assert!(!figures() || (rejected == 0 && put_off == 0), "{told}");
+    assert!(!figures() || (rejected == 0 && put_off == 0), "{report}");
     let over =
         bodies.iter().map(async |(_, id)| sender.deliver(&terminate_body(id).to_string()).await);
     futures_util::future::join_all(over).await;

@@ -9,7 +9,7 @@ use sim::{
     caller,
 };
 
-use super::control::{heard, in_order, level, only, tones};
+use super::control::{in_order, level, only, received_sounds, tones};
 use super::dial::{heard_ms, tone};
 use super::outbound::{USER, World, user, world};
 use crate::support::bot::BotServer;
@@ -45,7 +45,7 @@ fn comes(from: &str, say_hz: f64, keys: &str) -> CallScript {
     }
 }
 
-fn digits_heard(events: &[CallEvent]) -> String {
+fn digits_received(events: &[CallEvent]) -> String {
     let digit = |event: &CallEvent| match event.kind {
         CallEventKind::DigitHeard { digit } => Some(digit),
         _ => None,
@@ -104,7 +104,7 @@ async fn digits_are_relayed_to_whatsapp_users_on_request() {
         assert_eq!(world.rest("DELETE", room, &[], String::new()).await.status, 204);
         let (there, here) = tokio::join!(hears.all(), presses.all());
         assert_eq!(
-            (digits_heard(&there).as_str(), digits_heard(&here).as_str()),
+            (digits_received(&there).as_str(), digits_received(&here).as_str()),
             (relayed, ""),
             "{element}"
         );
@@ -177,9 +177,9 @@ async fn an_added_participant_confirms_by_a_key_while_members_hear_ringing() {
     );
     assert_eq!(world.app.wait("/ringing").await.param("Event"), "DialMusic");
     assert!(
-        in_order(&heard(&leaves), &[only(1_500)]),
+        in_order(&received_sounds(&leaves), &[only(1_500)]),
         "it hears what it is to confirm: {:?}",
-        heard(&leaves)
+        received_sounds(&leaves)
     );
     assert_eq!(heard_ms(&leaves, 700.0), 0, "and nobody of the room");
     world.app.wait_where("/agent", |seen| seen.param("Event") == "Hangup").await;
@@ -321,9 +321,9 @@ async fn rest_playback_replaces_the_music_for_waiting_and_held_members() {
     world.until_talked(1).await;
     world.mpc("DELETE", "name_Desk/", &Value::Null).await;
     let events = customer.all().await;
-    let heard = heard(&events);
+    let received = received_sounds(&events);
     let expected = [300, 1_000, 300, 600, 1_500, 600].map(only);
-    assert!(in_order(&heard, &expected), "{heard:#?}");
+    assert!(in_order(&received, &expected), "{received:#?}");
     assert_eq!(heard_ms(&events, 440.0), 0, "nobody hears himself");
 }
 
@@ -411,7 +411,7 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     let brings = brings.all().await;
     world.mpc("DELETE", "name_Desk/", &Value::Null).await;
     let customer = customer.all().await;
-    let (there, here) = (heard(&customer), heard(&brings));
+    let (there, here) = (received_sounds(&customer), received_sounds(&brings));
     assert!(in_order(&there, &[only(1_000)]) && !there.contains(&only(1_500)), "{there:#?}");
     assert!(!there.contains(&only(600)), "nobody hears himself: {there:#?}");
     let with_the_customer = super::control::Sound::Tones(vec![600, 1_000]);
@@ -463,15 +463,15 @@ async fn participants_of_an_ended_multi_party_call_are_not_called() {
                 seen.param("Event") == "Hangup" && seen.param("To") == to
             };
             let hangup = world.app.wait_where("/agent", is_its).await;
-            let said = [
+            let params = [
                 "HangupCauseName",
                 "HangupCauseCode",
                 "HangupSource",
                 "CallStatus",
                 "BillDuration",
             ];
-            let said = said.map(|name| hangup.param(name));
-            assert_eq!(said, ["Multiparty Call Ended", "4020", source, "failed", "0"], "{to}");
+            let params = params.map(|name| hangup.param(name));
+            assert_eq!(params, ["Multiparty Call Ended", "4020", source, "failed", "0"], "{to}");
         }
         let rang = world
             .app

@@ -141,9 +141,9 @@ async fn m18_a_users_answer_to_a_permission_request_survives_a_crash() {
     assert_eq!(world.answers("reject").await, 204);
     world.until("none").await;
     // Meta's state wins.
-    let told = world.permission("?refresh=true").await;
-    assert_eq!((&told["status"], &told["source"]), (&json!("none"), &json!("meta")));
-    assert!(told["checkedAt"].is_string(), "{told}");
+    let permission = world.permission("?refresh=true").await;
+    assert_eq!((&permission["status"], &permission["source"]), (&json!("none"), &json!("meta")));
+    assert!(permission["checkedAt"].is_string(), "{permission}");
     let metric = [("kind", "messages.call_permission_reply"), ("result", "permission_updated")];
     // The counter is incremented after the write has been stored.
     world.node.until_metric("offhook_webhook_events_total", &metric, 1.0).await;
@@ -168,8 +168,11 @@ async fn m17_l20_an_inbound_call_grants_permission_if_enabled_and_resets_the_req
     let granted = world.until("temporary").await;
     assert!(granted["expiresAt"].is_string());
     // The node and the simulator agree.
-    let told = world.permission("?refresh=true").await;
-    assert_eq!((&told["status"], &told["expiresAt"]), (&granted["status"], &granted["expiresAt"]));
+    let permission = world.permission("?refresh=true").await;
+    assert_eq!(
+        (&permission["status"], &permission["expiresAt"]),
+        (&granted["status"], &granted["expiresAt"])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

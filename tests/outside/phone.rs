@@ -11,7 +11,7 @@ use crate::support::http;
 /// `offhook dev` as a user starts it; stopped by SIGINT when dropped.
 pub struct Dev {
     child: Child,
-    told: Vec<String>,
+    printed: Vec<String>,
     /// Its directory of temporary files, which other commands look into.
     temporary: tempfile::TempDir,
 }
@@ -28,21 +28,21 @@ impl Dev {
             .spawn()
             .expect("start dev");
         let stdout = BufReader::new(child.stdout.take().expect("its output"));
-        let mut told = Vec::new();
+        let mut printed = Vec::new();
         for line in stdout.lines().map_while(Result::ok) {
             let last = line.contains("Ctrl-C");
-            told.push(line);
+            printed.push(line);
             if last {
                 break;
             }
         }
-        Self { child, told, temporary }
+        Self { child, printed, temporary }
     }
 
     /// Returns the printed address with this label.
     pub fn address(&self, name: &str) -> String {
-        let line = self.told.iter().find_map(|l| l.trim().strip_prefix(name));
-        line.unwrap_or_else(|| panic!("no {name} in {:#?}", self.told)).trim().to_owned()
+        let line = self.printed.iter().find_map(|l| l.trim().strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name} in {:#?}", self.printed)).trim().to_owned()
     }
 
     fn interrupt(&mut self) -> Option<i32> {
@@ -202,11 +202,11 @@ async fn the_call_command_works_with_and_without_a_running_dev() {
     let dev = Dev::start(&[]);
     let node = dev.address("console").replace("/console/", "");
     let folder = tempfile::tempdir().expect("a folder");
-    let heard = folder.path().join("heard.wav");
+    let recording = folder.path().join("heard.wav");
     for args in [vec!["--node", node.as_str()], vec![]] {
         let out = Command::new(env!("CARGO_BIN_EXE_offhook"))
             .args(["call", "--json", "--dtmf", "0", "--record"])
-            .arg(&heard)
+            .arg(&recording)
             .args(&args)
             .output()
             .expect("place a call");
@@ -225,7 +225,7 @@ async fn the_call_command_works_with_and_without_a_running_dev() {
             last["heard_ms"].as_u64().expect("a number") > 500 && last["cause"].is_string(),
             "{text}"
         );
-        let length = hound::WavReader::open(&heard).expect("a WAV file").duration();
+        let length = hound::WavReader::open(&recording).expect("a WAV file").duration();
         assert!(length > 16_000, "more than a second was recorded");
     }
 }

@@ -93,7 +93,7 @@ impl Endpoint {
     }
 
     /// Returns the received audio, 16 kHz mono.
-    pub fn heard(&self) -> Vec<Vec<i16>> {
+    pub fn received(&self) -> Vec<Vec<i16>> {
         let asked = self.asked.lock().unwrap();
         let wav = |body: &Bytes| {
             let at = body.windows(4).position(|w| w == b"RIFF").expect("a WAV file");
@@ -127,11 +127,11 @@ async fn world(speech: &str) -> World {
 
 impl World {
     fn answer(&self, attributes: &str, prompt: &str) {
-        let (said, so_far) = (self.app.url("/said"), self.app.url("/so-far"));
+        let (action, so_far) = (self.app.url("/said"), self.app.url("/so-far"));
         let attributes = attributes.replace("SO-FAR", &so_far);
         self.app.xml(
             "/answer",
-            format!("<Response><GetInput action=\"{said}\" {attributes}>{prompt}</GetInput><Speak>Nothing.</Speak></Response>"),
+            format!("<Response><GetInput action=\"{action}\" {attributes}>{prompt}</GetInput><Speak>Nothing.</Speak></Response>"),
         );
     }
 
@@ -158,7 +158,7 @@ async fn speech_interrupts_the_prompt_and_is_sent_to_the_action() {
     let frames = say(1_500, "Please book a table for two.").await;
     let spoken_ms = (frames.len() as u64 * 20) - 1_700;
     let events = world.call(frames).await;
-    let said = world.app.wait("/said").await;
+    let callback = world.app.wait("/said").await;
     for (name, value) in [
         ("InputType", "speech"),
         ("Speech", "Book a table for two."),
@@ -168,11 +168,11 @@ async fn speech_interrupts_the_prompt_and_is_sent_to_the_action() {
         ("Event", "Redirect"),
         ("CallStatus", "in-progress"),
     ] {
-        assert_eq!(said.param(name), value, "{name}");
+        assert_eq!(callback.param(name), value, "{name}");
     }
-    let heard = endpoint.heard();
-    assert_eq!(heard.len(), 1, "one request an utterance");
-    let ms = heard[0].len() as u64 / 16;
+    let received = endpoint.received();
+    assert_eq!(received.len(), 1, "one request an utterance");
+    let ms = received[0].len() as u64 / 16;
     // The voice begins and ends softly. Silence after the last voiced frame is not sent.
     let voiced_ms = spoken_ms - 400;
     assert!((voiced_ms..spoken_ms + 1_500).contains(&ms), "{ms} ms of {spoken_ms} ms");
@@ -194,8 +194,8 @@ async fn speech_interrupts_the_prompt_and_is_sent_to_the_action() {
             .await
             > 0.0
     );
-    understood(&heard[0], "please book a table for two");
-    names_speech(&world, said.param("CallUUID"), "transcribe, en-IN").await;
+    understood(&received[0], "please book a table for two");
+    names_speech(&world, callback.param("CallUUID"), "transcribe, en-IN").await;
 }
 
 /// Checks that a call's waterfall, its text and its event log name the embedded voice of its two
@@ -237,9 +237,9 @@ async fn names_speech(world: &World, uuid: &str, recogniser: &str) {
 /// Checks that the audio sent to the recogniser is intelligible to another one.
 fn understood(pcm: &[i16], text: &str) {
     let Some(words) = sphinx(pcm) else { return };
-    let said: Vec<&str> = text.split(' ').collect();
-    let heard = said.iter().filter(|word| words.split(' ').any(|w| w == **word)).count();
-    assert!(heard * 2 >= said.len(), "understood {words:?} of {text:?}");
+    let spoken: Vec<&str> = text.split(' ').collect();
+    let recognised = spoken.iter().filter(|word| words.split(' ').any(|w| w == **word)).count();
+    assert!(recognised * 2 >= spoken.len(), "understood {words:?} of {text:?}");
 }
 
 /// Returns the text that pocketsphinx recognises, or `None` if it is not installed.
@@ -285,9 +285,9 @@ async fn interim_results_come_before_the_action_and_none_after_it() {
     world
         .call(say(200, "This is a long sentence, and it takes its time until it ends.").await)
         .await;
-    let said = world.app.wait("/said").await;
+    let callback = world.app.wait("/said").await;
     assert_eq!(
-        (said.param("Speech"), said.param("SpeechConfidenceScore")),
+        (callback.param("Speech"), callback.param("SpeechConfidenceScore")),
         ("f*** this table", "1.00")
     );
     let seen = world.app.requests();
@@ -306,7 +306,7 @@ async fn interim_results_come_before_the_action_and_none_after_it() {
     }
     assert!(first.headers.contains_key("x-plivo-signature-v3"));
     // With log="false" the text must not appear anywhere.
-    let uuid = said.param("CallUUID").to_owned();
+    let uuid = callback.param("CallUUID").to_owned();
     let key = [("x-api-key", API_KEY)];
     let url = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
     let log = crate::support::http::send("GET", &url, &key, "").await.text();
@@ -346,6 +346,6 @@ async fn pocketsphinx_understands_the_hints() {
     let hints = "Opening hours,Book a table,Cancel my order,Speak to an agent";
     world.answer(&format!("inputType=\"speech\" hints=\"{hints}\""), "");
     world.call(say(300, "Cancel my order.").await).await;
-    let said = world.app.wait("/said").await;
-    assert_eq!(said.param("Speech"), "Cancel my order");
+    let callback = world.app.wait("/said").await;
+    assert_eq!(callback.param("Speech"), "Cancel my order");
 }

@@ -14,7 +14,7 @@ use crate::support::database;
 use crate::support::http;
 use crate::support::node::program;
 
-const SAID_HZ: f64 = 700.0;
+const CALLER_HZ: f64 = 700.0;
 
 /// Starts a node with this document for callers. `APP` is the application's URL.
 async fn recording(document: &str) -> World {
@@ -41,7 +41,7 @@ async fn recording_with(document: &str, config: &str) -> World {
 /// A caller who speaks for `seconds`.
 fn speaker(seconds: u32, keys: &str) -> CallScript {
     CallScript {
-        say: tone(SAID_HZ, seconds),
+        say: tone(CALLER_HZ, seconds),
         keys: caller::parse_keys(keys).expect("keys"),
         ..CallScript::default()
     }
@@ -195,8 +195,11 @@ async fn a_message_is_recorded_reported_and_downloaded() {
     }
     let both = channels(&file.body);
     assert_eq!((both.len(), both[0].len() as u64), (2, ms * 16));
-    let heard = tone_ms(&both[0], SAID_HZ);
-    assert!(heard + 1_500 > ms, "{heard} ms of the tone in {ms}: two keys take half a second each");
+    let caller_ms = tone_ms(&both[0], CALLER_HZ);
+    assert!(
+        caller_ms + 1_500 > ms,
+        "{caller_ms} ms of the tone in {ms}: two keys take half a second each"
+    );
     assert!(both[1].iter().all(|sample| sample.unsigned_abs() < 200), "no beep, no prompt");
 
     let part = http::send("GET", &url, &[("range", "bytes=44-143")], "").await;
@@ -323,8 +326,8 @@ async fn a_killed_node_keeps_the_recording_and_reports_it_after_a_restart() {
     );
     let both = channels(&http::get(&url).await.body);
     assert_eq!(both[0].len() as u64, ms * 16);
-    let heard = tone_ms(&both[0], SAID_HZ);
-    assert!(heard + 1_000 > ms, "{heard} ms of the tone in {ms}");
+    let caller_ms = tone_ms(&both[0], CALLER_HZ);
+    assert!(caller_ms + 1_000 > ms, "{caller_ms} ms of the tone in {ms}");
     assert_eq!(world.app.count("/recording"), 1);
 }
 
@@ -445,10 +448,10 @@ async fn a_dials_recording_starts_when_the_callee_answers() {
     assert!((2_500..5_500).contains(&ms), "{ms} ms: what was before the answer is not in it");
     let both = channels(&http::get(callback.param("RecordUrl")).await.body);
     assert_eq!(both.len(), 2);
-    let (said, heard) = (tone_ms(&both[0], SAID_HZ), tone_ms(&both[1], CALLEE_HZ));
+    let (caller_ms, callee_ms) = (tone_ms(&both[0], CALLER_HZ), tone_ms(&both[1], CALLEE_HZ));
     assert!(
-        said + 800 > ms && heard + 1_500 > ms,
-        "{said} ms of the caller, {heard} ms of the callee, in {ms}"
+        caller_ms + 800 > ms && callee_ms + 1_500 > ms,
+        "{caller_ms} ms of the caller, {callee_ms} ms of the callee, in {ms}"
     );
     assert_eq!(tone_ms(&both[1], 425.0), 0, "no ring-back tone");
 }

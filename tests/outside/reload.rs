@@ -209,13 +209,13 @@ async fn r09_an_invalid_file_changes_nothing_and_is_reported() {
     ]);
     let answer = world.reload().await;
     assert_eq!(answer.status, 400, "{}", answer.text());
-    let said = answer.json();
-    assert_eq!(said["error"]["code"], "bad_configuration");
-    let findings = said["error"]["findings"].as_array().expect("findings").clone();
+    let refusal = answer.json();
+    assert_eq!(refusal["error"]["code"], "bad_configuration");
+    let findings = refusal["error"]["findings"].as_array().expect("findings").clone();
     let unknown = findings
         .iter()
         .find(|f| f["message"].as_str().is_some_and(|m| m.contains("caling_enabled")));
-    let unknown = unknown.unwrap_or_else(|| panic!("{said}"));
+    let unknown = unknown.unwrap_or_else(|| panic!("{refusal}"));
     assert_eq!(unknown["hint"], "did you mean `calling_enabled`?");
     assert!(unknown["line"].as_u64().is_some_and(|line| line > 10), "{unknown}");
     assert!(!answer.text().contains("canary") && !answer.text().contains(APP_SECRET));

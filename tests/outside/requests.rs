@@ -300,11 +300,11 @@ async fn r15_authentication_failures_are_throttled_per_client() {
     let get = async |authorization: &str| {
         http::send("GET", &calls, &[("authorization", authorization)], "").await
     };
-    let told = |answer: &http::Answer| {
+    let parts = |answer: &http::Answer| {
         let body = answer.json();
         (answer.status, body["error"].clone(), body.as_object().map(serde_json::Map::len))
     };
-    assert_eq!(told(&get(&wrong).await), told(&get(&unknown).await), "one answer for both");
+    assert_eq!(parts(&get(&wrong).await), parts(&get(&unknown).await), "one answer for both");
     // Failures at both APIs count together; successes don't count.
     let mut refused = 0;
     for n in 0..90 {
@@ -384,7 +384,7 @@ async fn r13_a_flood_of_bad_signatures_does_not_slow_valid_ones() {
     let bad = webhook(&format!("Content-Length: {}\r\n", body.len()), "something else", &body);
     let good = webhook("Content-Length: 14\r\n", "{\"object\":\"x\"}", "{\"object\":\"x\"}");
     // Up to three attempts on a busy machine.
-    let mut told = Vec::new();
+    let mut measured = Vec::new();
     for _ in 0..3 {
         let clock = model::Clock::real();
         let until = clock.now() + std::time::Duration::from_secs(seconds);
@@ -417,7 +417,7 @@ async fn r13_a_flood_of_bad_signatures_does_not_slow_valid_ones() {
         let sent: u64 = flood.join_all().await.into_iter().sum();
         took.sort_unstable();
         let p99 = took[took.len() * 99 / 100];
-        told.push(format!(
+        measured.push(format!(
             "{} bad ones a second, p99 of {} good ones {p99:?}",
             sent / seconds,
             took.len()
@@ -425,10 +425,10 @@ async fn r13_a_flood_of_bad_signatures_does_not_slow_valid_ones() {
         if p99 < std::time::Duration::from_millis(100) {
             #[allow(clippy::print_stderr, reason = "figures are told")]
             {
-                eprintln!("{told:?}");
+                eprintln!("{measured:?}");
             }
             return;
         }
     }
-    panic!("{told:?}");
+    panic!("{measured:?}");
 }

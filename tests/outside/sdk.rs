@@ -244,8 +244,8 @@ async fn python_manages_the_account() {
     sdk.raises("ResourceNotFoundError", "conferences.get", json!(["room"]));
     sdk.raises("ResourceNotFoundError", "conferences.delete", json!(["room"]));
     sdk.ok("conferences.delete_all", Value::Null);
-    let said = sdk.raises("ResourceNotFoundError", "messages.get", json!(["x"]));
-    assert_eq!(said, "not available on this server");
+    let message = sdk.raises("ResourceNotFoundError", "messages.get", json!(["x"]));
+    assert_eq!(message, "not available on this server");
     sdk.raises("ResourceNotFoundError", "pricing.get", json!(["IN"]));
 }
 

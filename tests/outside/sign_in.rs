@@ -317,8 +317,8 @@ async fn new_people_are_created_if_allowed_with_the_providers_role() {
     };
     let mira = |groups: Value| {
         // The ID token has only the subject and the groups; the userinfo endpoint has the rest.
-        let told = json!({"sub": "m", "email": "mira@example.com", "email_verified": true, "name": "Mira"});
-        json!({"sub": "m", "realm": {"groups": groups}, "elsewhere": told})
+        let claims = json!({"sub": "m", "email": "mira@example.com", "email_verified": true, "name": "Mira"});
+        json!({"sub": "m", "realm": {"groups": groups}, "elsewhere": claims})
     };
     for (groups, is) in [
         (json!(["x"]), "agent"),
@@ -340,9 +340,9 @@ async fn new_people_are_created_if_allowed_with_the_providers_role() {
     );
     assert_eq!(role("s@evil.test").await, None);
     // The userinfo response is rejected if its subject differs.
-    let told = json!({"sub": "x", "email": "mira@example.com", "email_verified": true});
+    let claims = json!({"sub": "x", "email": "mira@example.com", "email_verified": true});
     let mixed =
-        Browser::of(&world).sign_in(&provider, &json!({"sub": "y", "elsewhere": told})).await;
+        Browser::of(&world).sign_in(&provider, &json!({"sub": "y", "elsewhere": claims})).await;
     assert_eq!(mixed.status, 401);
     // A person in the configuration has the role configured there.
     let asha = and(asha(), json!({"sub": "a", "realm": {"groups": ["chiefs"]}}));

@@ -108,8 +108,8 @@ async fn a_helper_that_is_killed_ends_one_prompt_and_not_the_next() {
         .status()
         .unwrap();
     assert!(killed.success());
-    let heard = frames(&long, usize::MAX).await;
-    assert!(heard < 5_000, "{heard} frames");
+    let played = frames(&long, usize::MAX).await;
+    assert!(played < 5_000, "{played} frames");
     assert!(
         long.failure().unwrap().starts_with("could not communicate with the speech helper"),
         "{:?}",
@@ -177,9 +177,9 @@ async fn prompts_are_cached_on_disk_for_the_next_process() {
     let _alone = HELPERS.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let welcome = speak("Welcome back. Press one.");
-    let said = {
+    let prompt = {
         let library = library(dir.path());
-        let said = whole(&library.prompt(&welcome)).await;
+        let prompt = whole(&library.prompt(&welcome)).await;
         // The cache is written in the background: after the next prompt has been made, the previous
         // one is stored.
         let folder = dir.path().join("prompts");
@@ -191,7 +191,7 @@ async fn prompts_are_cached_on_disk_for_the_next_process() {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), kept).await.expect("a file");
-        said
+        prompt
     };
     // The helper can't start, so the prompt must come from the cache.
     let config = SpeechConfig {
@@ -202,7 +202,7 @@ async fn prompts_are_cached_on_disk_for_the_next_process() {
     let runtime = tokio::runtime::Handle::current();
     let after = Library::new(config, Clock::real(), runtime, Arc::new(NoFiles)).unwrap();
     let cached = after.prompt(&welcome);
-    assert_eq!(whole(&cached).await, said);
+    assert_eq!(whole(&cached).await, prompt);
     let voices: Vec<String> = cached.voices().iter().map(ToString::to_string).collect();
     assert_eq!(voices, ["builtin en-US"]);
 }
@@ -227,9 +227,9 @@ async fn the_voice_is_understood_by_an_independent_recogniser() {
         }
         let jumps = pcm.windows(2).filter(|w| w[0].abs_diff(w[1]) > 12_000).count();
         assert_eq!(jumps, 0, "no clicks");
-        let Some(heard) = crate::recognise::sphinx(&pcm) else { return };
+        let Some(recognised) = crate::recognise::sphinx(&pcm) else { return };
         words += text.split(' ').count();
-        wrong += word_errors(text, &heard);
+        wrong += word_errors(text, &recognised);
     }
     // The recogniser has a small model for free speech. The exact figure is in `benches`; this only
     // detects an unintelligible voice.
@@ -237,19 +237,19 @@ async fn the_voice_is_understood_by_an_independent_recogniser() {
 }
 
 /// Returns the word error count: insertions, deletions and substitutions.
-fn word_errors(said: &str, heard: &str) -> usize {
-    let (said, heard): (Vec<_>, Vec<_>) =
-        (said.split(' ').collect(), heard.split_whitespace().collect());
-    let mut row: Vec<usize> = (0..=heard.len()).collect();
-    for (i, s) in said.iter().enumerate() {
+fn word_errors(spoken: &str, recognised: &str) -> usize {
+    let (spoken, recognised): (Vec<_>, Vec<_>) =
+        (spoken.split(' ').collect(), recognised.split_whitespace().collect());
+    let mut row: Vec<usize> = (0..=recognised.len()).collect();
+    for (i, s) in spoken.iter().enumerate() {
         let mut last = std::mem::replace(&mut row[0], i + 1);
-        for (j, h) in heard.iter().enumerate() {
+        for (j, h) in recognised.iter().enumerate() {
             let changed = last + usize::from(s != h);
             last = row[j + 1];
             row[j + 1] = changed.min(row[j] + 1).min(last + 1);
         }
     }
-    row[heard.len()]
+    row[recognised.len()]
 }
 
 /// Returns a text as a caller hears it: spoken, and encoded and decoded with Opus.
@@ -309,24 +309,24 @@ async fn the_neural_voice_speaks_in_the_confined_helper_and_is_understood() {
     let dir = tempfile::tempdir().unwrap();
     let Some(data_dir) = install_model(dir.path(), "hibari") else { return };
     let others = helpers();
-    let mut misheard = Vec::new();
+    let mut error_rates = Vec::new();
     for (voice, data_dir) in [("embedded", dir.path()), ("neural", &data_dir)] {
         let library = library(data_dir);
         let (mut words, mut wrong) = (0, 0);
         for text in PHONE_PROMPTS {
             let pcm = decoded(&library, text).await;
-            let Some(heard) = crate::recognise::sphinx(&pcm) else { return };
+            let Some(recognised) = crate::recognise::sphinx(&pcm) else { return };
             words += text.split(' ').count();
-            wrong += word_errors(text, &heard);
+            wrong += word_errors(text, &recognised);
         }
-        misheard.push(wrong * 100 / words);
+        error_rates.push(wrong * 100 / words);
         #[allow(clippy::print_stderr, reason = "a figure of benches/README.md")]
         {
             eprintln!("{voice} voice: {wrong} of {words} words were misheard");
         }
     }
-    let [embedded, neural] = misheard[..] else { panic!("{misheard:?}") };
-    assert!(neural <= 15 && neural < embedded, "{misheard:?} per cent were misheard");
+    let [embedded, neural] = error_rates[..] else { panic!("{error_rates:?}") };
+    assert!(neural <= 15 && neural < embedded, "{error_rates:?} per cent were misheard");
     for helper in helpers().iter().filter(|pid| !others.contains(pid)) {
         let status = std::fs::read_to_string(format!("/proc/{helper}/status")).unwrap();
         assert!(status.contains("Seccomp:\t2\n"), "{status}");
@@ -396,16 +396,17 @@ async fn the_installed_recogniser_understands_callers_and_survives_its_helper() 
     let recognisers = Recognisers::new(&config).unwrap();
     let (mut words, mut wrong) = (0, 0);
     for (text, pcm) in &speech {
-        let RecognisedSpeech { text: heard, confidence, recogniser } =
+        let RecognisedSpeech { text: recognised, confidence, recogniser } =
             recognised(&recognisers, pcm).await;
-        let plain = heard.to_lowercase().replace(|c: char| !c.is_alphanumeric() && c != ' ', "");
-        assert!(!plain.is_empty() && confidence > 30, "{text}: {heard:?}, {confidence}");
+        let plain =
+            recognised.to_lowercase().replace(|c: char| !c.is_alphanumeric() && c != ' ', "");
+        assert!(!plain.is_empty() && confidence > 30, "{text}: {recognised:?}, {confidence}");
         assert_eq!(recogniser, "whisper");
         words += text.split(' ').count();
         wrong += word_errors(text, &plain);
         #[allow(clippy::print_stderr, reason = "shows what was misheard")]
         {
-            eprintln!("{heard} ({confidence})");
+            eprintln!("{recognised} ({confidence})");
         }
     }
     assert!(wrong * 20 <= words, "{wrong} of {words} words were misheard");
@@ -427,6 +428,6 @@ async fn the_installed_recogniser_understands_callers_and_survives_its_helper() 
     let kill = std::process::Command::new("sh").args(["-c", &format!("kill -9 {helper}")]).status();
     assert!(kill.unwrap().success());
     let (text, pcm) = &speech[0];
-    let heard = recognised(&recognisers, pcm).await.text.to_lowercase();
-    assert!(text.split(' ').filter(|word| heard.contains(word)).count() > 6, "{heard}");
+    let recognised = recognised(&recognisers, pcm).await.text.to_lowercase();
+    assert!(text.split(' ').filter(|word| recognised.contains(word)).count() > 6, "{recognised}");
 }

@@ -132,11 +132,11 @@ async fn the_first_word_of_an_agents_answer() {
         });
         waits.extend(join_all(calls).await);
     }
-    let heard: Vec<i64> = waits.iter().flatten().copied().collect();
+    let answered: Vec<i64> = waits.iter().flatten().copied().collect();
     report(&format!(
         "end of speech to the first word of the answer, {AGENTS} calls at once: {}; {} without an answer",
-        quantiles(heard.clone()),
-        waits.len() - heard.len()
+        quantiles(answered.clone()),
+        waits.len() - answered.len()
     ));
 }
 
@@ -148,10 +148,10 @@ async fn a_prompt_stops_when_the_caller_speaks() {
     let Some(()) = install(dir.path(), &["hibari"]) else { return };
     let spoken = sentences(dir.path(), &SENTENCES[..20]).await;
     let world = World::start(dir, false, 0).await;
-    let (said, tone) = (world.app.url("/said"), format!("{}/tone/700/10000", tones().await));
+    let (action, tone) = (world.app.url("/said"), format!("{}/tone/700/10000", tones().await));
     world.app.xml("/said", "<Response><Wait length=\"1\"/></Response>").xml(
         "/answer",
-        format!("<Response><GetInput action=\"{said}\" inputType=\"speech\"><Play>{tone}</Play></GetInput></Response>"),
+        format!("<Response><GetInput action=\"{action}\" inputType=\"speech\"><Play>{tone}</Play></GetInput></Response>"),
     );
     let lead = silence(3_000);
     let mut waits = Vec::new();
@@ -164,8 +164,10 @@ async fn a_prompt_stops_when_the_caller_speaks() {
         let mut frames = samples.chunks_exact(320).map(is_loud);
         let Some(first) = frames.position(|loud| loud) else { continue };
         let lasted = frames.position(|loud| !loud).unwrap_or(samples.len() / 320 - first);
-        let (Some(begin), Some(heard)) = (begin(&events), first_audio(&events)) else { continue };
-        let stopped = heard + Duration::from_millis(20 * (lasted as u64 + 1));
+        let (Some(begin), Some(first_word)) = (begin(&events), first_audio(&events)) else {
+            continue;
+        };
+        let stopped = first_word + Duration::from_millis(20 * (lasted as u64 + 1));
         // The sentence begins 50 ms after its first sample.
         waits.push(ms(begin + Duration::from_millis(3_000 + 50 + 250), stopped));
     }
@@ -181,12 +183,12 @@ async fn words_of_callers_in_noise() {
     let spoken = sentences(dir.path(), &SENTENCES).await;
     install(dir.path(), &["smart-turn", "whisper"]).unwrap();
     let world = World::start(dir, true, LOSS).await;
-    let said = world.app.url("/said");
-    let heard = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeMap::new()));
-    let kept = heard.clone();
+    let action = world.app.url("/said");
+    let recognised = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeMap::new()));
+    let kept = recognised.clone();
     world
         .app
-        .xml("/answer", format!("<Response><GetInput action=\"{said}\" inputType=\"speech\" speechEndTimeout=\"2\"/></Response>"))
+        .xml("/answer", format!("<Response><GetInput action=\"{action}\" inputType=\"speech\" speechEndTimeout=\"2\"/></Response>"))
         .route("/said", move |seen| {
             let words = seen.param("Speech").to_owned();
             kept.lock().unwrap().insert(seen.param("From").to_owned(), words);
@@ -198,14 +200,15 @@ async fn words_of_callers_in_noise() {
         let pcm =
             noisy(&[&silence(LEAD_MS)[..], before, &silence(60), after, &silence(2_500)].concat());
         world.call(n, &[&pcm], Duration::from_secs(15)).await;
-        let heard = heard.lock().unwrap().get(&format!("9198{n:08}")).cloned().unwrap_or_default();
-        let said = words(sentence.text);
-        all += said.len();
-        let differing = differing_words(&said, &words(&heard));
+        let recognised =
+            recognised.lock().unwrap().get(&format!("9198{n:08}")).cloned().unwrap_or_default();
+        let spoken = words(sentence.text);
+        all += spoken.len();
+        let differing = differing_words(&spoken, &words(&recognised));
         wrong += differing;
-        empty += usize::from(heard.is_empty());
+        empty += usize::from(recognised.is_empty());
         if differing > 0 {
-            report(&format!("{differing}: {} | {heard}", sentence.text));
+            report(&format!("{differing}: {} | {recognised}", sentence.text));
         }
     }
     report(&format!(

@@ -19,8 +19,8 @@ const OTHER_USER: &str = "919412340001";
 const NOWHERE: &str = "http://127.0.0.1:9009/";
 
 /// Sets a number's state at the simulated Meta.
-async fn meta_has(chat: &Chat, waba: &str, facts: Value) {
-    let order = json!({"number": NEW, "phone_number_id": NEW_ID, "waba": waba, "name": "Loja", "facts": facts});
+async fn meta_has(chat: &Chat, waba: &str, fields: Value) {
+    let order = json!({"number": NEW, "phone_number_id": NEW_ID, "waba": waba, "name": "Loja", "facts": fields});
     let url = format!("{}/_sim/numbers", chat.sim.url());
     assert_eq!(http::send("POST", &url, &[], order.to_string()).await.status, 204);
 }
@@ -189,8 +189,8 @@ async fn s2_14_s2_15_s2_22_a_sync_adds_numbers_and_deletes_none() {
 async fn s2_03_s2_21_metas_webhook_updates_the_quality_and_a_low_one_notifies() {
     let chat = Chat::start().await;
     until(&chat, NUMBER, |number| number["qualityRating"] == "GREEN").await;
-    let facts = json!({"quality_rating": "RED"});
-    let order = json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "Shop", "facts": facts});
+    let fields = json!({"quality_rating": "RED"});
+    let order = json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "Shop", "facts": fields});
     let url = format!("{}/_sim/numbers", chat.sim.url());
     assert_eq!(http::send("POST", &url, &[], order.to_string()).await.status, 204);
     let value =
@@ -203,11 +203,11 @@ async fn s2_03_s2_21_metas_webhook_updates_the_quality_and_a_low_one_notifies() 
     let mut every = tokio::time::interval(Duration::from_millis(20));
     for n in 0..250 {
         every.tick().await;
-        let told = chat.get("notifications/?type=quality").await;
-        if told["items"][0]["text"].as_str().is_some_and(|text| text.contains(NUMBER)) {
+        let notifications = chat.get("notifications/?type=quality").await;
+        if notifications["items"][0]["text"].as_str().is_some_and(|text| text.contains(NUMBER)) {
             return;
         }
-        assert!(n < 249, "people are told: {told}");
+        assert!(n < 249, "people are told: {notifications}");
     }
 }
 
@@ -328,7 +328,7 @@ async fn s3_27_a_message_reaches_its_accounts_live_feed_within_a_second() {
     chat.send_text(USER, "Hello?").await;
     // The limit of one second applies on an idle machine.
     let limit = Duration::from_secs(if crate::support::figures() { 1 } else { 10 });
-    let told = tokio::time::timeout(limit, async {
+    let frame = tokio::time::timeout(limit, async {
         loop {
             let frame = ours
                 .frame()
@@ -344,8 +344,8 @@ async fn s3_27_a_message_reaches_its_accounts_live_feed_within_a_second() {
             }
         }
     });
-    let told = told.await.expect("in time");
-    assert!(told.contains("event: change"), "{told}");
+    let frame = frame.await.expect("in time");
+    assert!(frame.contains("event: change"), "{frame}");
     let silent = tokio::time::timeout(Duration::from_millis(500), theirs.frame()).await;
     assert!(silent.is_err(), "{silent:?}");
 }

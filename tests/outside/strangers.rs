@@ -97,7 +97,7 @@ async fn r19_junk_gets_no_response_and_does_not_disturb_a_call() {
     let lasted = (ended - begun).as_secs_f64();
     let shares = [0, 1].map(|which| (packets[which] - packets_before[which]) / (lasted * 50.0));
     let late = (late - late_before) / (lasted * 200.0);
-    let told = format!(
+    let report = format!(
         "{} junk datagrams in {lasted:.1} s: {grown} KiB more, of the call's packets {:.2} % came in and {:.2} % went out, \
          {:.2} % of ticks were late",
         seconds * per_second,
@@ -107,21 +107,21 @@ async fn r19_junk_gets_no_response_and_does_not_disturb_a_call() {
     );
     #[allow(clippy::print_stderr, reason = "figures are told")]
     {
-        eprintln!("{told}");
+        eprintln!("{report}");
     }
     while let Some(event) = events.next().await {
         happened.push(event.kind);
     }
     let Some(CallEventKind::Ended(end)) = happened.last() else { panic!("no end: {happened:#?}") };
     assert!(end.ok, "{happened:#?}");
-    let heard = Duration::from_millis(end.heard_ms);
+    let audible = Duration::from_millis(end.heard_ms);
     // The speech has pauses between words.
     assert!(
-        heard > Duration::from_secs(seconds) / 2,
-        "it was heard all the while: {heard:?}; {told}"
+        audible > Duration::from_secs(seconds) / 2,
+        "it was heard all the while: {audible:?}; {report}"
     );
     if rate().is_some() {
-        assert!(late <= 0.01 && shares.iter().all(|share| *share >= 0.99), "{told}");
-        assert_eq!(end.audio_gaps, 0, "{told}");
+        assert!(late <= 0.01 && shares.iter().all(|share| *share >= 0.99), "{report}");
+        assert_eq!(end.audio_gaps, 0, "{report}");
     }
 }

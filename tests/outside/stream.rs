@@ -16,7 +16,7 @@ use sim::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::control::{heard as heard_of, in_order, level, only};
+use crate::control::{in_order, level, only, received_sounds};
 use crate::outbound::{World, user, world};
 use crate::support::bot::BotServer;
 use crate::support::http;
@@ -32,7 +32,7 @@ fn tone(rate: u32, hz: f64, ms: u32) -> Vec<i16> {
 }
 
 /// Returns a tone as a caller's packets.
-fn said(hz: f64, ms: u32) -> Vec<Arc<[u8]>> {
+fn tone_packets(hz: f64, ms: u32) -> Vec<Arc<[u8]>> {
     let mut encoder = Encoder::for_prompts();
     tone(16_000, hz, ms).chunks(Rate::Hz16000.frame()).map(|frame| encoder.encode(frame)).collect()
 }
@@ -69,7 +69,7 @@ fn listens() -> CallScript {
     CallScript { record: true, ..user(CalleeAction::Accept, EventOrder::ConnectFirst) }
 }
 
-fn digits_heard(events: &[CallEvent]) -> String {
+fn digits_received(events: &[CallEvent]) -> String {
     let digit = |event: &CallEvent| match event.kind {
         CallEventKind::DigitHeard { digit } => Some(digit),
         _ => None,
@@ -91,7 +91,7 @@ async fn a_voice_bot_talks_with_a_caller() {
             world.stream(&attributes, &url)
         );
         let script = CallScript {
-            say: said(1_000.0, 2_500),
+            say: tone_packets(1_000.0, 2_500),
             keys: caller::parse_keys("WW2WWWw#").expect("keys"),
             keys_start: KeysStart::Answered,
             ..listens()
@@ -125,9 +125,9 @@ async fn a_voice_bot_talks_with_a_caller() {
         let hangup = world.app.wait("/hangup").await;
         assert_eq!(hangup.param("HangupCauseCode"), "4010", "the document went on");
         let events = user.all().await;
-        let heard = heard_of(&events);
-        assert!(in_order(&heard, &[only(440), only(1_000)]), "{format}: {heard:#?}");
-        assert_eq!(digits_heard(&events), "42");
+        let sounds = received_sounds(&events);
+        assert!(in_order(&sounds, &[only(440), only(1_000)]), "{format}: {sounds:#?}");
+        assert_eq!(digits_received(&events), "42");
         world.node.until_metric("offhook_streams_active", &[], 0.0).await;
         world.node.until_metric("offhook_streams_total", &[("outcome", "ended")], 1.0).await;
         bot.abort();
@@ -141,7 +141,7 @@ async fn the_upgrade_is_signed_and_audio_arrives_every_20_ms() {
         extraHeaders=\"user=42,lang=hi\"";
     let document = format!("<Response>{}</Response>", world.stream(attributes, &server.url));
     let script = CallScript {
-        say: said(600.0, 20_000),
+        say: tone_packets(600.0, 20_000),
         keys: caller::parse_keys("WWw5").expect("keys"),
         keys_start: KeysStart::Answered,
         ..listens()
@@ -170,7 +170,7 @@ async fn the_upgrade_is_signed_and_audio_arrives_every_20_ms() {
     let dtmf = bot.receive("dtmf").await;
     assert_eq!((&dtmf["dtmf"]["digit"], &dtmf["dtmf"]["track"]), (&json!("5"), &json!("inbound")));
 
-    let (mut last, mut chunks, mut said, mut times) = (1, [0, 0], Vec::new(), Vec::new());
+    let (mut last, mut chunks, mut inbound, mut times) = (1, [0, 0], Vec::new(), Vec::new());
     while chunks[0] < 150 || chunks[1] < 150 {
         let media = bot.next_message().await.expect("a message");
         assert_eq!(
@@ -192,7 +192,7 @@ async fn the_upgrade_is_signed_and_audio_arrives_every_20_ms() {
         let samples = pcm(&media);
         assert_eq!(samples.len(), 320);
         if track == 0 {
-            said.extend(samples);
+            inbound.extend(samples);
             times.push(
                 media["media"]["timestamp"]
                     .as_str()
@@ -202,7 +202,7 @@ async fn the_upgrade_is_signed_and_audio_arrives_every_20_ms() {
             );
         }
     }
-    assert!(level(&said[said.len() / 2..], 600) > 0.08, "the caller's tone");
+    assert!(level(&inbound[inbound.len() / 2..], 600) > 0.08, "the caller's tone");
     let took = times.last().expect("times") - times[0];
     let expected = 20 * i64::try_from(times.len()).expect("few");
     assert!((took - expected).abs() < 300, "{} pieces in {took} ms", times.len());
@@ -290,9 +290,9 @@ async fn a_servers_audio_is_played_marked_and_cleared() {
     bot.close().await;
     assert_eq!(world.status("StopStream").await.param("StatusReason"), "api_request");
     let events = user.all().await;
-    let heard = heard_of(&events);
-    assert!(in_order(&heard, &[only(440), only(1_000), only(600), only(300)]), "{heard:#?}");
-    assert!(!heard.contains(&only(1_500)), "{heard:#?}");
+    let sounds = received_sounds(&events);
+    assert!(in_order(&sounds, &[only(440), only(1_000), only(600), only(300)]), "{sounds:#?}");
+    assert!(!sounds.contains(&only(1_500)), "{sounds:#?}");
     // The document plays nothing, so the call's first sound is that of the server.
     let url = format!("{}/api/v1/calls/{uuid}/waterfall/", world.node.public);
     let fall = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await.json();
@@ -488,7 +488,7 @@ async fn a_server_that_misses_two_pings_is_disconnected() {
     world.node.until_metric("offhook_streams_total", &[("outcome", "lost")], 1.0).await;
     world.node.until_metric("offhook_streams_active", &[], 1.0).await;
     assert!(
-        answers.next_message().await.is_ok_and(|said| said["event"] == "media"),
+        answers.next_message().await.is_ok_and(|message| message["event"] == "media"),
         "its sound goes on"
     );
     let of_it = |seen: &&crate::support::app::ReceivedRequest| {
@@ -526,13 +526,13 @@ async fn noise_cancellation_removes_background_noise() {
             world.streamed(CallScript { say: say.clone(), ..listens() }, document).await;
         let mut bot = server.accept().await;
         bot.receive("start").await;
-        let mut heard = Vec::new();
-        while heard.len() < 16_000 * 3 {
+        let mut received = Vec::new();
+        while received.len() < 16_000 * 3 {
             let samples = pcm(&bot.receive("media").await);
             assert_eq!(samples.len(), 320);
-            heard.extend(samples);
+            received.extend(samples);
         }
-        left.push(power(&heard[16_000 * 2..]));
+        left.push(power(&received[16_000 * 2..]));
         user.control().hangup().await;
         user.all().await;
         bot.receive("stop").await;

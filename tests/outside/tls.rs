@@ -109,7 +109,7 @@ async fn a_phone_connects_over_https() {
         tokio_tungstenite::client_async(url, stream).await.expect("an upgrade");
     assert_eq!(answer.status(), 101);
     socket.send(Message::text("{}")).await.expect("sent");
-    assert!(socket.next().await.is_some_and(|told| told.is_ok()), "the node answers");
+    assert!(socket.next().await.is_some_and(|message| message.is_ok()), "the node answers");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,9 +145,9 @@ async fn plain_requests_are_redirected_to_https() {
 async fn plain_http_on_the_tls_port_is_refused_with_a_reason() {
     let world = World::start("").await;
     let port = world.client.to().to_string();
-    let said = http::raw(&port, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    assert!(said.starts_with("HTTP/1.1 400") && said.contains("speaks HTTPS"), "{said}");
-    assert!(!said.contains(http::OPEN), "the connection is closed");
+    let answer = http::raw(&port, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("speaks HTTPS"), "{answer}");
+    assert!(!answer.contains(http::OPEN), "the connection is closed");
     let reason = [("reason", "handshake")];
     world.node.until_metric("offhook_http_connections_closed_total", &reason, 1.0).await;
 }

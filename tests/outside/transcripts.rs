@@ -20,7 +20,7 @@ use super::recognise::say;
 #[derive(Clone)]
 struct Endpoint {
     answers: Arc<Mutex<VecDeque<(u16, &'static str)>>>,
-    heard: watch::Sender<Vec<Vec<i16>>>,
+    received: watch::Sender<Vec<Vec<i16>>>,
     url: String,
 }
 
@@ -32,7 +32,7 @@ impl Endpoint {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let answers = Arc::new(Mutex::new(answers.iter().copied().collect()));
-        let endpoint = Self { answers, heard: watch::Sender::default(), url };
+        let endpoint = Self { answers, received: watch::Sender::default(), url };
         let hear = async move |State(endpoint): State<Endpoint>, body: Bytes| {
             let at = body.windows(4).position(|w| w == b"RIFF").expect("a WAV file");
             let wav = hound::WavReader::new(&body[at..]).expect("a WAV file");
@@ -42,7 +42,7 @@ impl Endpoint {
                 if answers.len() > 1 { answers.pop_front() } else { answers.front().copied() }
                     .unwrap()
             };
-            endpoint.heard.send_modify(|heard| heard.push(pcm));
+            endpoint.received.send_modify(|received| received.push(pcm));
             if status == 0 {
                 std::future::pending::<()>().await;
             }
@@ -60,13 +60,13 @@ impl Endpoint {
     }
 
     /// Waits until `count` pieces of audio have been received.
-    async fn until_heard(&self, count: usize) -> Vec<Vec<i16>> {
-        let mut heard = self.heard.subscribe();
-        let heard = tokio::time::timeout(
+    async fn until_received(&self, count: usize) -> Vec<Vec<i16>> {
+        let mut received = self.received.subscribe();
+        let received = tokio::time::timeout(
             std::time::Duration::from_secs(40),
-            heard.wait_for(|all| all.len() >= count),
+            received.wait_for(|all| all.len() >= count),
         );
-        heard.await.expect("heard within 40 s").expect("the endpoint lives").clone()
+        received.await.expect("heard within 40 s").expect("the endpoint lives").clone()
     }
 }
 
@@ -102,12 +102,12 @@ async fn a_message_is_transcribed_and_reported_after_a_failed_attempt() {
     };
     let _phone = world.sim.place_call(script);
     let recorded = world.app.wait("/recording").await;
-    let said = world.app.wait("/said").await;
+    let callback = world.app.wait("/said").await;
     let ms: u64 = recorded.param("RecordingDurationMs").parse().expect("a number");
-    let told: Vec<_> =
-        said.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let params: Vec<_> =
+        callback.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(
-        told,
+        params,
         [
             ("call_uuid", recorded.param("CallUUID")),
             ("duration", ms.div_ceil(1_000).to_string().as_str()),
@@ -118,11 +118,11 @@ async fn a_message_is_transcribed_and_reported_after_a_failed_attempt() {
             ("transcription_rate", "0"),
         ]
     );
-    assert_eq!(said.method, "POST");
-    assert!(said.headers.contains_key("x-plivo-signature-v3"), "signed as every callback is");
-    let heard = endpoint.until_heard(2).await;
-    assert_eq!(heard.len(), 2, "the same piece again");
-    let seconds = heard[1].len() as f64 / 16_000.0;
+    assert_eq!(callback.method, "POST");
+    assert!(callback.headers.contains_key("x-plivo-signature-v3"), "signed as every callback is");
+    let received = endpoint.until_received(2).await;
+    assert_eq!(received.len(), 2, "the same piece again");
+    let seconds = received[1].len() as f64 / 16_000.0;
     assert!(
         (1.0..6.0).contains(&seconds),
         "{seconds} s: the words, and not the silence around them"
@@ -152,18 +152,18 @@ async fn each_side_of_a_call_is_transcribed_even_after_a_kill() {
     });
     world.app.wait("/recording").await;
     drop(phone);
-    endpoint.until_heard(1).await;
+    endpoint.until_received(1).await;
     world.node.kill();
     world.node.start_again().await;
-    let said = world.app.wait("/said").await;
-    let text = said.param("transcription");
+    let callback = world.app.wait("/said").await;
+    let text = callback.param("transcription");
     let lines: Vec<&str> = text.lines().collect();
     assert!(
         matches!(lines[..], [prompt, words] if prompt.starts_with("[00:0") && prompt.contains("] Called: ")
             && words.starts_with("[00:0") && words.contains("] Caller: ")),
         "{text}"
     );
-    assert_eq!(said.param("error"), "");
+    assert_eq!(callback.param("error"), "");
     assert_eq!(world.app.count("/said"), 1);
 }
 

@@ -214,13 +214,13 @@ async fn world(dir: tempfile::TempDir) -> World {
     let (_, url) = Endpoint::start(ANSWER).await;
     let has_ear = ModelStore::new(dir.path()).english_recogniser().is_some();
     let app = App::start().await;
-    let said = app.url("/said");
+    let action = app.url("/said");
     let actions = Arc::new(Mutex::new(Vec::new()));
     let requested = actions.clone();
     app.xml("/hangup", "")
         .xml(
             "/answer",
-            format!("<Response><GetInput action=\"{said}\" inputType=\"speech\"/></Response>"),
+            format!("<Response><GetInput action=\"{action}\" inputType=\"speech\"/></Response>"),
         )
         .route("/said", move |seen| {
             let words = seen.param("Speech").to_owned();
@@ -253,10 +253,11 @@ impl World {
             tokio::time::timeout(Duration::from_secs(60), self.sim.place_call(script).all()).await;
         let events = events.expect("the call ends");
         let actions = self.actions.lock().unwrap().clone();
-        let [(said, words)] = &actions[calls..] else { panic!("one action: {events:#?}") };
+        let [(at_action, words)] = &actions[calls..] else { panic!("one action: {events:#?}") };
         let at = |kind: CallEventKind| events.iter().find(|e| e.kind == kind).unwrap().at;
         let began = at(CallEventKind::Answered).max(at(CallEventKind::MediaUp));
-        let waited = said.duration_since(placed).as_secs_f64() - (began + spoken).as_secs_f64();
+        let waited =
+            at_action.duration_since(placed).as_secs_f64() - (began + spoken).as_secs_f64();
         (waited, words.clone())
     }
 }
@@ -292,17 +293,17 @@ pub(super) fn words(text: &str) -> Vec<String> {
 }
 
 /// Number of words to change, add or remove, to get from one text to the other.
-pub(super) fn differing_words(said: &[String], heard: &[String]) -> usize {
-    let mut row: Vec<usize> = (0..=heard.len()).collect();
-    for (n, word) in said.iter().enumerate() {
+pub(super) fn differing_words(spoken: &[String], recognised: &[String]) -> usize {
+    let mut row: Vec<usize> = (0..=recognised.len()).collect();
+    for (n, word) in spoken.iter().enumerate() {
         let mut before = std::mem::replace(&mut row[0], n + 1);
-        for (m, other) in heard.iter().enumerate() {
+        for (m, other) in recognised.iter().enumerate() {
             let changed = before + usize::from(word != other);
             before = row[m + 1];
             row[m + 1] = changed.min(before + 1).min(row[m] + 1);
         }
     }
-    row[heard.len()]
+    row[recognised.len()]
 }
 
 /// Prints how many callers are cut off in a pause, and the time from the end of speech to the
@@ -329,17 +330,17 @@ async fn measure() {
         // 0.3 s to 1.5 s, in an order that does not follow the sentences.
         let pause_ms = 300 + (n * 17 % SENTENCES.len()) * 1_200 / (SENTENCES.len() - 1);
         let pause = silence(pause_ms);
-        let (waited, heard) = world.call(&[before, &pause, after]).await;
+        let (waited, recognised) = world.call(&[before, &pause, after]).await;
         let was_cut = waited < 0.0;
         cut += usize::from(was_cut);
         if !was_cut {
             waits.push((waited * 1_000.0) as i64);
-            let said = words(text);
-            all += said.len();
-            wrong += differing_words(&said, &words(&heard));
-            empty += usize::from(heard.is_empty());
+            let spoken = words(text);
+            all += spoken.len();
+            wrong += differing_words(&spoken, &words(&recognised));
+            empty += usize::from(recognised.is_empty());
         }
-        eprintln!("{pause_ms} ms: {waited:.3} s {text}: {heard}");
+        eprintln!("{pause_ms} ms: {waited:.3} s {text}: {recognised}");
     }
     if ear.is_some() {
         eprintln!("{wrong} of {all} words wrong, {empty} results empty");

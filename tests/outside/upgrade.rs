@@ -63,9 +63,9 @@ impl Successors {
         command.args(["upgrade", "--data-dir"]).arg(data_dir).args(options);
         let output = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
         let output = output.await.expect("it ends");
-        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        let printed = format!("{}{}", text(&output.stdout), text(&output.stderr));
         // A refusal begins with a call's id, which may begin with digits.
-        let pid = said.split("process ").skip(1).filter_map(|rest| {
+        let pid = printed.split("process ").skip(1).filter_map(|rest| {
             rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()
         });
         self.0.extend(pid);
@@ -246,12 +246,12 @@ async fn another_process_takes_over_and_no_request_fails() {
     for round in 0..2 {
         // The first call of this process is over, but the record of its end may still be written.
         let output = world.upgrade(&["--wait", "20"]).await;
-        let said = text(&output.stdout);
-        assert!(output.status.success(), "{round}: {said}{}", text(&output.stderr));
-        assert!(said.contains("upgraded: process"), "{said}");
+        let printed = text(&output.stdout);
+        assert!(output.status.success(), "{round}: {printed}{}", text(&output.stderr));
+        assert!(printed.contains("upgraded: process"), "{printed}");
         #[allow(clippy::print_stderr, reason = "a figure")]
         {
-            eprintln!("upgrade {round}: {}", said.lines().last().unwrap_or_default());
+            eprintln!("upgrade {round}: {}", printed.lines().last().unwrap_or_default());
         }
         world.call().await;
         world.node.until_metric("offhook_calls_active", &[], 0.0).await;
@@ -368,8 +368,8 @@ async fn a_live_call_is_never_ended_by_an_upgrade() {
     world.graph.wait(&wacid, "accept").await;
     let refused = world.upgrade(&[]).await;
     assert_eq!(refused.status.code(), Some(1));
-    let said = text(&refused.stdout);
-    assert!(said.contains("its media path is not up"), "{said}{}", text(&refused.stderr));
+    let printed = text(&refused.stdout);
+    assert!(printed.contains("its media path is not up"), "{printed}{}", text(&refused.stderr));
     assert!(text(&refused.stderr).contains("calls cannot be handed over"));
     let second = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&second, "accept").await;
@@ -403,8 +403,8 @@ async fn an_upgrade_is_refused_while_the_database_rejects_writes() {
     }
     let refused = world.upgrade(&[]).await;
     assert_eq!(refused.status.code(), Some(1));
-    let said = text(&refused.stderr);
-    assert!(said.contains("which wait in the journal"), "{said}");
+    let printed = text(&refused.stderr);
+    assert!(printed.contains("which wait in the journal"), "{printed}");
     world.call().await;
     other.execute_batch("ROLLBACK").unwrap();
     while world.node.metric("offhook_store_journal_bytes", &[]).await > 0.0 {
@@ -425,8 +425,8 @@ async fn a_waiting_upgrade_is_cancelled_with_its_command() {
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is signalled");
     let ended = waiting.wait_with_output().expect("its end");
     assert_eq!(ended.status.code(), Some(130));
-    let said = text(&ended.stderr);
-    assert!(said.contains("upgrade cancelled; the node goes on as before"), "{said}");
+    let printed = text(&ended.stderr);
+    assert!(printed.contains("upgrade cancelled; the node goes on as before"), "{printed}");
     world.node.until_log("upgrade cancelled").await;
     terminate(&world.node, &wacid).await;
     world.call().await;
@@ -573,12 +573,12 @@ async fn live_calls_go_on_in_the_new_process() {
 
 /// Checks that an upgrade has handed over this number of calls.
 pub fn check_output(output: &Output, calls: usize) {
-    let said = text(&output.stdout);
-    assert!(output.status.success(), "{said}{}", text(&output.stderr));
-    assert!(said.contains(&format!("handed over {calls} call")), "{said}");
+    let printed = text(&output.stdout);
+    assert!(output.status.success(), "{printed}{}", text(&output.stderr));
+    assert!(printed.contains(&format!("handed over {calls} call")), "{printed}");
     #[allow(clippy::print_stderr, reason = "a figure")]
     {
-        eprintln!("{}", said.replace('\n', "; "));
+        eprintln!("{}", printed.replace('\n', "; "));
     }
 }
 
@@ -589,8 +589,8 @@ async fn a_call_that_cannot_be_handed_over_is_listed_with_the_reason() {
     let call = world.place("919412340001");
     world.app.wait("/answer").await;
     let output = world.upgrade(&[]).await;
-    let said = text(&output.stdout);
-    assert!(said.contains("it is being set up"), "{said}{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    assert!(printed.contains("it is being set up"), "{printed}{}", text(&output.stderr));
     call.control().hangup().await;
     end(call).await;
 }
@@ -640,7 +640,7 @@ async fn callers_who_hang_up_during_an_upgrade_are_reported_once() {
 }
 
 /// The tone of callers who are recorded.
-const SAID_HZ: f64 = 700.0;
+const CALLER_HZ: f64 = 700.0;
 
 /// Waits until this number of recordings is running and on the disk.
 pub(super) async fn until_recording(world: &World, count: usize) {
@@ -680,7 +680,7 @@ fn recorded(world: &World, seen: &ReceivedRequest, end: &str) -> Recorded {
     };
     let mut tones = Vec::new();
     let mut read = |left: &[i16], _: Option<&[i16]>| {
-        tones.push(tone_ms(left, SAID_HZ) > 0);
+        tones.push(tone_ms(left, CALLER_HZ) > 0);
         true
     };
     media::record::read(&folder, id, format, &mut read).expect("a recording");
@@ -712,7 +712,7 @@ async fn recordings_go_on_in_the_same_files() {
     for path in ["/recorded", "/session", "/rest"] {
         world.app.xml(path, "<Response/>");
     }
-    let (say, menu) = (tone(SAID_HZ, 14), MENU.replace("ACTION", &world.app.url("/menu")));
+    let (say, menu) = (tone(CALLER_HZ, 14), MENU.replace("ACTION", &world.app.url("/menu")));
     let place = async |document: String, number: u32| {
         world.app.xml("/answer", document);
         let mut call = world.place_saying(&format!("91941234{number:04}"), say.clone());
@@ -792,7 +792,7 @@ async fn recordings_go_on_if_an_upgrade_fails() {
             "<Response><Record action=\"{url}\" fileFormat=\"wav\" playBeep=\"false\" timeout=\"3\"/></Response>"
         ),
     );
-    let call = world.place_saying("919412340001", tone(SAID_HZ, 16));
+    let call = world.place_saying("919412340001", tone(CALLER_HZ, 16));
     until_recording(&world, 1).await;
     fail_to_play(&mut world).await;
     // This process takes over the recording, and then dies.
@@ -839,15 +839,15 @@ async fn words_are_recognised_after_an_upgrade_and_before_one() {
     end(speaking).await;
     later.control().hangup().await;
     end(later).await;
-    let said: Vec<_> =
+    let actions: Vec<_> =
         world.app.requests().into_iter().filter(|request| request.path == "/said").collect();
-    assert_eq!(said.len(), 2, "{said:#?}");
-    for request in &said {
+    assert_eq!(actions.len(), 2, "{actions:#?}");
+    for request in &actions {
         assert_eq!(request.param("Speech"), "Book a table for two.", "{request:?}");
         world.node.record(request.param("CallUUID")).await;
         check_replay(&world, request.param("CallUUID")).await;
     }
-    assert_eq!(endpoint.heard().len(), 2, "each utterance is recognised once");
+    assert_eq!(endpoint.received().len(), 2, "each utterance is recognised once");
 }
 
 const AGENT_SECRET: &str = "test-secret-of-agent";
@@ -934,7 +934,7 @@ async fn an_agent_goes_on_in_the_new_process() {
     let last = server.until_requests(4).await.remove(3);
     assert_eq!((&last.body["turn"], &last.body["input"]["digits"]), (&json!(4), &json!("8")));
     let answer = SENTENCES.join(" ");
-    let said = [
+    let expected = [
         "Welcome. How can I help you?",
         "12",
         "You pressed one and two. What else?",
@@ -943,9 +943,9 @@ async fn an_agent_goes_on_in_the_new_process() {
         "7",
         answer.as_str(),
     ];
-    check_history(&last.body, &said);
-    let heard = last.body["history"][6]["text"].as_str().unwrap_or_default();
-    assert!(heard.len() < answer.len(), "the rest was not played: {heard}");
+    check_history(&last.body, &expected);
+    let played = last.body["history"][6]["text"].as_str().unwrap_or_default();
+    assert!(played.len() < answer.len(), "the rest was not played: {played}");
     let outcome = end(call).await;
     assert!(outcome.ok, "{outcome:?}");
     let ended = world.app.wait("/hangup").await;
@@ -955,8 +955,8 @@ async fn an_agent_goes_on_in_the_new_process() {
     let lines = transcript(&world).await;
     let texts: Vec<_> =
         lines.iter().map(|line| line["text"].as_str().unwrap_or_default()).collect();
-    assert_eq!(texts.len(), said.len() + 2, "{texts:#?}");
-    assert_eq!(texts[6..], [heard, "8", "Goodbye."], "{texts:#?}");
+    assert_eq!(texts.len(), expected.len() + 2, "{texts:#?}");
+    assert_eq!(texts[6..], [played, "8", "Goodbye."], "{texts:#?}");
     assert_eq!(server.turns().len(), 4, "each turn is asked for once");
     for turn in server.turns() {
         // With the agent's own secret, which the new process reads from the store.
@@ -987,15 +987,15 @@ async fn until_logged(world: &World, text: &str) {
 }
 
 /// Checks the history of a turn, in which the caller may have interrupted the agent's lines.
-fn check_history(turn: &Value, said: &[&str]) {
+fn check_history(turn: &Value, expected: &[&str]) {
     let history = turn["history"].as_array().expect("a list");
-    let is_as_said = |(line, said): (&Value, &&str)| {
+    let is_expected = |(line, expected): (&Value, &&str)| {
         let text = line["text"].as_str().unwrap_or_default();
-        let heard = text.trim_end_matches(['\u{2026}', ' ']);
-        !heard.is_empty() && said.starts_with(heard)
+        let played = text.trim_end_matches(['\u{2026}', ' ']);
+        !played.is_empty() && expected.starts_with(played)
     };
-    assert_eq!(history.len(), said.len(), "{turn:#}");
-    assert!(history.iter().zip(said).all(is_as_said), "{turn:#}");
+    assert_eq!(history.len(), expected.len(), "{turn:#}");
+    assert!(history.iter().zip(expected).all(is_expected), "{turn:#}");
 }
 
 /// Waits for the transcript of the only call in the only conversation.
@@ -1027,15 +1027,15 @@ const CHECKS: &str = "#!/usr/bin/env python3\nimport socket, json, time\ns = soc
 /// Upgrades to a process that does not continue the media of the calls. They go on as before.
 pub async fn fail_to_play(world: &mut World) {
     let hangs = world.script(&format!("{CHECKS}time.sleep(60)\n"));
-    let said = text(&world.upgrade(&["--binary", path(&hangs)]).await.stderr);
-    assert!(said.contains("did not answer within 1 s"), "{said}");
+    let printed = text(&world.upgrade(&["--binary", path(&hangs)]).await.stderr);
+    assert!(printed.contains("did not answer within 1 s"), "{printed}");
 }
 
 /// Upgrades to a process that dies with the calls. The old binary goes on.
 pub async fn fail_to_serve(world: &mut World) {
     let dies = world.script(&format!("{CHECKS}send({{'message': 'playing'}})\n"));
-    let said = text(&world.upgrade(&["--binary", path(&dies)]).await.stderr);
-    assert!(said.contains("the old binary was started again as process"), "{said}");
+    let printed = text(&world.upgrade(&["--binary", path(&dies)]).await.stderr);
+    assert!(printed.contains("the old binary was started again as process"), "{printed}");
 }
 
 /// Reads a stream's messages up to one of `event`. Checks that none is missing, and that each 20 ms of
@@ -1071,7 +1071,7 @@ async fn an_audio_stream_goes_on_in_the_new_process() {
     world.app.xml("/answer", document);
     let script = CallScript {
         from: "919412340001".to_owned(),
-        say: tone(SAID_HZ, 3),
+        say: tone(CALLER_HZ, 3),
         record: true,
         hangup: HangupRule::Never,
         ..CallScript::default()
@@ -1088,8 +1088,8 @@ async fn an_audio_stream_goes_on_in_the_new_process() {
 
     // A process that can't go on, before and after it has taken the media.
     let hangs = world.script(&format!("{CHECKS}time.sleep(60)\n"));
-    let said = text(&world.upgrade(&["--binary", path(&hangs)]).await.stderr);
-    assert!(said.contains("did not answer within 1 s"), "{said}");
+    let printed = text(&world.upgrade(&["--binary", path(&hangs)]).await.stderr);
+    assert!(printed.contains("did not answer within 1 s"), "{printed}");
     check_output(&world.upgrade(&[]).await, 1);
     // The stream moves once more. Its connection stays in the first process.
     check_output(&world.upgrade(&[]).await, 1);
@@ -1115,14 +1115,14 @@ async fn an_audio_stream_goes_on_in_the_new_process() {
     call.control().hangup().await;
     let mut wav = None;
     while let Some(event) = call.next().await {
-        if let CallEventKind::Recording { wav: heard } = event.kind {
-            wav = Some(heard);
+        if let CallEventKind::Recording { wav: recording } = event.kind {
+            wav = Some(recording);
         }
     }
-    let heard = caller_hears(&wav.expect("a recording"));
+    let levels = caller_hears(&wav.expect("a recording"));
     // The caller hears all of it. While the process that died had the media, there was silence.
-    let played = heard.iter().filter(|level| **level > 0.08).count();
-    assert!((295..330).contains(&played), "{played} tenths: {heard:.2?}");
+    let played = levels.iter().filter(|level| **level > 0.08).count();
+    assert!((295..330).contains(&played), "{played} tenths: {levels:.2?}");
 }
 
 /// The level of 440 Hz in each tenth of a second of a recording.

@@ -93,12 +93,19 @@ async fn fail(faults: Vec<Fault>) {
         }
         let started_again = world.successors.0.len();
         let output = world.upgrade(&["--binary", path(&binary)]).await;
-        let said = text(&output.stderr);
-        assert!(said.contains(says), "{nr}: {says}: {said}");
+        let printed = text(&output.stderr);
+        assert!(printed.contains(says), "{nr}: {says}: {printed}");
         let (goes_on, is_again) =
-            (said.contains("goes on as before"), said.contains("was started again"));
-        assert!(goes_on != is_again && is_late.is_none_or(|late| late == is_again), "{nr}: {said}");
-        assert_eq!(world.successors.0.len() - started_again, usize::from(is_again), "{nr}: {said}");
+            (printed.contains("goes on as before"), printed.contains("was started again"));
+        assert!(
+            goes_on != is_again && is_late.is_none_or(|late| late == is_again),
+            "{nr}: {printed}"
+        );
+        assert_eq!(
+            world.successors.0.len() - started_again,
+            usize::from(is_again),
+            "{nr}: {printed}"
+        );
         let entered = join_all(callers.iter_mut().map(|caller| caller.enter_keys(0))).await;
         assert!(entered.iter().all(|is_live| *is_live), "{nr}: a call is lost");
         let mut longest_gap = Duration::ZERO;
@@ -109,7 +116,7 @@ async fn fail(faults: Vec<Fault>) {
             assert!(report.packets > 50, "{nr}: {report:?}");
             longest_gap = longest_gap.max(report.longest_gap);
         }
-        report(&format!("fault {nr}: {}; longest gap {longest_gap:?}", said.trim_end()));
+        report(&format!("fault {nr}: {}; longest gap {longest_gap:?}", printed.trim_end()));
         assert_eq!(world.node.api("Call/?limit=1").await.status, 200, "{nr}");
         let mut newcomer = Caller::place(&sim, format!("9195{nr:08}"));
         until(&mut newcomer.events, |event| *event == CallEventKind::FirstAudio).await;

@@ -147,8 +147,8 @@ async fn f40_calls_in_a_room_of_another_node_are_listed_by_both() {
         let mut command = std::process::Command::new(program());
         command.args(["upgrade", "--data-dir"]).arg(place.node.dir.path());
         let output = tokio::task::block_in_place(|| command.output().expect("it runs"));
-        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-        assert!(!output.status.success() && said.contains(why), "{said}");
+        let printed = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        assert!(!output.status.success() && printed.contains(why), "{printed}");
     }
     let room = places[0].rest("GET", "Conference/Team%20room/", &Value::Null).await.json();
     assert_eq!(room["conference_member_count"], "2", "nothing has changed: {room}");

@@ -37,9 +37,10 @@ async fn rest(mut events: CallEvents) -> Vec<CallEvent> {
 /// Checks that a tone was heard in the last three seconds of a recording. A key takes half a second.
 fn check_end(events: &[CallEvent], hz: f64) {
     let samples = recorded(events);
-    let heard: Vec<_> = samples.rchunks(16_000).map(|second| dominates_ms(second, hz)).collect();
-    let last: u64 = heard.iter().take(3).sum();
-    assert!(last > 1_000, "ms of each second, latest first: {heard:?}");
+    let durations: Vec<_> =
+        samples.rchunks(16_000).map(|second| dominates_ms(second, hz)).collect();
+    let last: u64 = durations.iter().take(3).sum();
+    assert!(last > 1_000, "ms of each second, latest first: {durations:?}");
 }
 
 /// A user who is called rings for seconds in one process, answers in the second, talks in the third,
@@ -91,8 +92,8 @@ async fn dial(order: EventOrder) {
     there.control().hangup().await;
     let (there, here) = tokio::join!(rest(there), rest(here));
 
-    let heard = (heard_ms(&there, CALLER_HZ), heard_ms(&here, CALLEE_HZ));
-    assert!(heard.0 > 2_000 && heard.1 > 2_000, "{order:?}: {heard:?} ms");
+    let durations = (heard_ms(&there, CALLER_HZ), heard_ms(&here, CALLEE_HZ));
+    assert!(durations.0 > 2_000 && durations.1 > 2_000, "{order:?}: {durations:?} ms");
     let nobody = (heard_ms(&there, CALLEE_HZ), heard_ms(&here, CALLER_HZ));
     assert_eq!(nobody, (0, 0), "nobody hears himself");
     check_end(&there, CALLER_HZ);
@@ -335,8 +336,8 @@ async fn a_conference_goes_on_in_the_new_process() {
     check_end(&there, CALLER_HZ);
     one.control().hangup().await;
     let (here, silent) = tokio::join!(rest(one), rest(silent));
-    let heard = (heard_ms(&there, CALLER_HZ), heard_ms(&here, CALLEE_HZ));
-    assert!(heard.0 > 2_000 && heard.1 > 2_000, "{heard:?} ms");
+    let durations = (heard_ms(&there, CALLER_HZ), heard_ms(&here, CALLEE_HZ));
+    assert!(durations.0 > 2_000 && durations.1 > 2_000, "{durations:?} ms");
     for events in [&there, &here, &silent] {
         assert_eq!(heard_ms(events, SILENT_HZ), 0, "muted");
     }
@@ -396,9 +397,9 @@ async fn a_recording_of_a_conference_goes_on_in_the_same_file() {
     let file = http::get(ended.param("RecordUrl")).await;
     let tracks = channels(&file.body);
     assert_eq!((tracks.len(), tracks[0].len() as u64), (1, ms * 16));
-    let heard = tone_ms(&tracks[0], CALLER_HZ);
+    let caller_ms = tone_ms(&tracks[0], CALLER_HZ);
     // For about a second, no process received the caller's audio.
-    assert!(heard > 1_000 && heard + 2_000 > ms, "{heard} ms of the tone in {ms}");
+    assert!(caller_ms > 1_000 && caller_ms + 2_000 > ms, "{caller_ms} ms of the tone in {ms}");
     let requests = world.app.requests();
     let [begun, _] = requests.iter().filter(|seen| of_recording(seen)).collect::<Vec<_>>()[..]
     else {
@@ -527,10 +528,10 @@ async fn a_multi_party_call_goes_on_in_the_new_process() {
     assert_eq!(ids.len(), 5, "{after}");
 
     world.delete("MultiPartyCall/name_Desk/").await;
-    let (heard, there) = tokio::join!(rest(customer), rest(accepts));
+    let (here, there) = tokio::join!(rest(customer), rest(accepts));
     // A process failed to serve, so that they did not hear each other for seconds.
-    let heard = (heard_ms(&heard, AGENT_HZ), heard_ms(&there, CALLER_HZ));
-    assert!(heard.0 > 2_000 && heard.1 > 2_000, "{heard:?} ms");
+    let durations = (heard_ms(&here, AGENT_HZ), heard_ms(&there, CALLER_HZ));
+    assert!(durations.0 > 2_000 && durations.1 > 2_000, "{durations:?} ms");
     for call in [rings, waits, rings_on] {
         rest(call).await;
     }
@@ -637,8 +638,8 @@ async fn an_ai_agent_of_a_multi_party_call_goes_on_in_the_new_process() {
     world.delete("MultiPartyCall/name_Desk/").await;
     let customer = rest(customer).await;
     // 21 seconds were played, of which each upgrade cuts some.
-    let heard = heard_ms(&customer, AGENT_HZ);
-    assert!(heard > 19_000, "{heard} ms");
+    let agent_ms = heard_ms(&customer, AGENT_HZ);
+    assert!(agent_ms > 19_000, "{agent_ms} ms");
     world.app.wait_where("/hangup", |_| world.app.count("/hangup") == 2).await;
     for seen in world.app.requests().iter().filter(|seen| seen.path == "/hangup") {
         check_replay(&world, seen.param("CallUUID")).await;

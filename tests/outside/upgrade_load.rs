@@ -437,9 +437,9 @@ async fn measure(calls: usize, upgrades: usize) {
         // One more call comes in.
         let mut newcomer = Caller::place(&sim, format!("9195{round:08}"));
         let output = world.upgrade(&["--wait", "20", "--binary", &binary]).await;
-        let said = text(&output.stdout);
-        assert!(output.status.success(), "{said}{}", text(&output.stderr));
-        report(&format!("upgrade {}: {}", round + 1, said.trim_end().replace('\n', "; ")));
+        let printed = text(&output.stdout);
+        assert!(output.status.success(), "{printed}{}", text(&output.stderr));
+        report(&format!("upgrade {}: {}", round + 1, printed.trim_end().replace('\n', "; ")));
         until(&mut newcomer.events, |event| *event == CallEventKind::FirstAudio).await;
         gaps.take(&arrivals, clock.now(), true);
         newcomer.events.control().hangup().await;

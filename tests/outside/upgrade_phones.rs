@@ -86,8 +86,8 @@ async fn a_phone_whose_media_is_not_connected_goes_on_in_its_process() {
     phone.say(json!({"type": "call", "to": "support", "sdp": OFFER})).await;
     let call = phone.receive("calling").await["call"].clone();
     let refused = world.upgrade(&[]).await;
-    let said = format!("{}{}", text(&refused.stdout), text(&refused.stderr));
-    assert!(said.contains(&format!("{}: ", call.as_str().expect("a UUID"))), "{said}");
+    let printed = format!("{}{}", text(&refused.stdout), text(&refused.stderr));
+    assert!(printed.contains(&format!("{}: ", call.as_str().expect("a UUID"))), "{printed}");
     phone.say(json!({"type": "hangup", "call": call})).await;
     phone.receive("ended").await;
     let output = world.upgrade(&["--wait", "20"]).await;
@@ -138,11 +138,11 @@ async fn the_consoles_phone_goes_on_talking_in_the_new_process() {
     assert_eq!(world.app.wait("/dialled").await.param("DialStatus"), "completed");
     let events = caller.all().await;
     let samples = recorded(&events);
-    let heard: Vec<_> =
+    let durations: Vec<_> =
         samples.rchunks(16_000).map(|second| dominates_ms(second, PAGE_HZ)).collect();
     assert!(
-        heard.iter().take(4).sum::<u64>() > 2_000,
-        "ms of each second, latest first: {heard:?}"
+        durations.iter().take(4).sum::<u64>() > 2_000,
+        "ms of each second, latest first: {durations:?}"
     );
     for uuid in [connected.param("CallUUID"), connected.param("DialBLegUUID")] {
         check_replay(&world, uuid).await;

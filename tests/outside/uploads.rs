@@ -41,12 +41,12 @@ async fn a_file_is_uploaded_sent_and_shown_in_the_timeline() {
         upload(&chat, API_KEY, &format!("{media}?filename=par%C3%A7el.png"), "image/png", pixel())
             .await;
     assert_eq!(uploaded.status, 201, "{}", uploaded.text());
-    let told = uploaded.json();
+    let resource = uploaded.json();
     assert_eq!(
-        (&told["type"], &told["mimeType"], &told["filename"], &told["bytes"]),
+        (&resource["type"], &resource["mimeType"], &resource["filename"], &resource["bytes"]),
         (&json!("image"), &json!("image/png"), &json!("parçel.png"), &json!(pixel().len()))
     );
-    let message = json!({"type": "image", "image": {"id": told["id"], "caption": "Here"}});
+    let message = json!({"type": "image", "image": {"id": resource["id"], "caption": "Here"}});
     let (status, sent) = chat.ask("POST", &format!("conversations/{id}/messages/"), message).await;
     assert_eq!(status, 202, "{sent}");
     let items = chat.until(&id, |items| items.iter().any(|item| item["status"] == "read")).await;
@@ -64,7 +64,7 @@ async fn a_file_is_uploaded_sent_and_shown_in_the_timeline() {
         .find(|m| m["message"]["type"] == "image")
         .expect("at Meta")
         .clone();
-    assert_eq!(got["message"]["image"], json!({"id": told["id"], "caption": "Here"}), "{got}");
+    assert_eq!(got["message"]["image"], json!({"id": resource["id"], "caption": "Here"}), "{got}");
     assert_eq!(got["phone_number_id"], PHONE_NUMBER_ID);
     let seen = http::get(line["media"]["url"].as_str().unwrap()).await;
     assert_eq!((seen.status, seen.headers["content-type"].to_str().unwrap()), (200, "image/png"));
@@ -184,8 +184,8 @@ async fn r14_a_file_that_whatsapp_does_not_support_is_refused() {
     // counted.
     let url = format!("{}/api/v1/conversations/{media}", chat.node.public);
     let headers = [("x-api-key", API_KEY), ("content-type", "image/png")];
-    let told = http::try_send("POST", &url, &headers, large.clone()).await;
-    assert!(told.is_err() || told.is_ok_and(|answer| answer.status == 413));
+    let result = http::try_send("POST", &url, &headers, large.clone()).await;
+    assert!(result.is_err() || result.is_ok_and(|answer| answer.status == 413));
     let path = format!("/api/v1/conversations/{media}");
     let mut request = format!(
         "POST {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\ncontent-type: image/png\r\ntransfer-encoding: chunked\r\n\

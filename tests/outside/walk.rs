@@ -124,9 +124,9 @@ async fn an_application_is_run_with_real_requests() {
     assert_eq!(signed, [6; 4]);
     let keys: Vec<_> = of(&objects, "key").iter().map(|o| o["key"].as_str().unwrap()).collect();
     assert_eq!(keys, ["2", "1"]);
-    let said: Vec<_> =
+    let spoken: Vec<_> =
         of(&objects, "prompt").iter().map(|o| o["heard"][0]["text"].as_str().unwrap()).collect();
-    assert_eq!(said, ["Press one.", "Press one.", "Good bye."]);
+    assert_eq!(spoken, ["Press one.", "Press one.", "Good bye."]);
     let callback = &of(&objects, "callback")[0];
     assert_eq!(
         (&callback["kind"], &callback["sent"], &callback["status"]),

@@ -52,7 +52,7 @@ pub struct Customer {
     /// Documents returned by call, and whether the call is in a redirect loop.
     given: BTreeMap<CallUuid, (u32, bool)>,
     /// Ids of accepted hangup callbacks, by call.
-    pub told: BTreeMap<CallUuid, BTreeSet<Uuid>>,
+    pub hangups: BTreeMap<CallUuid, BTreeSet<Uuid>>,
     /// Ids of other accepted callbacks, by call.
     pub others: BTreeMap<CallUuid, BTreeSet<Uuid>>,
 }
@@ -163,8 +163,8 @@ impl World {
 
     fn takes(&mut self, call: CallUuid, kind: CallbackKind, identity: Uuid) {
         self.note(format_args!("customer: takes the {} callback of {call}", kind.as_str()));
-        let told = match kind {
-            CallbackKind::Hangup => &mut self.customer.told,
+        let ids = match kind {
+            CallbackKind::Hangup => &mut self.customer.hangups,
             CallbackKind::Ring
             | CallbackKind::Action
             | CallbackKind::Dial
@@ -177,6 +177,6 @@ impl World {
             | CallbackKind::Stream
             | CallbackKind::Transcription => &mut self.customer.others,
         };
-        told.entry(call).or_default().insert(identity);
+        ids.entry(call).or_default().insert(identity);
     }
 }

@@ -37,7 +37,7 @@ pub struct MetaCall {
     /// Set for business-initiated calls.
     pub placed: Option<Placed>,
     /// The timestamp of its connect, in seconds since the epoch.
-    pub told: i64,
+    pub timestamp: i64,
     pub bad_offer: bool,
     /// Meta knows the node's SDP, so the media path may be established.
     pub sdp: bool,
@@ -173,7 +173,7 @@ impl World {
             key,
             phase: Phase::Ringing,
             placed: None,
-            told: self.clock.steady().secs() + arrival.skew_secs,
+            timestamp: self.clock.steady().secs() + arrival.skew_secs,
             bad_offer: arrival.bad_offer,
             sdp: false,
             accepted_us: None,
@@ -279,9 +279,9 @@ impl World {
             EventKind::Connect => {
                 let (sdp_type, sdp) =
                     if call.placed.is_some() { ("answer", answer()) } else { ("offer", offer()) };
-                let (sdp, told) = (if bad { "\"v=0\"" } else { sdp }, call.told);
+                let (sdp, timestamp) = (if bad { "\"v=0\"" } else { sdp }, call.timestamp);
                 format!(
-                    r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"connect","timestamp":"{told}","direction":"{direction}","session":{{"sdp_type":"{sdp_type}","sdp":{sdp}}}{opaque}}}"#
+                    r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"connect","timestamp":"{timestamp}","direction":"{direction}","session":{{"sdp_type":"{sdp_type}","sdp":{sdp}}}{opaque}}}"#
                 )
             }
             EventKind::Terminate => {

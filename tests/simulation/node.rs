@@ -87,7 +87,7 @@ pub struct Book {
     pub rejects: usize,
     rejects_max: usize,
     started: Vec<(Arc<View>, Admitted, Incoming)>,
-    told: Vec<CallUuid>,
+    woken: Vec<CallUuid>,
     rejected: Vec<(Arc<NumberEntry>, Wacid)>,
     /// Calls at Meta that must be ended and belong to no live call.
     strays: Vec<(CallKey, Option<CallUuid>)>,
@@ -100,7 +100,7 @@ impl Book {
         match self.mailboxes.get_mut(&call) {
             Some(mailbox) if mailbox.len() < MAILBOX => {
                 mailbox.push_back(QueuedInput { at, input });
-                self.told.push(call);
+                self.woken.push(call);
                 true
             }
             _ => false,
@@ -340,7 +340,7 @@ impl World {
             rejects: 0,
             rejects_max: self.plan.rejects_max,
             started: Vec::new(),
-            told: Vec::new(),
+            woken: Vec::new(),
             rejected: Vec::new(),
             strays: Vec::new(),
         }));
@@ -390,7 +390,7 @@ impl World {
     pub fn webhook(
         &mut self,
         body: &str,
-        said: EventKind,
+        event_kind: EventKind,
         named: bool,
         ix: CallIx,
     ) -> StepResult<bool> {
@@ -410,11 +410,11 @@ impl World {
             self.fail(format!("R5: of one good item came {ours:?}"));
             return Ok(true);
         }
-        self.item_done(ix, said, named, ours[0]);
+        self.item_done(ix, event_kind, named, ours[0]);
         if self.meta.calls[ix].placed.is_some() {
-            self.judge_placed(ix, said, ours[0], known);
+            self.judge_placed(ix, event_kind, ours[0], known);
         } else {
-            self.judge(ix, said == EventKind::Connect, ours[0], before);
+            self.judge(ix, event_kind == EventKind::Connect, ours[0], before);
         }
         let (started, rejected) = {
             let mut book = self.node().book();
@@ -465,9 +465,9 @@ impl World {
 
     /// Schedules the calls that have something in their mailbox.
     fn wake(&mut self) {
-        let told = std::mem::take(&mut self.node().book().told);
+        let woken = std::mem::take(&mut self.node().book().woken);
         let life = self.life;
-        for call in told {
+        for call in woken {
             let us = if self.rng.chance(200) { self.rng.between(0, 2 * MS) } else { 0 };
             self.in_order(us, Event::Run { life, call });
         }

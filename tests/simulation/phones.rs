@@ -22,7 +22,7 @@ impl World {
         let made = if self.meta.calls[ix].phase == Phase::Unmade { ix } else { self.doubled(ix) };
         let call = &mut self.meta.calls[made];
         call.phase = Phase::Ringing;
-        call.told = self.clock.steady().secs();
+        call.timestamp = self.clock.steady().secs();
         let wacid = call.key.wacid.clone();
         self.note(format_args!("Meta makes call {made} ({wacid})"));
         self.watch.made(made, self.now);
@@ -118,7 +118,7 @@ impl MetaCall {
             key,
             phase: Phase::Unmade,
             placed,
-            told: 0,
+            timestamp: 0,
             bad_offer: false,
             sdp: false,
             accepted_us: None,

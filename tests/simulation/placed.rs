@@ -273,7 +273,7 @@ impl World {
     /// the node knows.
     pub fn judge_placed(&mut self, ix: CallIx, event_kind: EventKind, effect: Effect, known: bool) {
         let life = self.life;
-        let again = self.watch.heard.get(&(ix, event_kind)) == Some(&life);
+        let again = self.watch.received.get(&(ix, event_kind)) == Some(&life);
         let right = match effect {
             Effect::Duplicate => {
                 again || event_kind == EventKind::Connect && self.was_named_before(ix)
@@ -297,10 +297,10 @@ impl World {
             _ => {}
         }
         if effect != Effect::Busy {
-            self.watch.heard.insert((ix, event_kind), life);
+            self.watch.received.insert((ix, event_kind), life);
         }
-        let heard = !matches!(effect, Effect::Busy | Effect::Duplicate | Effect::Stale);
-        if known && heard && event_kind != EventKind::Terminate {
+        let taken = !matches!(effect, Effect::Busy | Effect::Duplicate | Effect::Stale);
+        if known && taken && event_kind != EventKind::Terminate {
             self.watch.must_end(ix);
         }
         if !right {

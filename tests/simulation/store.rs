@@ -159,7 +159,7 @@ impl Store {
         }
     }
 
-    fn write(&mut self, write: Write, told: &mut Vec<Completion>) {
+    fn write(&mut self, write: Write, completions: &mut Vec<Completion>) {
         match write {
             Write::Born(born) => {
                 self.born(born.0, born.1);
@@ -174,7 +174,7 @@ impl Store {
                     row.start.wacid = Some(wacid);
                     if row.end.is_some() {
                         row.farewell = Some(farewell);
-                        told.push(Completion::Farewell(farewell.due));
+                        completions.push(Completion::Farewell(farewell.due));
                     }
                 }
             }
@@ -187,15 +187,15 @@ impl Store {
                     row.start.started = start.started;
                     row.end = Some(end);
                     row.farewell = farewell;
-                    told.extend(farewell.map(|farewell| Completion::Farewell(farewell.due)));
-                    told.push(Completion::Callback(hangup.0));
+                    completions.extend(farewell.map(|farewell| Completion::Farewell(farewell.due)));
+                    completions.push(Completion::Callback(hangup.0));
                     self.outbox.insert(hangup.0, hangup.1);
                 }
-                told.extend(after_panic.then_some(Completion::AfterPanic(call)));
+                completions.extend(after_panic.then_some(Completion::AfterPanic(call)));
             }
             Write::Callback(id, callback) => {
                 self.outbox.insert(id, callback);
-                told.push(Completion::Callback(id));
+                completions.push(Completion::Callback(id));
             }
             Write::Settled(id, callback) => {
                 self.outbox.insert(id, callback);
@@ -208,7 +208,7 @@ impl Store {
                         Some(due) => {
                             farewell.due = due;
                             farewell.tries += 1;
-                            told.push(Completion::Farewell(due));
+                            completions.push(Completion::Farewell(due));
                         }
                     }
                 }
@@ -272,21 +272,21 @@ impl World {
         let queue = &mut self.node().writer.queue;
         let batch: Vec<_> = queue.drain(..queue.len().min(BATCH)).collect();
         self.note(format_args!("store: {} writes", batch.len()));
-        let mut told = Vec::new();
+        let mut completions = Vec::new();
         for write in batch {
-            self.store.write(write, &mut told);
+            self.store.write(write, &mut completions);
         }
         // A kill before the waiters are completed.
         self.effect()?;
-        for told in told {
-            self.written(told);
+        for completion in completions {
+            self.written(completion);
         }
         Ok(())
     }
 
-    fn written(&mut self, told: Completion) {
+    fn written(&mut self, completion: Completion) {
         let life = self.life;
-        match told {
+        match completion {
             Completion::Callback(notice) => self.after(0, Event::Send { life, notice }),
             Completion::Farewell(due) => {
                 let us = due.saturating_sub(self.now) + self.rng.between(0, 2_000) * MS;

@@ -42,7 +42,7 @@ pub struct Watch {
     /// Orphans without an id at Meta, and until when they may appear.
     pub lost_until: BTreeMap<CallUuid, u64>,
     /// The life in which an event was accepted.
-    pub heard: BTreeMap<(CallIx, EventKind), u32>,
+    pub received: BTreeMap<(CallIx, EventKind), u32>,
     pub pairs: BTreeMap<(usize, usize), Pair>,
     /// The last known life and its number of queued calls.
     pub waiting: (u32, usize),
@@ -271,12 +271,13 @@ impl Watch {
         // A placed call without an id at Meta can't be ended there.
         let named = seen.ordered.as_ref().is_none_or(|ordered| ordered.bound);
         let seen = self.call(call);
-        let unsaid = named && seen.end_reported_us.is_none() && !seen.gone && !seen.asked_to_end;
+        let unreported =
+            named && seen.end_reported_us.is_none() && !seen.gone && !seen.asked_to_end;
         let broken = if std::mem::replace(&mut seen.over, true) {
             Some("is over twice")
         } else if seen.concluded != 1 {
             Some("is over without having been concluded")
-        } else if unsaid {
+        } else if unreported {
             Some("is over, and nobody has told Meta (R6)")
         } else {
             None
@@ -387,7 +388,7 @@ impl World {
             return;
         }
         let call = &self.meta.calls[ix];
-        let (number, age) = (call.number, self.clock.wall().secs() - call.told);
+        let (number, age) = (call.number, self.clock.wall().secs() - call.timestamp);
         let plan = &self.plan.numbers[number];
         let (limit, of_sub) = (plan.limit as usize, plan.of_sub);
         let usable = !call.bad_offer;
@@ -645,12 +646,14 @@ impl World {
             if seen.end_unreceived.is_some_and(|at| self.now - at > 16 * SECOND) {
                 wrong = Some(format!("R6: Graph is not asked again to end call {}", seen.ix));
             }
-            let told = seen.end_reported_us.map_or(0, |at| (self.now - at) / MS);
+            let elapsed_ms = seen.end_reported_us.map_or(0, |at| (self.now - at) / MS);
             if here > most {
                 wrong = Some(format!("call {} stays {:?} for {here} ms", seen.ix, seen.state));
-            } else if told > limits.accept_outcome_ms + 1_000 {
-                wrong =
-                    Some(format!("R7: call {} is up {told} ms after its end was told", seen.ix));
+            } else if elapsed_ms > limits.accept_outcome_ms + 1_000 {
+                wrong = Some(format!(
+                    "R7: call {} is up {elapsed_ms} ms after its end was told",
+                    seen.ix
+                ));
             }
         }
         if let Some(wrong) = wrong {
@@ -692,10 +695,10 @@ impl World {
             }
             hangups.entry(notice.call).or_default().insert(*identity);
             self.watch.tally.callback_retries += u64::from(notice.retries);
-            let told =
-                self.customer.told.get(&notice.call).is_some_and(|told| told.contains(identity));
+            let is_reported =
+                self.customer.hangups.get(&notice.call).is_some_and(|ids| ids.contains(identity));
             match notice.state {
-                Delivery::Delivered if !told => {
+                Delivery::Delivered if !is_reported => {
                     wrong.push(format!("R4: {} counts as told", notice.call))
                 }
                 Delivery::Waiting | Delivery::GivenUp => {
@@ -724,11 +727,11 @@ impl World {
                 wrong.push(format!("R3: call {} has no record", seen.ix));
             }
         }
-        for (call, told) in &self.customer.told {
-            if told.len() != 1 || !self.store.calls.contains_key(call) {
+        for (call, ids) in &self.customer.hangups {
+            if ids.len() != 1 || !self.store.calls.contains_key(call) {
                 wrong.push(format!(
                     "R3: the customer heard {} times of the end of {call}",
-                    told.len()
+                    ids.len()
                 ));
             }
         }

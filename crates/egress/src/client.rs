@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::EgressError;
 use super::body::Reader;
 use super::connect::{
-    ConnectionFacts, Connector, HTTP2_WINDOW, OWNER, SilentConnections, UndeliveredBytes,
+    ConnectionInfo, Connector, HTTP2_WINDOW, OWNER, SilentConnections, UndeliveredBytes,
     WithTimeout,
 };
 use super::guard::{Guard, Refusal};
@@ -325,7 +325,7 @@ impl Egress {
         .await
         .map_err(|_| self.connect_timeout_error(&host, request.connect))?;
         let timed_out = |_| EgressError::ReadTimeout { waited: read };
-        let times = connection_facts(&connection).map(|facts| facts.times);
+        let times = connection_info(&connection).map(|info| info.times);
         if let Some(times) = times.filter(|times| times.started >= started) {
             on_stage(Stage::Connected { resolved: times.resolved, connected: times.connected });
         }
@@ -339,7 +339,7 @@ impl Egress {
         let response = response.map_err(|e| into_egress_error(&e, &host))?;
         on_stage(Stage::Responded(self.shared.clock.now()));
         let undelivered =
-            connection_facts(&connection).map(|facts| facts.undelivered).unwrap_or_default();
+            connection_info(&connection).map(|info| info.undelivered).unwrap_or_default();
         undelivered.reset();
         let (head, body) = response.into_parts();
         Ok((head, ResponseBody { body, undelivered }))
@@ -438,8 +438,8 @@ impl EgressStream {
     }
 }
 
-/// Returns the facts of a request's connection. `None` if there is no connection yet.
-fn connection_facts(connection: &CaptureConnection) -> Option<ConnectionFacts> {
+/// Returns the connection info of a request. `None` if there is no connection yet.
+fn connection_info(connection: &CaptureConnection) -> Option<ConnectionInfo> {
     let mut extras = http::Extensions::new();
     connection.connection_metadata().as_ref()?.get_extras(&mut extras);
     extras.remove()

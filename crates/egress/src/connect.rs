@@ -72,7 +72,7 @@ pub(super) struct Connector {
 
 /// What a request can learn of the pooled connection that it uses.
 #[derive(Clone, Debug)]
-pub(super) struct ConnectionFacts {
+pub(super) struct ConnectionInfo {
     pub(super) times: ConnectTimes,
     pub(super) undelivered: UndeliveredBytes,
 }
@@ -140,7 +140,7 @@ impl Connector {
         let (stream, times) = self.connect(&url).await?;
         Ok(TokioIo::new(TrackedStream {
             stream,
-            facts: ConnectionFacts { times, undelivered: UndeliveredBytes::default() },
+            info: ConnectionInfo { times, undelivered: UndeliveredBytes::default() },
             silent: Some(self.silent.track(url.origin())),
             turn: ReadTurn::default(),
         }))
@@ -282,7 +282,7 @@ impl Drop for SilentConnection {
 /// A connection to a checked address.
 pub(super) struct TrackedStream {
     stream: TcpStream,
-    facts: ConnectionFacts,
+    info: ConnectionInfo,
     /// Dropped when the first bytes arrive.
     silent: Option<SilentConnection>,
     turn: ReadTurn,
@@ -290,7 +290,7 @@ pub(super) struct TrackedStream {
 
 impl Connection for TrackedStream {
     fn connected(&self) -> Connected {
-        Connected::new().extra(self.facts.clone())
+        Connected::new().extra(self.info.clone())
     }
 }
 
@@ -309,7 +309,7 @@ impl AsyncRead for TrackedStream {
             return read;
         }
         self.silent = None;
-        self.facts.undelivered.add(received)?;
+        self.info.undelivered.add(received)?;
         read
     }
 }

@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn tls_failures_are_described_for_the_operator_of_the_server() {
         let certificate = |error| Error::InvalidCertificate(error);
-        for (error, said) in [
+        for (error, expected) in [
             (certificate(CertificateError::UnknownIssuer), Some("self-signed, or an intermediate")),
             (certificate(CertificateError::BadSignature), Some("self-signed, or an intermediate")),
             (Error::InvalidMessage(InvalidMessage::InvalidContentType), Some("does not speak TLS")),
@@ -135,8 +135,8 @@ mod tests {
                 describe_fault(&std::io::Error::new(std::io::ErrorKind::InvalidData, error));
             assert_eq!(plain, wrapped, "{shown}");
             assert_eq!(
-                plain.is_some_and(|text| said.is_some_and(|said| text.contains(said))),
-                said.is_some(),
+                plain.is_some_and(|text| expected.is_some_and(|expected| text.contains(expected))),
+                expected.is_some(),
                 "{shown}"
             );
         }

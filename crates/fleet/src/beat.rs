@@ -173,7 +173,8 @@ pub struct Grant {
     /// The units that other runs hold.
     pub others: u32,
     /// The units that other runs have requested and not received.
-    pub wishes: u32,
+    #[serde(rename = "wishes")]
+    pub requested: u32,
 }
 
 /// The verdict of the database on a beat.

@@ -38,7 +38,7 @@ pub struct RunRow {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Units {
     pub held: u32,
-    pub wish: u32,
+    pub requested: u32,
 }
 
 impl Ledger {
@@ -134,14 +134,14 @@ impl Ledger {
 
     fn grant(&mut self, beat: &Beat, key: &LimitKey, want: u32) -> Grant {
         let cap = self.limits.get(key).copied();
-        let (mut mine, mut others, mut wishes) = (0, 0, 0);
+        let (mut mine, mut others, mut requested) = (0, 0, 0);
         let range = (key.clone(), Uuid::nil())..=(key.clone(), Uuid::max());
         for ((_, run), units) in self.units.range(range) {
             if *run == beat.run {
                 mine = units.held;
             } else {
                 others += units.held;
-                wishes += units.wish;
+                requested += units.requested;
             }
         }
         let held = if beat.whole || want <= mine {
@@ -152,8 +152,8 @@ impl Ledger {
         } else {
             mine
         };
-        self.units.insert((key.clone(), beat.run), Units { held, wish: want - held });
-        Grant { held, cap, others, wishes }
+        self.units.insert((key.clone(), beat.run), Units { held, requested: want - held });
+        Grant { held, cap, others, requested }
     }
 
     /// Declares a run dead, unless it has sent a beat since its `seq` was read.

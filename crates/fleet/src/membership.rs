@@ -176,7 +176,7 @@ struct Limit {
     /// Whether a beat with this limit was sent and not answered.
     unanswered: bool,
     others: u32,
-    wishes: u32,
+    requested: u32,
     last_used: Option<Duration>,
     /// Whether the limit is not configured any more, so that the run gives back its units.
     gone: bool,
@@ -467,7 +467,7 @@ impl Membership {
                 usage,
                 limit: limit.limit,
                 others: limit.others,
-                wishes: limit.wishes,
+                requested: limit.requested,
                 recent: limit.last_used.is_some_and(|at| now.saturating_sub(at) <= RECENT),
             };
             let wanted = if limit.gone { usage.used } else { share.want() };
@@ -639,7 +639,7 @@ impl Membership {
             if grant.cap.is_none() && !limit.gone {
                 self.missing.insert(ask.key.clone());
             }
-            (limit.others, limit.wishes) = (grant.others, grant.wishes);
+            (limit.others, limit.requested) = (grant.others, grant.requested);
             if grant.held > limit.limit {
                 supply.raise(&ask.key, grant.held);
                 limit.limit = grant.held;
@@ -763,7 +763,7 @@ mod tests {
                 held: ask.want.min(most),
                 cap: Some(100),
                 others: 0,
-                wishes: 0,
+                requested: 0,
             };
             let grants = match verdict {
                 Verdict::Ok => beat.asks.iter().map(grant).collect(),
@@ -882,7 +882,7 @@ mod tests {
         let mut fixture = Fixture::new();
         fixture.use_units(60);
         let beat = fixture.beat();
-        let grants = vec![Grant { held: 60, cap: None, others: 0, wishes: 0 }];
+        let grants = vec![Grant { held: 60, cap: None, others: 0, requested: 0 }];
         let answer = Answer { verdict: Verdict::Ok, term: state(TERM, true), grants };
         fixture.member.answered(fixture.now, &beat, &answer, &mut fixture.counter);
         assert_eq!(fixture.member.take_missing(), BTreeSet::from([key()]));

@@ -25,7 +25,7 @@ pub(crate) struct Share {
     pub(crate) limit: u32,
     /// The units that other runs hold, and those that they have requested and not received.
     pub(crate) others: u32,
-    pub(crate) wishes: u32,
+    pub(crate) requested: u32,
     /// Whether the limit was used within the last day.
     pub(crate) recent: bool,
 }
@@ -40,7 +40,7 @@ impl Share {
     /// them from each other.
     pub(crate) fn want(&self) -> u32 {
         let busy = self.usage.used.saturating_add(self.usage.waiting);
-        if self.wishes > 0 || !(self.recent || busy > 0) {
+        if self.requested > 0 || !(self.recent || busy > 0) {
             return busy.min(self.cap);
         }
         let members = self.members.max(1);
@@ -80,7 +80,7 @@ mod tests {
             usage: Usage { used, waiting: 0, starts: 0 },
             limit,
             others: 0,
-            wishes: 0,
+            requested: 0,
             recent: true,
         }
     }
@@ -108,10 +108,10 @@ mod tests {
 
     #[test]
     fn f14_nothing_idle_is_kept_from_runs_that_want_it() {
-        assert_eq!(Share { wishes: 1, ..slots(20, 30) }.want(), 20);
-        assert_eq!(Share { wishes: 1, ..slots(0, 8) }.want(), 0);
+        assert_eq!(Share { requested: 1, ..slots(20, 30) }.want(), 20);
+        assert_eq!(Share { requested: 1, ..slots(0, 8) }.want(), 0);
         let waiting = Usage { used: 20, waiting: 2, starts: 0 };
-        assert_eq!(Share { wishes: 1, usage: waiting, ..slots(20, 20) }.want(), 22);
+        assert_eq!(Share { requested: 1, usage: waiting, ..slots(20, 20) }.want(), 22);
     }
 
     #[test]

@@ -149,13 +149,13 @@ impl Watch {
             (_, Link::Refused) if still >= STILL_PROVEN => {
                 Some(Finding::Dead { run, seq, death: Death::Proven })
             }
-            (_, Link::Refused | Link::Silent) => (still >= STILL_SILENT && !self.is_heard(run))
+            (_, Link::Refused | Link::Silent) => (still >= STILL_SILENT && !self.is_seen(run))
                 .then_some(Finding::Dead { run, seq, death: Death::Silent }),
         }
     }
 
     /// Returns whether an active member reports a connection to this run.
-    fn is_heard(&self, run: Uuid) -> bool {
+    fn is_seen(&self, run: Uuid) -> bool {
         self.members()
             .any(|row| row.run != self.me && self.still(row) < FRESH && row.sees.contains(&run))
     }

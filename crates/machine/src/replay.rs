@@ -223,8 +223,8 @@ mod tests {
 
     #[test]
     fn an_additional_or_missing_output_is_a_difference() {
-        let wish = "{\"wish\":\"graph\",\"action\":\"pre_accept\"}";
-        let more = LOG.replacen(wish, &format!("{wish},{wish}"), 1);
+        let output = "{\"wish\":\"graph\",\"action\":\"pre_accept\"}";
+        let more = LOG.replacen(output, &format!("{output},{output}"), 1);
         let found = difference(&more).expect("a difference");
         assert_eq!(found.at.0, 0);
         let fewer = LOG.replacen(",{\"wish\":\"state\",\"state\":\"preparing\"}", "", 1);

@@ -323,9 +323,9 @@ mod tests {
             let (mut detector, start) = (AudioDetector::new(), now());
             detector.detect_beep(Some(Beep::default()));
             let until = 16_000 * 5;
-            let heard =
+            let detected =
                 feed(&mut detector, start, 300, |at| if at < until { sound(at) } else { 0.0 });
-            assert!(heard.is_empty(), "{heard:?}");
+            assert!(detected.is_empty(), "{detected:?}");
         }
     }
 }

@@ -477,8 +477,8 @@ mod tests {
                 }
                 pressed.extend(came.then(|| char::from(b'0' + event)));
             }
-            let heard: String = received(&packets).into_iter().map(|(_, key)| key).collect();
-            prop_assert_eq!(heard, pressed);
+            let keys: String = received(&packets).into_iter().map(|(_, key)| key).collect();
+            prop_assert_eq!(keys, pressed);
         }
     }
 

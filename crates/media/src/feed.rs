@@ -248,12 +248,12 @@ mod tests {
         assert!(moved.is_movable());
         assert_eq!((new.taken(), new.waiting(), new.free()), (0, 4, FEED_MAX - 4));
         assert!(push(&new, 9));
-        let heard: Vec<_> = std::iter::from_fn(|| name(moved.next())).collect();
-        assert_eq!((heard, new.taken()), (vec![1, 2, 3, 4, 9], 5));
+        let played: Vec<_> = std::iter::from_fn(|| name(moved.next())).collect();
+        assert_eq!((played, new.taken()), (vec![1, 2, 3, 4, 9], 5));
         // The old process continues if the new one fails.
         assert!(push(&old, 7));
-        let heard: Vec<_> = std::iter::from_fn(|| name(end.next())).collect();
-        assert_eq!((heard, old.taken()), (vec![1, 2, 3, 4, 7], 6));
+        let played: Vec<_> = std::iter::from_fn(|| name(end.next())).collect();
+        assert_eq!((played, old.taken()), (vec![1, 2, 3, 4, 7], 6));
         // Frames that were cleared are not sent in the other process, either.
         (0..3).for_each(|n| assert!(push(&old, n)));
         old.clear();

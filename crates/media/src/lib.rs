@@ -119,7 +119,7 @@ pub use cable::{CableEnd, cable};
 pub use feed::{FEED_MAX, Feed};
 pub use hand_over::{ContinuedLeg, OtherProcess};
 pub use held_tap::HeldTap;
-pub use mixer::{Audience, HeardBy, MemberAudio, MixEvent, MixSink, Mixer, RoomAudio, SoundKind};
+pub use mixer::{Audience, Listeners, MemberAudio, MixEvent, MixSink, Mixer, RoomAudio, SoundKind};
 pub use offered_leg::{OfferedLeg, OfferedLegSnapshot};
 pub use player::PlayItem;
 pub use quality::{Quality, StreamStats};

@@ -125,11 +125,11 @@ mod tests {
 
     #[test]
     fn mixes_packets_of_any_length_in_20_ms_frames() {
-        let (said, fed) = (tone(500.0), tone(1_500.0));
+        let (voice, fed) = (tone(500.0), tone(1_500.0));
         for frames in [2, 3, 6] {
             let (mut mixer, mut decoder, mut pcm) =
                 (PacketMixer::<2>::default(), Decoder::new(Rate::Hz16000), Vec::new());
-            let mut packets = said.chunks_exact(frames).map(packet_of);
+            let mut packets = voice.chunks_exact(frames).map(packet_of);
             for fed in fed.iter().take(36) {
                 while mixer.buffered_frames(0) == 0 {
                     mixer.push(0, &packets.next().expect("enough"));

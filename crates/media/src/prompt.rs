@@ -399,15 +399,15 @@ mod tests {
             let [tail, head, middle] =
                 [tail, head, middle].map(|frames| frames.iter().copied().map(frame).collect());
             writer.finish_with(Some(LoopJoin { from, tail, head, middle }));
-            let (mut cursor, mut heard) = (prompt.cursor(), Vec::new());
+            let (mut cursor, mut played) = (prompt.cursor(), Vec::new());
             for round in 0..3 {
                 while let FrameState::Ready(frame) = cursor.next_in_round(round < 2) {
-                    heard.push(frame[0]);
+                    played.push(frame[0]);
                 }
                 assert_eq!(cursor.next_in_round(round < 2), FrameState::End);
                 cursor.rewind();
             }
-            heard
+            played
         };
         assert_eq!(
             with(3, &[33, 34], &[20, 21], &[]),

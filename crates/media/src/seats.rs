@@ -224,7 +224,7 @@ mod tests {
         host.add(7, SeatEnd::Room(end));
         let mut reader = TapReader::new(member.tap, Rate::Hz16000, Buffering::Jitter);
         let (mut encoder, start) = (Encoder::for_prompts(), now());
-        let mut heard = 0;
+        let mut audible = 0;
         for n in 0..20_u32 {
             let at = start + STEP * n;
             let payload = encoder.encode(&[900; Rate::Hz16000.frame()]);
@@ -245,11 +245,11 @@ mod tests {
             guest_job.run(at);
             assert_eq!(played.next().0, Some(mixed));
             while let Some(frame) = reader.next() {
-                heard += usize::from(frame.has_audio);
+                audible += usize::from(frame.has_audio);
             }
         }
         // The jitter buffer holds some back.
-        assert!(heard >= 15, "{heard}");
+        assert!(audible >= 15, "{audible}");
         // A seat that has left gets nothing.
         guest.remove(7);
         guest_job.run(start + STEP * 30);

@@ -303,14 +303,14 @@ mod tests {
     }
 
     fn rounds(prompt: &Arc<Prompt>) -> Vec<Frame> {
-        let (mut cursor, mut heard) = (prompt.cursor(), Vec::new());
+        let (mut cursor, mut played) = (prompt.cursor(), Vec::new());
         for round in 0..3 {
             while let FrameState::Ready(frame) = cursor.next_in_round(round < 2) {
-                heard.push(frame);
+                played.push(frame);
             }
             cursor.rewind();
         }
-        heard
+        played
     }
 
     #[test]

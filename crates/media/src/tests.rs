@@ -58,8 +58,8 @@ impl Log {
         self.all().contains(event)
     }
 
-    fn has_media(&self, fact: MediaEvent) -> bool {
-        self.has(&LegEvent::Media(fact))
+    fn has_media(&self, event: MediaEvent) -> bool {
+        self.has(&LegEvent::Media(event))
     }
 
     fn digits(&self) -> String {
@@ -178,10 +178,10 @@ fn plays_the_first_frame_completely_and_nothing_before_open() {
         "silence afterwards"
     );
 
-    let facts = [MediaEvent::IceUp, MediaEvent::Connected].map(LegEvent::Media);
+    let connected = [MediaEvent::IceUp, MediaEvent::Connected].map(LegEvent::Media);
     let events = call.log.all();
     let played = [LegEvent::PlayStarted(PLAY), LegEvent::FirstSent, LegEvent::Played(PLAY)];
-    assert_eq!(events, [&facts[..], &played].concat());
+    assert_eq!(events, [&connected[..], &played].concat());
     call.peer[0].send_audio(&[0x48, 1, 2]);
     call.until("the peer's first packet", |_, log| log.has_media(MediaEvent::FirstPacket));
     assert_eq!(call.leg.stats().rtp_in, 1);
@@ -264,10 +264,10 @@ fn sends_digits_while_the_prompt_waits() {
         );
         assert_eq!(received.iter().filter(|h| h.pt == pt).count(), 30, "ten packets a digit");
         let last_key = received.iter().rposition(|h| h.pt == pt).expect("keys were sent");
-        let heard_before = sound(&received[..last_key], 3).len();
+        let frames_before = sound(&received[..last_key], 3).len();
         assert!(
-            heard_before >= 20,
-            "{heard_before}: the prompt plays during the pause between digits"
+            frames_before >= 20,
+            "{frames_before}: the prompt plays during the pause between digits"
         );
     }
 
@@ -654,7 +654,7 @@ fn room_audio_precedes_hold_music() {
 }
 
 /// Strengths of 440 Hz and 1,000 Hz in what the peer received from its `from`th packet on.
-fn tones_heard(peer: &Peer, from: usize) -> [f64; 2] {
+fn received_tones(peer: &Peer, from: usize) -> [f64; 2] {
     let (mut decoder, mut pcm) = (Decoder::new(Rate::Hz16000), Vec::new());
     for packet in &peer.received[from..] {
         decoder.decode(Some(&packet.payload), false, &mut pcm).expect("Opus");
@@ -681,7 +681,7 @@ fn mixes_room_and_feed_in_any_order() {
                 assert!(frames.iter().take(FEED_MAX).all(|frame| feed.push(frame.clone())));
             }
             call.until("heard", |_, _| frames.iter().all(|(feed, _)| feed.waiting() == 0));
-            tones_heard(&call.peer[0], since)
+            received_tones(&call.peer[0], since)
         };
         // With a single source, frames pass unchanged.
         let [low, high] = hear(&mut call, &[(&room, &says)]);

@@ -95,7 +95,7 @@ pub(crate) struct Relay {
     /// Time at which the latest check was sent.
     checked: Instant,
     /// Time of the latest message from the server.
-    heard: Instant,
+    last_received: Instant,
     /// Whether the message from the server that is being handled says that there is no allocation.
     is_forgotten: bool,
 }
@@ -115,7 +115,7 @@ impl Relay {
             out: Vec::new(),
             checks: 0,
             checked: now,
-            heard: now,
+            last_received: now,
             is_forgotten: false,
         }
     }
@@ -259,7 +259,7 @@ impl Relay {
         message: &[u8],
     ) -> Option<(SocketAddr, Vec<u8>)> {
         let (time, local) = (self.time(now), self.local);
-        self.heard = now;
+        self.last_received = now;
         // RFC 8656, section 5, has 437; coturn 4.6 responds with 400.
         self.is_forgotten = matches!(error_code(message), Some((4, 0 | 37)));
         let received = self.guard(now, |client| {
@@ -283,7 +283,7 @@ impl Relay {
     /// no peer has. Returns `false` if it has not responded.
     fn check(&mut self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.checked);
-        if self.heard < self.checked && since >= CHECK_TIMEOUT {
+        if self.last_received < self.checked && since >= CHECK_TIMEOUT {
             return false;
         }
         if since >= CHECK_EVERY && self.checks < CHECKS_MAX {

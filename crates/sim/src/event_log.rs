@@ -199,7 +199,7 @@ fn sounds_of(output: &Value) -> Vec<String> {
         _ => return Vec::new(),
     };
     let items = items.as_array().map(Vec::as_slice).unwrap_or_default();
-    let said = items.iter().take(SOUNDS_MAX).filter_map(|item| {
+    let texts = items.iter().take(SOUNDS_MAX).filter_map(|item| {
         let sound = &item["sound"];
         let mut text = String::new();
         match sound["sound"].as_str()? {
@@ -210,7 +210,7 @@ fn sounds_of(output: &Value) -> Vec<String> {
         let text: String = text.trim().chars().take(TEXT_MAX).collect();
         (!text.is_empty()).then_some(text)
     });
-    said.collect()
+    texts.collect()
 }
 
 /// Appends the text of a speech without its markup.
@@ -296,8 +296,8 @@ mod tests {
                 {"sound":{"sound":"silence","ms":500}},
                 {"sound":{"sound":"file","url":"https://example.com/a.wav"}}]}},
             {"wish":"media","leg":"a","order":{"order":"stop","play":1}}]}"#;
-        let said = ["Press one … now.", "https://example.com/a.wav"];
-        let said = said.map(|text| NodeEvent::Sound { text: text.to_owned() });
-        assert_eq!(events_in_line(line), said);
+        let texts = ["Press one … now.", "https://example.com/a.wav"];
+        let texts = texts.map(|text| NodeEvent::Sound { text: text.to_owned() });
+        assert_eq!(events_in_line(line), texts);
     }
 }

@@ -329,7 +329,7 @@ impl Totals {
             measurement
                 .first_audio
                 .zip(could_hear)
-                .map(|(heard, could)| heard.saturating_sub(could)),
+                .map(|(first_audio, could_hear)| first_audio.saturating_sub(could_hear)),
         );
     }
 

@@ -103,7 +103,7 @@ pub(super) fn serve(
     let mut recogniser: Option<(String, Whisper)> = None;
     let mut detector: Option<(String, SpeechDetector)> = None;
     let mut turn: Option<(String, TurnModel)> = None;
-    let mut heard = Vec::new();
+    let mut audio = Vec::new();
     while let Some((kind, body)) = read_frame(&mut input)? {
         match kind {
             FOLDER => {
@@ -132,25 +132,25 @@ pub(super) fn serve(
             }
             HEAR => {
                 let (samples, _) = body.as_chunks::<2>();
-                let room = SPEECH_SAMPLES_MAX.saturating_sub(heard.len());
-                heard.extend(samples.iter().take(room).map(|sample| i16::from_le_bytes(*sample)));
+                let room = SPEECH_SAMPLES_MAX.saturating_sub(audio.len());
+                audio.extend(samples.iter().take(room).map(|sample| i16::from_le_bytes(*sample)));
             }
             RECOGNISE => {
                 let request: RecogniseRequest =
                     serde_json::from_slice(&body).map_err(|_| invalid_request())?;
                 watchdog(PROMPT_SECONDS_MAX);
-                let outcome = recognise(&mut recogniser, &mut detector, &request, &heard);
+                let outcome = recognise(&mut recogniser, &mut detector, &request, &audio);
                 watchdog(0);
-                heard.clear();
+                audio.clear();
                 write_result(&mut output, &outcome)?;
             }
             ESTIMATE_TURN => {
                 let request: EstimateRequest =
                     serde_json::from_slice(&body).map_err(|_| invalid_request())?;
                 watchdog(PROMPT_SECONDS_MAX);
-                let outcome = estimate_turn(&mut turn, &request, &heard);
+                let outcome = estimate_turn(&mut turn, &request, &audio);
                 watchdog(0);
-                heard.clear();
+                audio.clear();
                 write_result(&mut output, &outcome)?;
             }
             SPEAK => {

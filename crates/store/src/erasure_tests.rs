@@ -70,7 +70,7 @@ async fn ended(store: &Store, start: CallStart, event: u128) {
     assert!(store.calls().conclude(conclusion).await.unwrap().changed);
 }
 
-async fn heard(store: &Store, call: u128) -> CallRecordings {
+async fn call_recordings(store: &Store, call: u128) -> CallRecordings {
     store.flush().await;
     store.erasures().call_recordings(&Scope::of(MAIN.into()), uuid(call)).await.unwrap()
 }
@@ -93,12 +93,12 @@ async fn finds_recordings_of_the_parent_call_and_of_rooms() {
     let leg =
         CallStart { to: PERSON.to_owned(), parent_call: Some(uuid(1)), ..start(2, MAIN, MAIN) };
     ended(&store, leg, 2).await;
-    assert!(!heard(&store, 2).await.is_over, "the parent call is open");
+    assert!(!call_recordings(&store, 2).await.is_over, "the parent call is open");
     store.recordings().begin(recording(1, uuid(1), None));
     ended(&store, start(1, MAIN, MAIN), 1).await;
-    assert!(!heard(&store, 2).await.is_over, "it is still being recorded");
+    assert!(!call_recordings(&store, 2).await.is_over, "it is still being recorded");
     recorded(&store, recording(1, uuid(1), None)).await;
-    assert_eq!(heard(&store, 2).await, over(&[1]));
+    assert_eq!(call_recordings(&store, 2).await, over(&[1]));
 
     // Call 3 has a room recorded. The user's call 4 was in that room, their call 5 was not.
     for (call, name) in [(3, "sales \"50%\""), (4, "sales \"50%\""), (5, "support")] {
@@ -107,10 +107,10 @@ async fn finds_recordings_of_the_parent_call_and_of_rooms() {
         assert!(store.event_log().append(uuid(call), 0, line));
     }
     store.recordings().begin(recording(2, uuid(3), Some("sales \"50%\"")));
-    assert!(!heard(&store, 4).await.is_over);
+    assert!(!call_recordings(&store, 4).await.is_over);
     recorded(&store, recording(2, uuid(3), Some("sales \"50%\""))).await;
-    assert_eq!(heard(&store, 4).await, over(&[2]));
-    assert_eq!(heard(&store, 5).await, over(&[]));
+    assert_eq!(call_recordings(&store, 4).await, over(&[2]));
+    assert_eq!(call_recordings(&store, 5).await, over(&[]));
 
     let mut found = Vec::new();
     let mut after = None;

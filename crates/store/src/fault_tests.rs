@@ -366,9 +366,9 @@ async fn carry(
     to: tokio::net::TcpStream,
     flowing: Arc<tokio::sync::Semaphore>,
 ) {
-    let (mut asks, mut told) = from.into_split();
+    let (mut asks, mut replies) = from.into_split();
     let (mut answers, mut asked) = to.into_split();
-    let back = tokio::io::copy(&mut answers, &mut told);
+    let back = tokio::io::copy(&mut answers, &mut replies);
     let forth = async {
         let mut bytes = [0; 4096];
         while let Ok(read @ 1..) = asks.read(&mut bytes).await {
@@ -522,15 +522,15 @@ async fn r11_writes_with_rejected_data_go_to_the_rejects_file_and_block_nothing(
         })
     };
 
-    let mut told = Vec::new();
+    let mut concluding = Vec::new();
     for call in 1..=40 {
-        told.push(store.calls().conclude(if call == 17 {
+        concluding.push(store.calls().conclude(if call == 17 {
             refused(call)
         } else {
             conclusion(call)
         }));
     }
-    for concluded in told {
+    for concluded in concluding {
         assert!(concluded.await.unwrap().changed);
     }
     for call in 1..=40 {

@@ -99,7 +99,7 @@ async fn tables(session: &mut FleetSession) -> Ledger {
     let units = "SELECT key, run::text, held, wish FROM units";
     for row in sqlx::query(units).fetch_all(&mut *on).await.unwrap() {
         let holder = (LimitKey::from(row.get::<&str, _>("key")), id(row.get("run")));
-        let units = Units { held: number(row.get("held")), wish: number(row.get("wish")) };
+        let units = Units { held: number(row.get("held")), requested: number(row.get("wish")) };
         ledger.units.insert(holder, units);
     }
     ledger

@@ -505,9 +505,9 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
     // A farewell left by another process is due at once, then put off, then done.
     store.calls().take_over_farewells("node");
     store.flush().await;
-    let told = store.calls().due_farewells("node", secs(0), 9).await.unwrap();
+    let farewells = store.calls().due_farewells("node", secs(0), 9).await.unwrap();
     assert_eq!(
-        told.iter().map(|f| (f.call, f.action, f.tries)).collect::<Vec<_>>(),
+        farewells.iter().map(|f| (f.call, f.action, f.tries)).collect::<Vec<_>>(),
         [(uuid(2), GraphAction::Terminate, 0)]
     );
     store.calls().settle_farewell(uuid(2), Some(secs(300)));

@@ -330,7 +330,7 @@ impl ConversationView {
             standing,
             unread,
             last,
-            heard,
+            last_inbound,
             insights,
             assignee,
             labels: label_ids,
@@ -361,7 +361,8 @@ impl ConversationView {
                 sender: last.sender.clone(),
                 sender_name: names.of(last.sender.as_deref()),
             },
-            window_expires_at: heard.map(|heard| Timestamp3339(heard.plus(engine::inbox::WINDOW))),
+            window_expires_at: last_inbound
+                .map(|last_inbound| Timestamp3339(last_inbound.plus(engine::inbox::WINDOW))),
             unread: *unread,
             sentiment: insights.as_ref().map(|i| i.sentiment.clone()),
             score: insights.as_ref().map(|i| i.score),

@@ -448,7 +448,7 @@ mod tests {
             ("x<3", "between"),
             ("3<", "between"),
         ] {
-            assert!(read(json!(bad), 1).is_err_and(|said| said.contains(why)), "{bad}");
+            assert!(read(json!(bad), 1).is_err_and(|error| error.contains(why)), "{bad}");
         }
         assert_eq!(read(json!(null), 1), Ok(Vec::new()));
     }

@@ -536,10 +536,10 @@ mod tests {
             ("status=bogus", "status must be initialized, active or ended"),
             ("termination_cause_code=x", "termination_cause_code must be an integer"),
         ] {
-            let Err(PlivoError::BadRequest(said)) = Filter::parse(&pairs(query)) else {
+            let Err(PlivoError::BadRequest(error)) = Filter::parse(&pairs(query)) else {
                 panic!("{query}")
             };
-            assert_eq!(said, why);
+            assert_eq!(error, why);
         }
     }
 }

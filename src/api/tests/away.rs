@@ -55,8 +55,8 @@ async fn r11_every_route_answers_503_with_retry_after_while_the_store_is_unavail
                 operation.method,
                 answer.head
             );
-            let said = &answer.json()["error"];
-            let text = said["message"].as_str().or_else(|| said.as_str()).unwrap_or_default();
+            let error = &answer.json()["error"];
+            let text = error["message"].as_str().or_else(|| error.as_str()).unwrap_or_default();
             assert!(text.contains("try again"), "{} {path}: {}", operation.method, answer.body);
             away.push(operation.id);
         }

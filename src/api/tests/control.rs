@@ -59,9 +59,11 @@ async fn passes_commands_to_a_live_call() {
         answer.body
     );
     assert!(answer.json()["api_id"].is_string());
-    let told = node.commands();
-    assert_eq!(files(&told[0]), ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"]);
-    let Command::Play { legs: Legs::A, overlay: aside } = &told[0] else { panic!("{told:?}") };
+    let commands = node.commands();
+    assert_eq!(files(&commands[0]), ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"]);
+    let Command::Play { legs: Legs::A, overlay: aside } = &commands[0] else {
+        panic!("{commands:?}")
+    };
     assert_eq!(
         (aside.kind, aside.repeat, aside.mix, aside.length_ms),
         (OverlayKind::Play, true, false, Some(30_000))
@@ -77,17 +79,19 @@ async fn passes_commands_to_a_live_call() {
         )
         .await;
     assert_eq!(answer.status, 202, "{}", answer.body);
-    let told = node.commands();
-    let Command::Play { legs: Legs::Both, overlay: aside } = &told[0] else { panic!("{told:?}") };
+    let commands = node.commands();
+    let Command::Play { legs: Legs::Both, overlay: aside } = &commands[0] else {
+        panic!("{commands:?}")
+    };
     assert_eq!((aside.repeat, aside.mix, aside.length_ms), (false, true, None));
 
     let speak = json!({"text": "Hello", "voice": "MAN", "language": "en-GB"});
     let answer = node.asks(MAIN, &at(101, "Speak/"), &speak).await;
     assert_eq!((answer.status, &answer.json()["message"]), (202, &json!("speak started")));
-    let told = node.commands();
+    let commands = node.commands();
     assert!(
-        matches!(&told[0], Command::Play { overlay: aside, .. } if aside.kind == OverlayKind::Speak),
-        "{told:?}"
+        matches!(&commands[0], Command::Play { overlay: aside, .. } if aside.kind == OverlayKind::Speak),
+        "{commands:?}"
     );
     let digits =
         node.asks(MAIN, &at(101, "DTMF/"), &json!({"digits": "1w2#", "leg": "aleg"})).await;
@@ -106,8 +110,10 @@ async fn passes_commands_to_a_live_call() {
     body["api_id"].take();
     let expected = json!({"api_id": null, "message": "call transfered", "call_uuids": [uuid(101).to_string()]});
     assert_eq!(body, expected);
-    let told = node.commands();
-    let Command::Transfer { aleg: Some(target), bleg: None } = &told[0] else { panic!("{told:?}") };
+    let commands = node.commands();
+    let Command::Transfer { aleg: Some(target), bleg: None } = &commands[0] else {
+        panic!("{commands:?}")
+    };
     assert_eq!((&*target.url.0, target.method), (URL, Method::Get));
     answer = node.asks(MAIN, &at(101, ""), &json!({"aleg_url": URL})).await;
     assert_eq!(answer.status, 202, "the first leg, unless it is said");
@@ -372,8 +378,12 @@ async fn rejects_invalid_streams() {
         ),
     ] {
         let answer = node.asks(MAIN, &at(101, "Stream/"), &body).await;
-        let said = answer.json()["error"].as_str().unwrap_or_default().to_owned();
-        assert!(answer.status == 400 && said.starts_with(why), "{body}: {} {said}", answer.status);
+        let error = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+        assert!(
+            answer.status == 400 && error.starts_with(why),
+            "{body}: {} {error}",
+            answer.status
+        );
     }
     let body = json!({"service_url": "wss://b.example.com/"});
     for (who, call) in [(OTHER, 101), (MAIN, 9_999)] {

@@ -18,7 +18,7 @@ pub(super) fn graph_answers(seen: &egress::testing::ReceivedRequest) -> Reply {
         let error = json!({"error": {"code": code, "message": "(#1) no", "error_data": {"details": "Because."}}});
         Reply::Whole(status, Vec::new(), error.to_string().into())
     };
-    let told = json!({
+    let permissions = json!({
         "permission": {"status": "temporary", "expiration_time": 1_795_200_000},
         "actions": [
             {"action_name": "send_call_permission_request", "limits": [
@@ -28,7 +28,7 @@ pub(super) fn graph_answers(seen: &egress::testing::ReceivedRequest) -> Reply {
     });
     match seen.target.as_str() {
         "/1001/call_permissions?user_wa_id=613" => error(429, 613),
-        get if get.contains("/call_permissions?") => Reply::ok(told.to_string()),
+        get if get.contains("/call_permissions?") => Reply::ok(permissions.to_string()),
         _ if body.contains("used up") => error(429, 138_009),
         _ if body.contains("window") => error(400, 131_047),
         _ if body.contains("odd") => error(400, 131_009),

@@ -23,7 +23,7 @@ fn filled(path: &str, named: &[(&str, &str)]) -> String {
 }
 
 /// The body of a response without its request id.
-fn told(body: &str) -> Value {
+fn body_without_id(body: &str) -> Value {
     let mut value: Value = serde_json::from_str(body).unwrap_or(Value::Null);
     if let Some(error) = value.get_mut("error").and_then(Value::as_object_mut) {
         error.remove("requestId");
@@ -78,8 +78,8 @@ async fn r16_answers_other_accounts_ids_like_unknown_ids() {
         let (method, template) = (route.operation.method, route.operation.path);
         assert!(known.status >= 400, "{method} {template}: {}", known.body);
         assert_eq!(
-            (known.status, told(&known.body)),
-            (unknown.status, told(&unknown.body)),
+            (known.status, body_without_id(&known.body)),
+            (unknown.status, body_without_id(&unknown.body)),
             "{template}"
         );
         seen += 1;

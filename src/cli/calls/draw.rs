@@ -96,10 +96,10 @@ fn notes(text: &mut String, fall: &Waterfall, paint: Paint) {
             Severity::Warning => ("warning", YELLOW),
         };
         let rule = paint.wrap(code, &format!("{severity} {}", plain(&f.rule)));
-        let said = format!("line {}, column {}: {}", f.at.line, f.at.column, plain(&f.message));
+        let finding = format!("line {}, column {}: {}", f.at.line, f.at.column, plain(&f.message));
         let _ = writeln!(
             text,
-            "{:>TIME$}  {rule} at {said}\n{:TIME$}  {}",
+            "{:>TIME$}  {rule} at {finding}\n{:TIME$}  {}",
             time(*at),
             "",
             plain(&f.hint)
@@ -459,13 +459,13 @@ mod tests {
             "Set-up took 3.06 s; 3.00 s of 3.06 s went into try 1 of graph accept."
         );
         // ICE cannot proceed before Graph has the local SDP.
-        let told_late = vec![
+        let late_sdp = vec![
             bar(Actor::Media, "ICE", "", 0, 1_000, Vec::new()),
             graph("graph pre_accept", 10, 900, vec![tried(10), tried(400), tried(898)]),
             bar(Actor::Graph, "graph accept", "200", 1_010, 1_050, Vec::new()),
         ];
         assert_eq!(
-            of_set_up(told_late),
+            of_set_up(late_sdp),
             "Set-up took 1.05 s; 890 ms of 1.05 s went into graph pre_accept, 200 (3 requests)."
         );
         let no_path = vec![

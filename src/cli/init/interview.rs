@@ -448,8 +448,8 @@ mod tests {
     #[test]
     fn a_refusal_is_told_to_a_person_a_few_times() {
         let (mut interview, seen) = interview(vec![]);
-        let told = (0..TRIES).filter(|_| interview.tell_refusal("Meta refused")).count();
-        assert_eq!(told, TRIES - 1);
+        let count = (0..TRIES).filter(|_| interview.tell_refusal("Meta refused")).count();
+        assert_eq!(count, TRIES - 1);
         assert!(seen.lock().unwrap().starts_with("  Meta refused\n"));
         assert!(!Interview::silent().tell_refusal("Meta refused"));
     }

@@ -87,19 +87,19 @@ impl GraphApi {
     /// Returns a description of what is wrong with the token, and the remedy.
     pub(super) async fn account(&self, app: &App, token: &Secret) -> Result<Account, String> {
         let graph = self.client(token)?;
-        let facts = graph.app(&app.id, &app.secret).token_facts(token).await;
-        let facts = facts.map_err(|outcome| self.app_refused(app, &outcome))?;
-        if let Some(other) = facts.app.as_ref().filter(|other| **other != app.id) {
+        let info = graph.app(&app.id, &app.secret).token_info(token).await;
+        let info = info.map_err(|outcome| self.app_refused(app, &outcome))?;
+        if let Some(other) = info.app.as_ref().filter(|other| **other != app.id) {
             return Err(format!(
                 "the access token was made for the app {other}; make one for the app {}",
                 app.id
             ));
         }
-        if !facts.valid {
+        if !info.valid {
             return Err("Meta says that the access token is not valid; make another one in Business settings > System users"
                 .to_owned());
         }
-        let wabas = facts.wabas.iter().map(|id| Waba { id: id.as_str().to_owned() }).collect();
+        let wabas = info.wabas.iter().map(|id| Waba { id: id.as_str().to_owned() }).collect();
         Ok(Account { graph, wabas })
     }
 }

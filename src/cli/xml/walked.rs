@@ -50,7 +50,7 @@ impl Printer {
     }
 
     fn text(&mut self, step: &Step) -> String {
-        let said = match &step.event {
+        let text = match &step.event {
             Event::Request { kind, method, url, params } => {
                 let shown = self.changed_params(params);
                 format!("{} {url}  ({})\n{shown}", method.as_str(), kind.as_str())
@@ -87,7 +87,7 @@ impl Printer {
             Event::Instruction { element, line, outcome, note } => {
                 instruction(element, *line, *outcome, note)
             }
-            Event::Prompt { heard, ms, endless } => prompt(heard, *ms, *endless),
+            Event::Prompt { pieces, ms, endless } => prompt(pieces, *ms, *endless),
             Event::Tones { digits, .. } => format!("  tones {digits}"),
             Event::Stream { url, keeps_call } => {
                 let waits = if *keeps_call { "; the document waits until it ends" } else { "" };
@@ -122,7 +122,7 @@ impl Printer {
                 )
             }
         };
-        with_time(step.at_ms, &said)
+        with_time(step.at_ms, &text)
     }
 
     /// Formats the names of the signature headers. Empty if they are the same as in the previous
@@ -183,14 +183,14 @@ fn instruction(element: &str, line: u32, outcome: InstructionOutcome, note: &str
     format!("line {line}: {element} {outcome}{note}")
 }
 
-fn prompt(heard: &[PromptPiece], ms: u64, endless: bool) -> String {
+fn prompt(pieces: &[PromptPiece], ms: u64, endless: bool) -> String {
     let repeated = |times: u16| match times {
         0 => ", repeated without end".to_owned(),
         1 => String::new(),
         times => format!(", {times} times"),
     };
     let mut lines = Vec::new();
-    for piece in heard {
+    for piece in pieces {
         lines.push(match piece {
             PromptPiece::Speak { text, voice, language, times } => {
                 let language = language.as_deref().map(|l| format!(", {l}")).unwrap_or_default();
@@ -207,7 +207,7 @@ fn prompt(heard: &[PromptPiece], ms: u64, endless: bool) -> String {
         matches!(piece, PromptPiece::Speak { times: 0, .. } | PromptPiece::Play { times: 0, .. })
     };
     let length = match endless {
-        true if heard.iter().any(is_repeated) => String::new(),
+        true if pieces.iter().any(is_repeated) => String::new(),
         true => ", without end".to_owned(),
         false => format!(", about {}", time(ms)),
     };
@@ -236,9 +236,9 @@ fn numbered(source: &str) -> String {
 
 /// A text with its time in the first column. Control characters are replaced, since documents are
 /// untrusted.
-fn with_time(at_ms: u64, said: &str) -> String {
+fn with_time(at_ms: u64, event: &str) -> String {
     let mut text = String::new();
-    for (n, line) in said.lines().filter(|line| !line.is_empty()).enumerate() {
+    for (n, line) in event.lines().filter(|line| !line.is_empty()).enumerate() {
         let when = if n == 0 { format!("{:>8}", time(at_ms)) } else { String::new() };
         let _ = writeln!(text, "{when:<MARGIN$}{}", print::plain(line).trim_end());
     }
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn prompts_and_documents_are_text_without_control_characters() {
-        let heard = vec![
+        let pieces = vec![
             PromptPiece::Speak {
                 text: "Hi\u{1b}[2J".to_owned(),
                 voice: "WOMAN".to_owned(),
@@ -322,7 +322,7 @@ mod tests {
             PromptPiece::Play { url: "https://a.example/a.mp3".to_owned(), times: 0 },
         ];
         let text = Printer::new(false)
-            .text(&Step { at_ms: 0, event: Event::Prompt { heard, ms: 900, endless: true } });
+            .text(&Step { at_ms: 0, event: Event::Prompt { pieces, ms: 900, endless: true } });
         assert!(
             text.contains("(WOMAN), 2 times\n") && text.ends_with("repeated without end\n"),
             "{text}"

@@ -96,7 +96,7 @@ pub async fn until_replaced(
             }
         };
         let (request, mut client) = tokio::select! {
-            () = node.until_told_to_stop(&mut signals) => break,
+            () = node.until_stop_requested(&mut signals) => break,
             asked = next => asked,
         };
         let Client { progress, connection } = &mut client;
@@ -109,7 +109,7 @@ pub async fn until_replaced(
             continue;
         }
         let prepared = tokio::select! {
-            () = node.until_told_to_stop(&mut signals) => break,
+            () = node.until_stop_requested(&mut signals) => break,
             () = connection.closed() => {
                 info!("upgrade cancelled by the command that requested it; this process continues");
                 continue;
@@ -443,7 +443,7 @@ async fn relay_until_closed(
     }
     let streams = relays.len();
     info!(streams, "the connections of audio streams stay in this process until they are closed");
-    let told_to_end = async {
+    let end_requested = async {
         signals.next().await;
         let end = clock.now() + drain_time + RELAY_MARGIN;
         tokio::select! {
@@ -453,7 +453,7 @@ async fn relay_until_closed(
     };
     tokio::select! {
         () = relays.all_closed() => info!("all connections of audio streams are closed"),
-        why = told_to_end => {
+        why = end_requested => {
             warn!(why, streams = relays.len(), "closing the connections of audio streams");
             relays.close().await;
         }

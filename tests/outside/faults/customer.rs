@@ -111,22 +111,22 @@ async fn r07_slow_endless_and_invalid_responses_end_in_time_with_their_cause() {
         .await;
     for (call, (path, code, seconds)) in calls.iter().zip(rows) {
         assert_eq!(world.graph_requests(&call.wacid), ["pre_accept 200", "reject 200"], "{path}");
-        let told = world.hangup(&call.wacid).await;
+        let hangup = world.hangup(&call.wacid).await;
         let ended = call
             .events
             .iter()
             .find(|e| e.kind == CallEventKind::Hangup { by: HangupSource::Rejected });
         let ended = ended.map_or(u64::MAX, |e| e.at_ms) as f64 / 1_000.0;
         assert_eq!(
-            (told.param("HangupCauseCode"), ended < seconds),
+            (hangup.param("HangupCauseCode"), ended < seconds),
             (code, true),
             "{path} after {ended} s"
         );
     }
     for (outcome, count) in [("timeout", 5.0), ("too_large", 2.0), ("refused", 2.0)] {
-        let told =
+        let counted =
             world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", outcome)]).await;
-        assert_eq!(told, count, "{outcome}");
+        assert_eq!(counted, count, "{outcome}");
     }
     world.assert_clean().await;
 }
@@ -250,9 +250,10 @@ async fn r08_wall_clock_jumps_affect_no_timer_and_no_duration() {
 /// Returns the time of a `Wait` outcome in the event log.
 fn wait(log: &str, outcome: &str) -> u64 {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let is = |wish: &serde_json::Value| wish["element"] == "Wait" && wish["outcome"] == outcome;
-    let mut lines =
-        lines.filter(|line| line["outputs"].as_array().is_some_and(|wishes| wishes.iter().any(is)));
+    let is =
+        |output: &serde_json::Value| output["element"] == "Wait" && output["outcome"] == outcome;
+    let mut lines = lines
+        .filter(|line| line["outputs"].as_array().is_some_and(|outputs| outputs.iter().any(is)));
     lines
         .next()
         .and_then(|line| line["at"].as_u64())

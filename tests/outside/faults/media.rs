@@ -169,8 +169,9 @@ async fn h13_two_calls_and_fifty_share_one_relay_port() {
     let counting = |nr| CallScript { phone: PhoneKind::Counting, ..with_media(nr) };
     for many in [2, 50] {
         let calls = world.calls((1..=many).map(counting)).await;
-        let heard = calls.iter().filter(|call| call.end().ok && call.end().heard_ms > 100).count();
-        assert_eq!(heard, usize::try_from(many).unwrap(), "each heard its own prompt");
+        let audible =
+            calls.iter().filter(|call| call.end().ok && call.end().heard_ms > 100).count();
+        assert_eq!(audible, usize::try_from(many).unwrap(), "each heard its own prompt");
     }
     world.assert_clean().await;
 }

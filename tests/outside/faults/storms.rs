@@ -16,9 +16,9 @@ impl World {
             every.tick().await;
             for line in self.sim.log() {
                 if let LogEvent::Fault { details, .. } = &line.event
-                    && let Some(told) = details.strip_prefix("storm ended: ")
+                    && let Some(count) = details.strip_prefix("storm ended: ")
                 {
-                    return told.split(' ').next().and_then(|n| n.parse().ok()).expect("a count");
+                    return count.split(' ').next().and_then(|n| n.parse().ok()).expect("a count");
                 }
             }
         }
@@ -54,8 +54,8 @@ async fn h11_r03_a_hundred_calls_of_one_user_leave_nothing_behind() {
     world.call(without_media(1)).await;
     world.storm_over().await;
     world.node.until_metric("offhook_calls_active", &[], 0.0).await;
-    let told = world.hangups();
-    assert!(told.len() <= 100 && told.iter().all(|s| s.param("From") == user(1)));
+    let hangups = world.hangups();
+    assert!(hangups.len() <= 100 && hangups.iter().all(|s| s.param("From") == user(1)));
     world.assert_clean().await;
 }
 

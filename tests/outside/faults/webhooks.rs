@@ -54,9 +54,9 @@ async fn h02_h03_r05_delayed_reordered_and_lost_webhooks_make_at_most_one_call()
     world.until_webhook_sum("calls.terminate", &["ended", "late"], 14).await;
     let (swapped, lost) = (&calls[12].wacid, &calls[13].wacid);
     assert!(world.graph_requests(swapped).is_empty() && world.graph_requests(lost).is_empty());
-    let told: Vec<String> =
+    let reported: Vec<String> =
         world.hangups().iter().map(|s| s.param("WhatsAppCallID").to_owned()).collect();
-    assert!(!told.contains(swapped) && !told.contains(lost), "there was no call");
+    assert!(!reported.contains(swapped) && !reported.contains(lost), "there was no call");
     world.assert_clean().await;
 }
 
@@ -212,8 +212,8 @@ async fn m17_m20_settings_are_stored_reported_and_applied() {
     assert!(refused.iter().any(cannot), "{refused:#?}");
     let changed = serde_json::json!({"status": "ENABLED", "callback_permission_status": "ENABLED"});
     assert_eq!((set(changed.clone()).await, set(changed).await), (200, 200));
-    let told = http::send("GET", &url, &[("authorization", &bearer)], "").await.json();
-    assert_eq!(told["calling"]["srtp_key_exchange_protocol"], "DTLS", "{told}");
+    let settings = http::send("GET", &url, &[("authorization", &bearer)], "").await.json();
+    assert_eq!(settings["calling"]["srtp_key_exchange_protocol"], "DTLS", "{settings}");
     world.until_webhooks("account_settings_update", "settings_noted", 2).await;
     world.call(without_media(1)).await;
     world.until_webhooks("messages.call_permission_reply", "permission_updated", 1).await;

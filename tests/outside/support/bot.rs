@@ -104,14 +104,14 @@ impl Bot {
 
     /// Returns the next message of this event and keeps earlier ones of other events.
     pub async fn receive(&mut self, event: &str) -> Value {
-        if let Some(at) = self.early.iter().position(|said| said["event"] == event) {
+        if let Some(at) = self.early.iter().position(|message| message["event"] == event) {
             return self.early.remove(at);
         }
         // Media messages arrive continuously.
         for _ in 0..2_000 {
             match self.next().await {
-                Ok(said) if said["event"] == event => return said,
-                Ok(said) => self.early.push(said),
+                Ok(message) if message["event"] == event => return message,
+                Ok(message) => self.early.push(message),
                 Err(close) => panic!("closed by {close:?} while {event} was waited for"),
             }
         }
@@ -159,7 +159,7 @@ impl Bot {
     pub async fn closed(&mut self) -> Option<u16> {
         loop {
             match self.next().await {
-                Ok(said) => self.early.push(said),
+                Ok(message) => self.early.push(message),
                 Err(code) => return code,
             }
         }

@@ -93,16 +93,16 @@ impl Browser {
             .spawn()
             .expect("start Chromium");
         let stderr = child.stderr.take().expect("its standard error");
-        let (told, port) = tokio::sync::oneshot::channel();
+        let (sender, port) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
-            let mut told = Some(told);
+            let mut sender = Some(sender);
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let port = line
                     .strip_prefix("DevTools listening on ws://127.0.0.1:")
                     .and_then(|rest| rest.split('/').next())
                     .and_then(|p| p.parse::<u16>().ok());
-                if let (Some(port), Some(told)) = (port, told.take_if(|_| port.is_some())) {
-                    let _ = told.send(port);
+                if let (Some(port), Some(sender)) = (port, sender.take_if(|_| port.is_some())) {
+                    let _ = sender.send(port);
                 }
             }
         });

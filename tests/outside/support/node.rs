@@ -465,9 +465,10 @@ impl Node {
         let count = "SELECT (SELECT count(*) FROM calls WHERE ended_us IS NULL), (SELECT count(*) FROM calls WHERE \
             ended_us IS NOT NULL), (SELECT count(DISTINCT call_uuid) FROM callbacks WHERE kind = 'hangup'), \
             (SELECT count(*) FROM callbacks WHERE kind = 'hangup')";
-        let (open, ended, told, callbacks) = super::database::counts(self.dir.path(), count).await;
-        assert_eq!((open, callbacks), (0, told), "none is open, none has two");
-        (ended, told)
+        let (open, ended, reported, callbacks) =
+            super::database::counts(self.dir.path(), count).await;
+        assert_eq!((open, callbacks), (0, reported), "none is open, none has two");
+        (ended, reported)
     }
 
     /// Returns the process id.

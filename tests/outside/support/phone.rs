@@ -49,8 +49,8 @@ impl Phone {
     pub async fn registered(public: &str, endpoint: &str, password: &str) -> (Self, String) {
         let mut phone = Self::open(public).await;
         phone.say(json!({"type": "register", "endpoint": endpoint, "password": password})).await;
-        let told = phone.receive("registered").await;
-        (phone, told["session"].as_str().expect("a session").to_owned())
+        let message = phone.receive("registered").await;
+        (phone, message["session"].as_str().expect("a session").to_owned())
     }
 
     pub async fn say(&mut self, message: Value) {
@@ -63,13 +63,13 @@ impl Phone {
 
     /// Returns the next message of this type and keeps earlier ones of other types.
     pub async fn receive(&mut self, kind: &str) -> Value {
-        if let Some(at) = self.early.iter().position(|told| told["type"] == kind) {
+        if let Some(at) = self.early.iter().position(|message| message["type"] == kind) {
             return self.early.remove(at);
         }
         loop {
             match self.next().await {
-                Ok(told) if told["type"] == kind => return told,
-                Ok(told) => self.early.push(told),
+                Ok(message) if message["type"] == kind => return message,
+                Ok(message) => self.early.push(message),
                 Err(close) => panic!(
                     "closed by {close:?} while {kind} was waited for; there was {:#?}",
                     self.early
@@ -87,7 +87,7 @@ impl Phone {
     pub async fn closed(&mut self) -> Option<u16> {
         loop {
             match self.next().await {
-                Ok(told) => self.early.push(told),
+                Ok(message) => self.early.push(message),
                 Err(code) => return code,
             }
         }

@@ -410,14 +410,14 @@ async fn completed(
     on: &mut (dyn FnMut(String) -> Result<(), String> + Send),
 ) -> Result<(), AgentError> {
     if !is_stream(&answer) {
-        let said = llm::read(&whole(answer).await?).map_err(AgentError::Unreadable)?;
-        return on(said.text).map_err(AgentError::Unreadable);
+        let part = llm::read(&whole(answer).await?).map_err(AgentError::Unreadable)?;
+        return on(part.text).map_err(AgentError::Unreadable);
     }
     let mut finished = false;
     let done = each_event(answer, |data| {
-        let said = llm::read(data)?;
-        finished |= said.finished;
-        on(said.text)
+        let part = llm::read(data)?;
+        finished |= part.finished;
+        on(part.text)
     })
     .await?;
     if done || finished {

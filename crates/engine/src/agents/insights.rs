@@ -190,8 +190,8 @@ fn assess_by_words(lines: &[Line]) -> Insight {
         _ => "neutral",
     };
     let quote = |text: &str| format!("\u{201c}{}\u{201d}", shortened(text, QUOTE_MAX));
-    let said: Vec<&str> = of_user.iter().copied().filter(|text| !text.is_empty()).collect();
-    let summary = match said.as_slice() {
+    let texts: Vec<&str> = of_user.iter().copied().filter(|text| !text.is_empty()).collect();
+    let summary = match texts.as_slice() {
         [] => format!("{} messages, none of them text of the user's.", lines.len()),
         [only] => format!("The user wrote: {}", quote(only)),
         [first, .., last] => {

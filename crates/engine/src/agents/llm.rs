@@ -170,9 +170,9 @@ impl ActionParser {
         // No action is longer than that.
         let action = self.held.rfind('[').filter(|at| self.held.len() - at <= 32);
         // The line break before an action is not part of the text.
-        let said = self.held.get(..action.unwrap_or(self.held.len())).unwrap_or_default();
-        let said = said.trim_end_matches(['\n', '\r']).len();
-        let rest = self.held.split_off(said);
+        let text = self.held.get(..action.unwrap_or(self.held.len())).unwrap_or_default();
+        let end = text.trim_end_matches(['\n', '\r']).len();
+        let rest = self.held.split_off(end);
         std::mem::replace(&mut self.held, rest)
     }
 
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn separates_text_and_action() {
-        let text = |bytes: &[u8]| read(bytes).map(|said| said.text);
+        let text = |bytes: &[u8]| read(bytes).map(|piece| piece.text);
         assert_eq!(text(br#"{"choices":[{"delta":{"content":"Hi"}}]}"#).unwrap(), "Hi");
         assert_eq!(
             text(br#"{"choices":[{"message":{"content":"Hi","role":"assistant"}}]}"#).unwrap(),
@@ -268,7 +268,7 @@ mod tests {
             let message = read(wrong.as_bytes()).unwrap_err();
             assert!(message.ends_with(&format!(": {want}")), "{message}");
         }
-        let said = |pieces: &[&str]| {
+        let parsed = |pieces: &[&str]| {
             let mut tail = ActionParser::default();
             let mut text: String = pieces.iter().map(|piece| tail.push(piece)).collect();
             let (rest, action) = tail.finish();
@@ -276,10 +276,10 @@ mod tests {
             (text, action)
         };
         assert_eq!(
-            said(&["Good", "bye.\n[han", "gup]\n"]),
+            parsed(&["Good", "bye.\n[han", "gup]\n"]),
             ("Goodbye.".to_owned(), Some(Action::Hangup))
         );
-        assert_eq!(said(&["[1] one ", "and [2]"]), ("[1] one and [2]".to_owned(), None));
-        assert_eq!(said(&["See [escalate] there"]), ("See [escalate] there".to_owned(), None));
+        assert_eq!(parsed(&["[1] one ", "and [2]"]), ("[1] one and [2]".to_owned(), None));
+        assert_eq!(parsed(&["See [escalate] there"]), ("See [escalate] there".to_owned(), None));
     }
 }

@@ -237,17 +237,17 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
             return self.escalate(turn, Some(&agent), Reason::Late).await;
         }
         let question = self.question(turn, &agent, &scope).await?;
-        let mut heard = CollectedReply {
+        let mut collected = CollectedReply {
             reply: Reply::default(),
             max: usize::from(agent.spec.max_reply_chars),
         };
         // A turn that is repeated after a restart has the same event id.
         let event = stable_id("turn", &[&turn.message.id.to_string()]);
-        if let Err(error) = self.agents.ask(&agent, event, &question, &mut heard).await {
+        if let Err(error) = self.agents.ask(&agent, event, &question, &mut collected).await {
             tracing::warn!(agent = %agent.id, %error, "agent failed in a conversation");
             return self.escalate(turn, Some(&agent), Reason::from(&error)).await;
         }
-        let reply = heard.reply;
+        let reply = collected.reply;
         let then = match reply.action {
             Some(Action::Escalate) => Some(AfterReply::Escalate),
             Some(Action::Close) => Some(AfterReply::Close),
@@ -341,15 +341,16 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
             }
         };
         let asked = (message.at, message.id);
-        let said = |m: &&store::NewMessage| {
+        let is_history = |m: &&store::NewMessage| {
             let waits = m.direction == Direction::Inbound && (m.at, m.id) >= asked;
             !waits && m.is_exchanged() && !m.text.is_empty()
         };
-        let history = earlier.iter().map(|m| &m.message).filter(said).take(lines).map(|m| Line {
-            role: if m.direction == Direction::Inbound { Role::User } else { Role::Assistant },
-            text: words::text_for_agent(&m.kind, &m.content, &m.text),
-            at: m.at.rfc3339(),
-        });
+        let history =
+            earlier.iter().map(|m| &m.message).filter(is_history).take(lines).map(|m| Line {
+                role: if m.direction == Direction::Inbound { Role::User } else { Role::Assistant },
+                text: words::text_for_agent(&m.kind, &m.content, &m.text),
+                at: m.at.rfc3339(),
+            });
         let mut history: Vec<Line> = history.collect();
         history.reverse();
         let turns = store.messages().count_until(pair.conversation, message.at, message.id).await?;

@@ -79,10 +79,11 @@ mod tests {
         assert_eq!(text.finish().as_deref(), Some("And so"));
         assert_eq!(Sentences::default().finish(), None);
         let mut endless = Sentences::default();
-        let said = endless.push(&"word ".repeat(200));
+        let sentences = endless.push(&"word ".repeat(200));
         assert!(
-            said.len() == 2 && said.iter().all(|s| s.len() <= CHARS_MAX && !s.ends_with(' ')),
-            "{said:?}"
+            sentences.len() == 2
+                && sentences.iter().all(|s| s.len() <= CHARS_MAX && !s.ends_with(' ')),
+            "{sentences:?}"
         );
         assert_eq!(
             Sentences::default().push("これはとても長い文章です。次"),

@@ -78,7 +78,7 @@ pub trait Author: Send + Sync + 'static {
 
     /// Returns the conversation of the call so far, oldest line first. It is empty if this author
     /// does not handle the call.
-    fn said(&self, call: CallUuid) -> Vec<DialogueLine>;
+    fn dialogue(&self, call: CallUuid) -> Vec<DialogueLine>;
 
     /// Reports the end of the call.
     fn over(&self, call: CallUuid);
@@ -112,7 +112,7 @@ impl Author for NoAuthor {
     }
 
     fn cut(&self, _: CallUuid, _: Duration) {}
-    fn said(&self, _: CallUuid) -> Vec<DialogueLine> {
+    fn dialogue(&self, _: CallUuid) -> Vec<DialogueLine> {
         Vec::new()
     }
 
@@ -149,11 +149,11 @@ pub fn agent_url(agent: uuid::Uuid) -> (DocUrl, Method) {
 pub fn answer_of(directory: &Directory, number: &NumberSpec) -> Option<(DocUrl, Method)> {
     let agent = || directory.message_routes().routing(&number.first_id)?.agent().map(agent_url);
     let agent_first = agent().filter(|_| number.agent_first);
-    let heard = |_: &_| !number.silent;
+    let may_answer = |_: &_| !number.silent;
     match (agent_first, &number.answer) {
-        (Some(agent), _) => Some(agent).filter(heard),
+        (Some(agent), _) => Some(agent).filter(may_answer),
         (None, Some(answer)) => Some(answer.clone()),
-        (None, None) => agent().filter(heard),
+        (None, None) => agent().filter(may_answer),
     }
 }
 

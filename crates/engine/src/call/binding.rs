@@ -130,7 +130,7 @@ pub trait Party {
     fn is_open(&self) -> bool;
 
     /// Puts an input into the call's mailbox. Returns `false` if the mailbox is closed or full.
-    fn tell(&self, fact: Input) -> bool;
+    fn tell(&self, input: Input) -> bool;
 
     /// Puts Meta's answer to our offer into the mailbox. Returns `false` like [`Party::tell`].
     fn answer(&self, answer: Box<Offer>) -> bool;
@@ -390,7 +390,7 @@ fn end_stray<C: Parties>(calls: &C, call: &C::Party, wacid: &Wacid) {
 
 /// Delivers an event to its call.
 fn tell(call: &impl Party, event: CallEvent) -> EventOutcome {
-    let told = match event {
+    let delivered = match event {
         CallEvent::Answer(_) | CallEvent::Status(_) if call.is_closing() => {
             return EventOutcome::Late;
         }
@@ -400,7 +400,7 @@ fn tell(call: &impl Party, event: CallEvent) -> EventOutcome {
         CallEvent::Status(status) => call.tell(Input::Status { status }),
         CallEvent::Terminated(termination) => call.tell(Input::Terminated { termination }),
     };
-    match told {
+    match delivered {
         true => EventOutcome::Delivered,
         false if call.is_open() => EventOutcome::Full,
         false => EventOutcome::Late,

@@ -40,16 +40,16 @@ const FAILURES_MAX: u32 = 3;
 
 /// The captions of a web leg. Dropping the value stops them.
 pub(super) struct Captions {
-    wish: CaptionWish,
+    options: CaptionOptions,
     stopped: Arc<AtomicBool>,
     /// Number of the latest line.
     lines: Arc<AtomicU32>,
     tasks: [AbortHandle; 2],
 }
 
-/// The captions that a phone wants.
+/// The captions that a phone has requested.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct CaptionWish {
+pub(super) struct CaptionOptions {
     pub(super) language: Box<str>,
     /// Number of the lines before these captions.
     pub(super) lines: u32,
@@ -67,15 +67,19 @@ pub(super) struct CaptionServices<'a> {
 
 impl Captions {
     /// Starts captions for `leg`.
-    pub(super) fn begin(wish: CaptionWish, leg: &LegHandle, with: &CaptionServices<'_>) -> Self {
+    pub(super) fn begin(
+        options: CaptionOptions,
+        leg: &LegHandle,
+        with: &CaptionServices<'_>,
+    ) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
-        let lines = Arc::new(AtomicU32::new(wish.lines));
+        let lines = Arc::new(AtomicU32::new(options.lines));
         let side = |speaker| {
             let (to, utterances) = mpsc::channel(WAITING_MAX);
             let writer = Writer {
                 speaker,
                 ask: RecognitionOptions {
-                    language: wish.language.clone().into(),
+                    language: options.language.clone().into(),
                     interim: true,
                     is_live: true,
                     account: Some(with.account.clone()),
@@ -92,12 +96,12 @@ impl Captions {
         let ((them, first), (you, second)) = (side(Speaker::Them), side(Speaker::You));
         let line = TapReader::new(leg.tap(TapSides::Both), Rate::Hz16000, Buffering::Jitter);
         with.workers.add(Box::new(Captioning { line, them, you, stopped: stopped.clone() }));
-        Self { wish, stopped, lines, tasks: [first, second] }
+        Self { options, stopped, lines, tasks: [first, second] }
     }
 
     /// Returns what continues these captions after their end.
-    pub(super) fn wish(&self) -> CaptionWish {
-        CaptionWish { lines: self.lines.load(Ordering::Acquire), ..self.wish.clone() }
+    pub(super) fn options(&self) -> CaptionOptions {
+        CaptionOptions { lines: self.lines.load(Ordering::Acquire), ..self.options.clone() }
     }
 }
 
@@ -234,9 +238,9 @@ impl Writer {
                 continue;
             }
             let line = self.lines.fetch_add(1, Ordering::Relaxed) + 1;
-            let mut told = false;
+            let mut has_interim = false;
             let so_far = |InterimResult { stable, unstable, .. }: InterimResult| {
-                told = true;
+                has_interim = true;
                 let text = [stable, unstable]
                     .into_iter()
                     .filter(|part| !part.is_empty())
@@ -245,9 +249,9 @@ impl Writer {
                 self.tell(Caption { speaker: self.speaker, line, text, last: false });
             };
             let text = match self.recognisers.recognise(&self.ask, &mut sound, so_far).await {
-                Ok(said) => {
+                Ok(recognised) => {
                     failures = 0;
-                    said.text
+                    recognised.text
                 }
                 Err(error) => {
                     debug!(%error, "caption failed");
@@ -256,7 +260,7 @@ impl Writer {
                 }
             };
             // An empty final caption withdraws the interim text if no words were recognised.
-            if told || !text.is_empty() {
+            if has_interim || !text.is_empty() {
                 self.tell(Caption { speaker: self.speaker, line, text, last: true });
             }
             if failures >= FAILURES_MAX && !self.stopped.swap(true, Ordering::AcqRel) {
@@ -308,8 +312,8 @@ mod tests {
 
     #[test]
     fn a_short_pause_does_not_end_an_utterance() {
-        let told = cuts(&[(50, false), (30, true), (PAUSE - 5, false), (30, true), (60, false)]);
-        assert_eq!(told.iter().map(|cut| cut.1).collect::<Vec<_>>(), ["begins", "ends"]);
+        let events = cuts(&[(50, false), (30, true), (PAUSE - 5, false), (30, true), (60, false)]);
+        assert_eq!(events.iter().map(|cut| cut.1).collect::<Vec<_>>(), ["begins", "ends"]);
         assert_eq!(cuts(&[(500, false)]), []);
     }
 

@@ -143,8 +143,8 @@ impl PermissionService {
         let asked = self.now();
         let permissions = self.graph.permissions(&spec.phone_number_id, spec.access_token.as_ref());
         match permissions.of_user(user).await {
-            Ok(said) => {
-                let report = Event::GraphReport(told(&said, asked));
+            Ok(permissions) => {
+                let report = Event::GraphReport(permission_of(&permissions, asked));
                 let applied = self.consents.take(&key, &spec.permissions, self.now(), report);
                 if let Some(stored) = applied.stored.filter(|_| self.consents.is_shared()) {
                     // The other nodes of the fleet should not ask again.
@@ -223,17 +223,17 @@ impl PermissionService {
 }
 
 /// Converts Graph's response to an update of the table.
-fn told(said: &CallPermissions, asked: Timestamp) -> GraphPermission {
+fn permission_of(permissions: &CallPermissions, asked: Timestamp) -> GraphPermission {
     let counter = |limits: &[Limit], period| {
         CallPermissions::of_period(limits, period)
             .map(|limit| Counter { used: limit.used, room_at: limit.expires })
     };
     GraphPermission {
         asked: Some(asked),
-        status: said.status,
-        calls: counter(&said.start_call, DAY_SECS),
-        requests_of_day: counter(&said.send_request, DAY_SECS),
-        requests_of_week: counter(&said.send_request, WEEK_SECS),
+        status: permissions.status,
+        calls: counter(&permissions.start_call, DAY_SECS),
+        requests_of_day: counter(&permissions.send_request, DAY_SECS),
+        requests_of_week: counter(&permissions.send_request, WEEK_SECS),
     }
 }
 

@@ -184,8 +184,8 @@ impl Author for WithDrafts {
         self.others.cut(call, after);
     }
 
-    fn said(&self, call: CallUuid) -> Vec<DialogueLine> {
-        self.others.said(call)
+    fn dialogue(&self, call: CallUuid) -> Vec<DialogueLine> {
+        self.others.dialogue(call)
     }
 
     fn over(&self, call: CallUuid) {

@@ -38,8 +38,8 @@ pub async fn send_pending(
     let mut every = tokio::time::interval(POLL);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        let told = stop.run_until_cancelled(send_all(&services, &directory)).await;
-        if let Some(Err(error)) = told {
+        let sent = stop.run_until_cancelled(send_all(&services, &directory)).await;
+        if let Some(Err(error)) = sent {
             tracing::warn!(%error, "reading pending call terminations failed");
         }
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::captions::CaptionWish;
+use super::captions::CaptionOptions;
 use super::course::CourseSnapshot;
 use super::hearing::MovedHearing;
 use super::live_call::LiveCall;
@@ -98,7 +98,7 @@ pub(super) struct MovedPhone {
     pub(super) is_awaited: bool,
     /// Reasons why the phone's audio is muted.
     pub(super) mute_reasons: Vec<MuteReason>,
-    pub(super) captions: Option<CaptionWish>,
+    pub(super) captions: Option<CaptionOptions>,
 }
 
 /// An input that arrived while its call was suspended.

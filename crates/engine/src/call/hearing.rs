@@ -116,13 +116,13 @@ impl Hearing {
     ) -> Self {
         let state = Arc::new(AtomicU8::new(HEARING));
         let (to, sound) = UtteranceAudio::new();
-        let told =
+        let reporter =
             EventReporter { recognition, mailbox: with.mailbox.clone(), state: state.clone() };
         let turns =
             with.recognisers.turn_estimator(&how.language).filter(|_| !how.fixed_silence).map(
                 |estimator| {
                     let (turns, pauses) = TurnAudio::new();
-                    let estimates = estimate_turns(estimator, pauses, told.clone());
+                    let estimates = estimate_turns(estimator, pauses, reporter.clone());
                     with.tasks.spawn(estimates.in_current_span());
                     turns
                 },
@@ -131,14 +131,14 @@ impl Hearing {
             line,
             detector: Some(UtteranceDetector::new(to, turns)),
             held: None,
-            told: told.clone(),
+            reporter: reporter.clone(),
         };
         prepare(&mut utterance);
         let utterance = Arc::new(Mutex::new(utterance));
         with.workers.add(Box::new(UtteranceJob(utterance.clone())));
         let (recognisers, journal) = (with.recognisers.clone(), with.journal.clone());
         let options = options(&how, with.account);
-        let task = understand(recognisers, options, sound, told, journal).in_current_span();
+        let task = understand(recognisers, options, sound, reporter, journal).in_current_span();
         let task = with.tasks.spawn(task).abort_handle();
         Self { recognition, settings: how, state, utterance, task }
     }
@@ -242,29 +242,32 @@ async fn understand(
     recognisers: Recognisers,
     ask: RecognitionOptions,
     mut sound: UtteranceAudio,
-    told: EventReporter,
+    reporter: EventReporter,
     journal: EventLogWriter,
 ) {
     // Don't start the recogniser before there is speech.
     if !sound.wait_for_speech().await {
         return;
     }
-    let so_far = told.clone();
+    let so_far = reporter.clone();
     let interims = move |InterimResult { stable, unstable, stability }| {
         so_far.tell(SpeechEvent::Interim { stable, unstable, stability });
     };
     match recognisers.recognise(&ask, &mut sound, interims).await {
-        Ok(said) => {
+        Ok(recognised) => {
             journal.trace(&Trace::Recognised {
-                recognition: told.recognition,
-                recogniser: said.recogniser.to_owned(),
+                recognition: reporter.recognition,
+                recogniser: recognised.recogniser.to_owned(),
                 language: ask.language,
             });
-            told.tell(SpeechEvent::Understood { text: said.text, confidence: said.confidence })
+            reporter.tell(SpeechEvent::Understood {
+                text: recognised.text,
+                confidence: recognised.confidence,
+            })
         }
         Err(error) => {
             warn!(%error, "speech recognition failed");
-            told.tell(SpeechEvent::Failed { reason: error.to_string() });
+            reporter.tell(SpeechEvent::Failed { reason: error.to_string() });
         }
     }
 }
@@ -318,17 +321,17 @@ impl TurnAudio {
 
 /// Estimates the turn in each pause, until the utterance ends. An estimate in progress is completed,
 /// because a helper cannot interrupt it, but not reported if the caller speaks again.
-async fn estimate_turns(estimator: TurnEstimator, mut pauses: Pauses, told: EventReporter) {
+async fn estimate_turns(estimator: TurnEstimator, mut pauses: Pauses, reporter: EventReporter) {
     estimator.prepare().await;
     while pauses.latest.changed().await.is_ok() {
         let pause = pauses.latest.borrow_and_update().clone();
         let is_current = |pause: &Pause| {
             pauses.current.load(Ordering::Acquire) == pause.number
-                && told.state.load(Ordering::Acquire) == HEARING
+                && reporter.state.load(Ordering::Acquire) == HEARING
         };
         let Some(pause) = pause.filter(is_current) else { continue };
         match estimator.estimate(&pause.pcm).await {
-            Ok(finished) if is_current(&pause) => told.tell(SpeechEvent::Turn {
+            Ok(finished) if is_current(&pause) => reporter.tell(SpeechEvent::Turn {
                 // Rounded down, so that 100 means certainty.
                 finished: (finished.clamp(0.0, 1.0) * 100.0) as u8,
                 model: estimator.name().to_owned(),
@@ -346,7 +349,7 @@ struct Utterance {
     detector: Option<UtteranceDetector>,
     /// The audio that is held. `None` if it is processed.
     held: Option<Vec<i16>>,
-    told: EventReporter,
+    reporter: EventReporter,
 }
 
 impl Utterance {
@@ -359,7 +362,7 @@ impl Utterance {
             } else if let Some(detector) = &mut self.detector
                 && let Some(event) = detector.push(frame.received)
             {
-                self.told.tell(event);
+                self.reporter.tell(event);
             }
         }
     }
@@ -368,7 +371,7 @@ impl Utterance {
     fn process(&mut self, pcm: &[i16]) {
         let Some(detector) = &mut self.detector else { return };
         for event in pcm.chunks_exact(Rate::Hz16000.frame()).filter_map(|pcm| detector.push(pcm)) {
-            self.told.tell(event);
+            self.reporter.tell(event);
         }
     }
 }
@@ -380,9 +383,9 @@ impl Job for UtteranceJob {
     fn run(&mut self, _now: Instant) -> JobStatus {
         let mut utterance = lock(&self.0);
         utterance.read();
-        let told = &utterance.told;
-        let hears = told.state.load(Ordering::Acquire) == HEARING && !utterance.line.is_over();
-        if hears && told.mailbox.is_open() && utterance.detector.is_some() {
+        let reporter = &utterance.reporter;
+        let hears = reporter.state.load(Ordering::Acquire) == HEARING && !utterance.line.is_over();
+        if hears && reporter.mailbox.is_open() && utterance.detector.is_some() {
             return JobStatus::Running;
         }
         // Closes the audio channel, which ends the utterance.
@@ -444,8 +447,8 @@ impl UtteranceDetector {
             }
             (Some((first, last, lasting)), true) => {
                 *last = self.at;
-                let heard_ms = (self.at - *first + DETECTOR_FRAMES) * u64::from(FRAME_MS);
-                let lasts = heard_ms + AGE_MS >= LASTING_MS;
+                let voice_ms = (self.at - *first + DETECTOR_FRAMES) * u64::from(FRAME_MS);
+                let lasts = voice_ms + AGE_MS >= LASTING_MS;
                 (lasts && !std::mem::replace(lasting, true)).then_some(SpeechEvent::Lasting)
             }
             (Some((_, last, _)), false) => {
@@ -503,21 +506,21 @@ mod tests {
 
     /// Returns the events for these stretches, each with its frame number, and the number of frames
     /// that were passed on.
-    fn told(stretches: &[(usize, bool)]) -> (Vec<(usize, SpeechEvent)>, usize) {
+    fn events(stretches: &[(usize, bool)]) -> (Vec<(usize, SpeechEvent)>, usize) {
         let (to, mut from) = mpsc::channel(10_000);
         let mut detector = UtteranceDetector::new(to, None);
         let frames = stretches.iter().flat_map(|(frames, loud)| sound(*frames, *loud));
-        let told =
+        let events =
             frames.enumerate().filter_map(|(n, frame)| Some((n, detector.push(&frame)?))).collect();
         let passed = std::iter::from_fn(|| from.try_recv().ok()).count();
-        (told, passed)
+        (events, passed)
     }
 
     #[test]
     fn a_sentence_begins_lasts_and_ends_with_its_onset() {
-        let (told, passed) = told(&[(50, false), (60, true), (50, false)]);
+        let (events, passed) = events(&[(50, false), (60, true), (50, false)]);
         assert_eq!(
-            told,
+            events,
             [
                 (53, SpeechEvent::Began),
                 // At least 190 ms of voice, in audio that is 60 ms old.
@@ -531,10 +534,10 @@ mod tests {
 
     #[test]
     fn a_cough_is_not_lasting_and_a_pause_within_speech_is_passed_on() {
-        let (cough, _) = told(&[(50, false), (8, true), (30, false)]);
+        let (cough, _) = events(&[(50, false), (8, true), (30, false)]);
         assert_eq!(cough, [(53, SpeechEvent::Began), (72, SpeechEvent::Ended { ago_ms: 300 })]);
         let (sentence, passed) =
-            told(&[(50, false), (30, true), (40, false), (30, true), (30, false)]);
+            events(&[(50, false), (30, true), (40, false), (30, true), (30, false)]);
         assert_eq!(sentence.len(), 6, "{sentence:?}");
         assert_eq!(passed, ONSET - 3 + 30 + 40 + 30 + 4);
     }
@@ -567,6 +570,6 @@ mod tests {
 
     #[test]
     fn silence_reports_and_passes_on_nothing() {
-        assert_eq!(told(&[(500, false)]), (Vec::new(), 0));
+        assert_eq!(events(&[(500, false)]), (Vec::new(), 0));
     }
 }

@@ -122,11 +122,11 @@ impl LiveCall {
         if self.recorded.load(Ordering::Acquire) || self.record_asked.swap(true, Ordering::AcqRel) {
             return None;
         }
-        let told = self.command(Command::Record { order: Box::new(order), callback });
-        if told != SendOutcome::Delivered {
+        let sent = self.command(Command::Record { order: Box::new(order), callback });
+        if sent != SendOutcome::Delivered {
             self.looked_at_recording();
         }
-        Some(told)
+        Some(sent)
     }
 
     /// Returns the B-legs of the call.
@@ -229,8 +229,8 @@ impl Party for LiveCall {
         self.mailbox.is_open()
     }
 
-    fn tell(&self, fact: Input) -> bool {
-        self.mailbox.tell(fact)
+    fn tell(&self, input: Input) -> bool {
+        self.mailbox.tell(input)
     }
 
     fn answer(&self, answer: Box<Offer>) -> bool {

@@ -32,7 +32,7 @@ pub(super) struct Envelope {
 pub(super) enum Message {
     /// An input of the machine.
     Input(Input),
-    /// Meta's answer to our offer. The machine only receives the fact that it arrived.
+    /// Meta's answer to our offer. The machine is only notified of its arrival.
     Answer(Box<Offer>),
     /// The A-leg has bridged both legs. Contains this leg's end of the bridge.
     Joined(Box<BridgeEnd>),

@@ -13,7 +13,7 @@ pub struct EndedCall<'a> {
     pub setup: &'a CallSetup,
     pub summary: &'a Summary,
     /// The agent's conversation with the user.
-    pub said: &'a [DialogueLine],
+    pub dialogue: &'a [DialogueLine],
     /// Whether the phones of endpoints were dialled and nobody has answered since.
     pub phones_unanswered: bool,
     /// Whether an outbound call was placed at Graph, or tried to be.

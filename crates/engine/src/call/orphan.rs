@@ -60,14 +60,14 @@ pub async fn end_all(
         return Ok(Orphans { placed, ..Orphans::default() });
     }
     let begun = services.clock.now();
-    let mut said = services.store.dialogues().of_orphans(owner).await?;
+    let mut dialogues = services.store.dialogues().of_orphans(owner).await?;
     let calls = u64::try_from(orphans.len()).unwrap_or(u64::MAX);
     let mut ended = Orphans { calls, placed, ..Orphans::default() };
     for some in orphans.chunks(AT_ONCE) {
         let mut concluding = Vec::with_capacity(some.len());
         for orphan in some {
-            let said = said.remove(&orphan.start.call).unwrap_or_default();
-            concluding.push(services.store.calls().conclude(end(services, orphan, said)));
+            let dialogue = dialogues.remove(&orphan.start.call).unwrap_or_default();
+            concluding.push(services.store.calls().conclude(end(services, orphan, dialogue)));
         }
         for concluded in join_all(concluding).await {
             concluded?;
@@ -122,8 +122,8 @@ pub fn closing(orphan: &Orphan) -> Closing {
     Closing { end, hangup: Some((setup.clone(), summary)), farewell }
 }
 
-fn end(services: &Services, orphan: &Orphan, said: Vec<CallLine>) -> Conclusion {
-    let said: Vec<DialogueLine> = said.into_iter().filter_map(DialogueLine::kept).collect();
+fn end(services: &Services, orphan: &Orphan, dialogue: Vec<CallLine>) -> Conclusion {
+    let dialogue: Vec<DialogueLine> = dialogue.into_iter().filter_map(DialogueLine::kept).collect();
     let start = orphan.start.clone();
     let Closing { end, hangup, farewell } = closing(orphan);
     let due = services.clock.steady();
@@ -134,7 +134,7 @@ fn end(services: &Services, orphan: &Orphan, said: Vec<CallLine>) -> Conclusion 
             let direction = summary.direction.as_str();
             metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
                 .increment(1);
-            callbacks = services.reports_of(&setup, &summary, &said, true);
+            callbacks = services.reports_of(&setup, &summary, &dialogue, true);
         }
         None => {
             tracing::error!(call_uuid = %start.call, "call setup not readable, hangup callback skipped");

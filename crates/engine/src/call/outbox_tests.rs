@@ -259,8 +259,8 @@ async fn r04_an_attempt_cut_off_by_a_stop_is_counted() {
     let archive = Archive::open(&at).await.unwrap();
     let mut rows = archive.callbacks(Callbacks::All, 9).await.unwrap();
     rows.sort_by_key(|row| row.id);
-    let told: Vec<_> = rows.iter().map(|row| (row.attempts, row.state.as_str())).collect();
-    assert_eq!(told, [(1, "waiting"), (1, "waiting"), (1, "failed")]);
+    let states: Vec<_> = rows.iter().map(|row| (row.attempts, row.state.as_str())).collect();
+    assert_eq!(states, [(1, "waiting"), (1, "waiting"), (1, "failed")]);
     assert!(rows.iter().all(|row| row.last.contains("stopped")), "{rows:?}");
     match rows.first().unwrap().state {
         CallbackState::Waiting { due } => {

@@ -54,7 +54,7 @@ pub struct Owner {
     pub main_account: AuthId,
 }
 
-/// An incoming call, as a phone is told of it.
+/// An incoming call, as it is reported to a phone.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ring {
     pub call: CallUuid,
@@ -213,7 +213,7 @@ impl Phones {
         &self,
         owner: Owner,
     ) -> Result<(Registration, mpsc::Receiver<ToPhone>), NoRoom> {
-        let (to, told) = mpsc::channel(BEHIND);
+        let (to, outgoing) = mpsc::channel(BEHIND);
         let table = self.table();
         let own =
             table.places.values().filter(|place| place.owner.endpoint == owner.endpoint).count();
@@ -224,14 +224,14 @@ impl Phones {
         if table.draining {
             let _ = to.try_send(ToPhone::Draining);
         }
-        Ok((self.add(table, owner, to, false), told))
+        Ok((self.add(table, owner, to, false), outgoing))
     }
 
     /// Registers a phone whose socket is at another node of the fleet. That node limits the number
     /// of its phones. Messages in the returned receiver must be sent to that node.
     pub fn register_remote(&self, owner: Owner) -> (Registration, mpsc::Receiver<ToPhone>) {
-        let (to, told) = mpsc::channel(BEHIND);
-        (self.add(self.table(), owner, to, true), told)
+        let (to, outgoing) = mpsc::channel(BEHIND);
+        (self.add(self.table(), owner, to, true), outgoing)
     }
 
     fn add(
@@ -648,7 +648,7 @@ impl Line {
         }
         let missed = std::mem::take(missed);
         *at = LineState::Place(place);
-        missed.into_iter().for_each(|told| self.phones.tell(place, told));
+        missed.into_iter().for_each(|message| self.phones.tell(place, message));
         true
     }
 
@@ -781,9 +781,9 @@ mod tests {
         let line = phones.line_to(call, name());
         assert_eq!(line.ring(ring(call)), 2);
         let mut late = phones.register(owner()).unwrap();
-        for (_, told) in [&mut a, &mut b, &mut late] {
+        for (_, outgoing) in [&mut a, &mut b, &mut late] {
             assert_eq!(
-                told.try_recv(),
+                outgoing.try_recv(),
                 Ok(ToPhone::Ring(ring(call))),
                 "also who registers while it rings"
             );
@@ -801,15 +801,15 @@ mod tests {
     #[test]
     fn a_ringing_phone_is_notified_of_the_end_and_the_last_decline_is_reported() {
         let (phones, first, second) = (Phones::default(), call(), call());
-        let (place, mut told) = phones.register(owner()).unwrap();
+        let (place, mut outgoing) = phones.register(owner()).unwrap();
         let line = phones.line_to(first, name());
         assert_eq!(line.ring(ring(first)), 1);
         assert_eq!((line.decline(place.place()), line.decline(place.place())), (Some(true), None));
         let line = phones.line_to(second, name());
         line.ring(ring(second));
         line.end(HangupCause::RingTimeout, ended());
-        let whys: Vec<_> = std::iter::from_fn(|| told.try_recv().ok())
-            .filter_map(|told| match told {
+        let whys: Vec<_> = std::iter::from_fn(|| outgoing.try_recv().ok())
+            .filter_map(|message| match message {
                 ToPhone::Cancelled { call, why } => Some((call, why)),
                 _ => None,
             })
@@ -821,23 +821,23 @@ mod tests {
     #[test]
     fn only_a_lost_phone_can_be_replaced() {
         let (phones, call) = (Phones::default(), call());
-        let (first, _told) = phones.register(owner()).unwrap();
+        let (first, _outgoing) = phones.register(owner()).unwrap();
         let line = phones.line_from(call, first.place(), name());
-        let (second, mut told) = phones.register(owner()).unwrap();
+        let (second, mut outgoing) = phones.register(owner()).unwrap();
         assert!(!line.back(second.place()), "it is not away");
         assert!(!line.lost(second.place()) && line.lost(first.place()) && line.is_away());
         line.no_captions();
         assert!(line.back(second.place()) && line.is_at(second.place()) && !line.is_away());
         line.tell(ToPhone::Answered { call });
-        assert_eq!(told.try_recv(), Ok(ToPhone::NoCaptions { call }), "missed");
-        assert_eq!(told.try_recv(), Ok(ToPhone::Answered { call }));
+        assert_eq!(outgoing.try_recv(), Ok(ToPhone::NoCaptions { call }), "missed");
+        assert_eq!(outgoing.try_recv(), Ok(ToPhone::Answered { call }));
     }
 
     #[test]
     fn phones_of_another_process_ring_or_go_on_when_they_register() {
         let old = Phones::default();
         let (first, second) = (call(), call());
-        let (place, mut told) = old.register(owner()).unwrap();
+        let (place, mut outgoing) = old.register(owner()).unwrap();
         let rings = old.line_to(first, name());
         rings.ring(ring(first));
         let talks = old.line_from(second, place.place(), name());
@@ -857,9 +857,9 @@ mod tests {
         assert_eq!(phones.owner(&name(), now), Some(owner()));
         assert!(rings.is_awaited(now));
         assert!(!rings.is_awaited(now + std::time::Duration::from_secs(1)), "for that time");
-        drop((place, told.try_recv()));
-        let (place, mut told) = phones.register(owner()).unwrap();
-        assert_eq!(told.try_recv(), Ok(ToPhone::Ring(ring(first))));
+        drop((place, outgoing.try_recv()));
+        let (place, mut outgoing) = phones.register(owner()).unwrap();
+        assert_eq!(outgoing.try_recv(), Ok(ToPhone::Ring(ring(first))));
         assert!(talks.back(place.place()) && rings.accept(place.place()));
     }
 
@@ -869,7 +869,7 @@ mod tests {
         let mut news = feed.watch();
         let mut published = || std::iter::from_fn(|| news.try_recv().ok()).collect::<Vec<_>>();
         let phones = Phones::new(feed);
-        let (place, told) = phones.register(owner()).unwrap();
+        let (place, outgoing) = phones.register(owner()).unwrap();
         let [change] = published().try_into().unwrap();
         assert_eq!(
             (change.main_account.as_str(), &change.change),
@@ -879,14 +879,14 @@ mod tests {
             phones.tell(place.place(), ToPhone::Draining);
         }
         assert_eq!(published().len(), 1, "the queue was full");
-        drop((place, told));
+        drop((place, outgoing));
         assert!(published().is_empty(), "it had ended");
     }
 
     #[test]
     fn captions_leave_room_for_what_matters() {
         let (phones, call) = (Phones::default(), call());
-        let (place, mut told) = phones.register(owner()).unwrap();
+        let (place, mut outgoing) = phones.register(owner()).unwrap();
         let line = phones.line_from(call, place.place(), name());
         let caption = |line| Caption {
             speaker: super::super::caption::Speaker::Them,
@@ -896,9 +896,9 @@ mod tests {
         };
         (0..2 * BEHIND as u32).for_each(|n| line.caption(caption(n)));
         line.tell(ToPhone::Answered { call });
-        let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
-        assert_eq!(told.len(), BEHIND - BESIDE_CAPTIONS + 1);
-        assert_eq!(told.last(), Some(&ToPhone::Answered { call }));
+        let outgoing: Vec<_> = std::iter::from_fn(|| outgoing.try_recv().ok()).collect();
+        assert_eq!(outgoing.len(), BEHIND - BESIDE_CAPTIONS + 1);
+        assert_eq!(outgoing.last(), Some(&ToPhone::Answered { call }));
         assert!(phones.is_registered(&name()), "it is not given up for them");
     }
 
@@ -922,7 +922,7 @@ mod tests {
         let mut all: Vec<_> = (0..PLACES_MAX).map(|_| phones.register(owner()).unwrap()).collect();
         assert_eq!(phones.register(owner()).err(), Some(NoRoom));
         all.truncate(1);
-        let (place, told) = all.remove(0);
+        let (place, outgoing) = all.remove(0);
         assert_eq!(phones.len(), 1);
         let lines: Vec<_> = (0..CALLS_MAX + 1).map(|_| phones.line_to(call(), name())).collect();
         let rung: usize = lines.iter().map(|line| line.ring(ring(line.call))).sum();
@@ -934,6 +934,6 @@ mod tests {
             phones.is_empty() && !phones.is_registered(&name()),
             "a phone that takes nothing is given up"
         );
-        drop((place, told));
+        drop((place, outgoing));
     }
 }

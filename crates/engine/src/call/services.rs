@@ -142,11 +142,11 @@ impl Services {
         &self,
         setup: &CallSetup,
         summary: &Summary,
-        said: &[DialogueLine],
+        dialogue: &[DialogueLine],
         was_placed: bool,
     ) -> Vec<NewCallback> {
         let mut reports = self.hangup_callback(setup, summary.hangup.clone());
-        let ended = EndedCall { setup, summary, said, phones_unanswered: false, was_placed };
+        let ended = EndedCall { setup, summary, dialogue, phones_unanswered: false, was_placed };
         reports.extend(self.news_of(ended));
         reports
     }
@@ -158,8 +158,8 @@ impl Services {
         summary: &Summary,
         phones_unanswered: bool,
     ) -> Vec<NewCallback> {
-        let said = &self.author.said(setup.call);
-        self.news_of(EndedCall { setup, summary, said, phones_unanswered, was_placed: true })
+        let dialogue = &self.author.dialogue(setup.call);
+        self.news_of(EndedCall { setup, summary, dialogue, phones_unanswered, was_placed: true })
     }
 
     fn news_of(&self, call: EndedCall<'_>) -> Vec<NewCallback> {

@@ -31,7 +31,7 @@ use tracing::{debug, info, warn};
 
 use super::author;
 use super::call_clock::CallClock;
-use super::captions::CaptionWish;
+use super::captions::CaptionOptions;
 use super::farewell;
 use super::handover::SuspendReply;
 use super::mailbox::{Envelope, Message, Period};
@@ -301,8 +301,8 @@ impl Shell {
             Message::Taken(offer) => self.phone_accepted(at, &offer),
             Message::MuteReason(reason, on) => self.a_leg.mute(reason, on),
             Message::Captions(language) => {
-                let wish = language.map(|language| CaptionWish { language, lines: 0 });
-                self.a_leg.caption(&self.context, wish);
+                let options = language.map(|language| CaptionOptions { language, lines: 0 });
+                self.a_leg.caption(&self.context, options);
             }
             Message::Sample => self.a_leg.sample(&self.context, at),
             Message::Missing(missing, waited, checking) => quality::report_missing(

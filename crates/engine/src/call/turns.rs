@@ -80,16 +80,16 @@ mod tests {
         let clock = Clock::real();
         let pressure = Pressure::new(Health::new(), clock.now());
         let turns = Turns(Arc::new(Semaphore::new(EACH)));
-        let told = Arc::new(Mutex::new(Vec::new()));
+        let order = Arc::new(Mutex::new(Vec::new()));
         let mut set_ups = tokio::task::JoinSet::new();
         for nr in 0..6 {
             let starting = pressure.begin(clock.now(), &"MA".into()).expect("room");
-            let (turns, told) = (turns.clone(), told.clone());
+            let (turns, order) = (turns.clone(), order.clone());
             set_ups.spawn(async move {
                 let turn = turns.wait(starting).await;
-                told.lock().expect("no panic").push(format!("set-up {nr}"));
+                order.lock().expect("no panic").push(format!("set-up {nr}"));
                 // A task that the set-up spawns.
-                let others = told.clone();
+                let others = order.clone();
                 tokio::spawn(
                     async move { others.lock().expect("no panic").push(format!("of {nr}")) },
                 );
@@ -98,13 +98,13 @@ mod tests {
         }
         while set_ups.join_next().await.is_some() {}
         tokio::task::yield_now().await;
-        let told = told.lock().expect("no panic").clone();
+        let order = order.lock().expect("no panic").clone();
         let begun: Vec<_> =
-            told.iter().filter(|what| what.starts_with("set-up")).cloned().collect();
+            order.iter().filter(|what| what.starts_with("set-up")).cloned().collect();
         assert_eq!(begun, (0..6).map(|nr| format!("set-up {nr}")).collect::<Vec<_>>());
         for nr in 0..6 - EACH {
-            let at = |what: String| told.iter().position(|told| *told == what).expect("it ran");
-            assert!(at(format!("of {nr}")) < at(format!("set-up {}", nr + EACH)), "{told:?}");
+            let at = |what: String| order.iter().position(|entry| *entry == what).expect("it ran");
+            assert!(at(format!("of {nr}")) < at(format!("set-up {}", nr + EACH)), "{order:?}");
         }
     }
 }

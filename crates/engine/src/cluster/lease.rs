@@ -61,7 +61,7 @@ struct Want {
     /// End of the time during which waiting is useless.
     exhausted: Option<Instant>,
     /// Time at which the other nodes were last informed that units are lacking.
-    told: Option<Instant>,
+    reported: Option<Instant>,
 }
 
 /// Maximum number of remembered limits whose units other nodes lack.
@@ -122,9 +122,9 @@ impl Demand {
         let mut is_due = |key: &&LimitKey| {
             let want = wants.by_key.entry((*key).clone()).or_default();
             let is_due =
-                want.told.is_none_or(|at| now.saturating_duration_since(at) >= TELL_INTERVAL);
+                want.reported.is_none_or(|at| now.saturating_duration_since(at) >= TELL_INTERVAL);
             if is_due {
-                want.told = Some(now);
+                want.reported = Some(now);
             }
             is_due
         };

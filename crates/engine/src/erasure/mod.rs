@@ -227,14 +227,14 @@ impl Eraser {
     async fn call(&self, erasure: &Erasure, call: CallUuid) -> Result<bool, StoreError> {
         let (parts, scope) = (&self.0.parts, erasure.scope());
         loop {
-            let heard = parts.store.erasures().call_recordings(&scope, call).await?;
-            if !heard.is_over {
+            let found = parts.store.erasures().call_recordings(&scope, call).await?;
+            if !found.is_over {
                 return Ok(false);
             }
-            if heard.recordings.is_empty() {
+            if found.recordings.is_empty() {
                 break;
             }
-            for id in heard.recordings {
+            for id in found.recordings {
                 parts.recordings.remove(&scope, id).await?;
             }
         }

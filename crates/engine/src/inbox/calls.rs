@@ -128,7 +128,7 @@ impl CallNews for CallReports {
     }
 
     fn ended(&self, ended: EndedCall<'_>) -> Vec<NewCallback> {
-        let EndedCall { setup, summary, said, phones_unanswered, was_placed } = ended;
+        let EndedCall { setup, summary, dialogue, phones_unanswered, was_placed } = ended;
         let Some(call) = self.user_call(setup) else { return Vec::new() };
         let time = |at: CallTime| setup.started.plus(std::time::Duration::from_millis(at.0));
         let missed = setup.direction == Direction::Inbound && summary.answered.is_none();
@@ -158,9 +158,9 @@ impl CallNews for CallReports {
             if phones_unanswered {
                 members.insert("phonesUnanswered".to_owned(), json!(true));
             }
-            if !said.is_empty() {
+            if !dialogue.is_empty() {
                 let line = |line: &DialogueLine| json!({"role": line.role, "text": line.text, "at": line.at});
-                members.insert("transcript".to_owned(), said.iter().map(line).collect());
+                members.insert("transcript".to_owned(), dialogue.iter().map(line).collect());
             }
         }
         let came = TimelineEntry {
@@ -177,7 +177,7 @@ impl CallNews for CallReports {
                 at: time(summary.ended),
             },
             // A call from the user opens Meta's 24-hour customer service window, as a message does.
-            heard: (setup.direction == Direction::Inbound).then_some(setup.started),
+            inbound_at: (setup.direction == Direction::Inbound).then_some(setup.started),
             counts: missed || phones_unanswered,
             routing: self.numbers.routing_of(&call.number),
             draft: None,

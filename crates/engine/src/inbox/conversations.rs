@@ -116,11 +116,11 @@ impl Conversations {
         let (files, late) =
             self.files.of_conversation(scope, pair.conversation, until.wall).await?;
         self.files.remove(files).await?;
-        let told: Vec<Uuid> = late
+        let event_ids: Vec<Uuid> = late
             .into_iter()
             .flat_map(|message| message_event_ids(&pair.phone_number_id, message))
             .collect();
-        self.store.erasures().erase_events_by_id(pair.conversation, &told).await?;
+        self.store.erasures().erase_events_by_id(pair.conversation, &event_ids).await?;
         self.store.erasures().erase_conversation(scope, pair.conversation, until).await?;
         self.feed.publish(pair.into(), FeedChange::Conversation(pair.conversation));
         Ok(())

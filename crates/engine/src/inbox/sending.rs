@@ -148,7 +148,7 @@ impl MessageSender {
             },
             None => Uuid::new_v4(),
         };
-        if outgoing.kind != "template" && !is_window_open(conversation.heard, now) {
+        if outgoing.kind != "template" && !is_window_open(conversation.last_inbound, now) {
             return Err(SendError::WindowClosed);
         }
         self.uploads
@@ -458,8 +458,8 @@ enum KeyLookup {
 }
 
 /// Returns whether the customer service window is open.
-fn is_window_open(heard: Option<Timestamp>, now: Timestamp) -> bool {
-    heard.is_some_and(|heard| now < heard.plus(WINDOW))
+fn is_window_open(last_inbound: Option<Timestamp>, now: Timestamp) -> bool {
+    last_inbound.is_some_and(|last_inbound| now < last_inbound.plus(WINDOW))
 }
 
 /// The body of a Graph `messages` request.

@@ -64,14 +64,14 @@ impl DeliveryStatuses {
     pub fn receive(
         self: &Arc<Self>,
         number: &Arc<NumberEntry>,
-        told: ReceivedStatus,
+        received: ReceivedStatus,
     ) -> Result<StoredFuture, QueueFull> {
         let came = self.update(
             &EventSource::number(number),
-            Some(told.wamid),
-            told.opaque.as_deref().and_then(message_of),
-            told.status,
-            told.error,
+            Some(received.wamid),
+            received.opaque.as_deref().and_then(message_of),
+            received.status,
+            received.error,
         );
         // Register before writing, so that a message id that Graph returns in between is not
         // missed.

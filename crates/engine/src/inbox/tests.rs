@@ -135,8 +135,9 @@ impl World {
         let wamid = format!("wamid.{}", self.written.fetch_add(1, Ordering::Relaxed));
         let id = model::stable_id("message", &["106", &wamid]);
         let sender = Sender { wa_id: Some(user.to_owned()), bsuid: None, name: "Asha".to_owned() };
-        let said = UserMessage { wamid, sender, timestamp: None, kind: kind.to_owned(), content };
-        assert!(self.inbox.timeline().receive(&self.number, said).unwrap().unwrap().await);
+        let message =
+            UserMessage { wamid, sender, timestamp: None, kind: kind.to_owned(), content };
+        assert!(self.inbox.timeline().receive(&self.number, message).unwrap().unwrap().await);
         id
     }
 
@@ -168,19 +169,25 @@ impl World {
         self.store.webhooks().deliveries(&receiver, &scope, None, 200).await.unwrap()
     }
 
-    /// The ids of the events that told a webhook the status of a message.
+    /// Returns the ids of the events that reported the status of a message to a webhook.
     async fn status_events(&self, webhook: Uuid) -> Vec<String> {
         let all = self.deliveries(webhook).await.into_iter();
         all.filter(|d| d.event == "message.status").map(|d| d.event_id).collect()
     }
 
     /// Delivers a status from Meta, optionally with our opaque data.
-    async fn told(&self, wamid: &str, status: MessageStatus, of: Option<Uuid>, error: Option<i64>) {
+    async fn report_status(
+        &self,
+        wamid: &str,
+        status: MessageStatus,
+        of: Option<Uuid>,
+        error: Option<i64>,
+    ) {
         let opaque = of.map(super::statuses::opaque_data);
         let error = error.map(|code| (code, "why".to_owned()));
-        let told =
+        let received =
             ReceivedStatus { wamid: wamid.to_owned(), status, error, opaque, timestamp: None };
-        assert!(self.inbox.statuses().receive(&self.number, told).unwrap().await);
+        assert!(self.inbox.statuses().receive(&self.number, received).unwrap().await);
     }
 
     /// A stored message's status, message id and error code.
@@ -335,8 +342,9 @@ async fn s4_09_drops_an_agents_answer_after_the_routing_changed() {
     assert!(turns.try_recv().is_err());
     world.inbox.sender().tasks.close();
     world.inbox.sender().tasks.wait().await;
-    let said: Vec<String> = world.timeline("91").await.into_iter().map(|(text, _)| text).collect();
-    let mut sorted = said.clone();
+    let timeline: Vec<String> =
+        world.timeline("91").await.into_iter().map(|(text, _)| text).collect();
+    let mut sorted = timeline.clone();
     sorted.sort();
     assert_eq!(sorted, ["Hello", "four", "one", "there", "three", "two"]);
     assert_eq!(world.graph.seen().len(), 2, "Meta has seen no other");
@@ -360,7 +368,7 @@ async fn a_number_with_a_new_id_keeps_its_routing_and_conversations() {
     let sent =
         world.inbox.sender().reply(&turn, vec![Outgoing::text("Hello")], None).await.unwrap();
     world.inbox.sender().wait_until_sent(before).await;
-    world.told("wamid.sent", MessageStatus::Delivered, None, None).await;
+    world.report_status("wamid.sent", MessageStatus::Delivered, None, None).await;
     assert_eq!(world.graph.seen()[0].target, "/107/messages");
     assert_eq!(world.timeline("91").await.len(), 3);
     let shown =
@@ -502,9 +510,10 @@ async fn r16_a_new_owner_inherits_neither_messages_nor_routing() {
     let own = world.conversations("MA2", all()).await.remove(0);
     assert_eq!(own.standing.routing, Routing::None);
     let scope = Scope::of("MA2".into());
-    let said = world.store.messages().list(&scope, own.pair.conversation, None, 50).await.unwrap();
+    let messages =
+        world.store.messages().list(&scope, own.pair.conversation, None, 50).await.unwrap();
     assert_eq!(
-        said.iter().map(|m| m.message.text.as_str()).collect::<Vec<_>>(),
+        messages.iter().map(|m| m.message.text.as_str()).collect::<Vec<_>>(),
         ["to the new owner"]
     );
     assert!(world.store.conversations().get(&scope, world_id("91")).await.unwrap().is_none());
@@ -573,10 +582,10 @@ async fn r03_sends_queued_messages_after_a_restart_unless_meta_may_have_them() {
     }
     world.restart(takes_all).await;
     world.all_sent().await;
-    let mut said = world.timeline("91").await;
-    said.sort();
+    let mut timeline = world.timeline("91").await;
+    timeline.sort();
     assert_eq!(
-        said.iter().map(|(text, status)| (text.as_str(), *status)).collect::<Vec<_>>(),
+        timeline.iter().map(|(text, status)| (text.as_str(), *status)).collect::<Vec<_>>(),
         [("first", "failed"), ("hello", "received"), ("second", "queued"),]
     );
     let sent: Vec<_> = world
@@ -617,8 +626,8 @@ async fn r03_messages_that_wait_for_their_request_are_sent_by_the_next_process()
     assert_eq!(world.graph.seen().len(), users.len() - in_progress);
     let mut failed = 0;
     for user in &users {
-        let said = world.timeline(user).await;
-        failed += said.iter().filter(|(_, status)| *status == "failed").count();
+        let timeline = world.timeline(user).await;
+        failed += timeline.iter().filter(|(_, status)| *status == "failed").count();
     }
     assert_eq!(failed, in_progress, "it is unknown whether Meta has them");
 }
@@ -646,7 +655,7 @@ async fn r05_a_status_from_meta_revokes_a_failure_without_an_answer() {
         }
     }
     let [proved, refused, silent, known] = sent[..] else { panic!("four") };
-    world.told("wamid.4", MessageStatus::Sent, Some(known), None).await;
+    world.report_status("wamid.4", MessageStatus::Sent, Some(known), None).await;
     world.restart(takes_all).await;
     world.all_sent().await;
     for id in [proved, refused, silent] {
@@ -665,14 +674,14 @@ async fn r05_a_status_from_meta_revokes_a_failure_without_an_answer() {
     let sent_as = |n: u8| Some(format!("wamid.{n}"));
     assert_eq!(world.stands(known).await, ("sent", sent_as(4), None));
     // Statuses may arrive in any order.
-    world.told("wamid.1", MessageStatus::Delivered, Some(proved), None).await;
-    world.told("wamid.1", MessageStatus::Sent, Some(proved), None).await;
+    world.report_status("wamid.1", MessageStatus::Delivered, Some(proved), None).await;
+    world.report_status("wamid.1", MessageStatus::Sent, Some(proved), None).await;
     assert_eq!(world.stands(proved).await, ("delivered", sent_as(1), None));
-    world.told("wamid.1", MessageStatus::Read, None, None).await;
+    world.report_status("wamid.1", MessageStatus::Read, None, None).await;
     assert_eq!(world.stands(proved).await, ("read", sent_as(1), None));
     // A failure that Meta reported is final.
-    world.told("wamid.2", MessageStatus::Failed, Some(refused), Some(131_026)).await;
-    world.told("wamid.2", MessageStatus::Sent, Some(refused), None).await;
+    world.report_status("wamid.2", MessageStatus::Failed, Some(refused), Some(131_026)).await;
+    world.report_status("wamid.2", MessageStatus::Sent, Some(refused), None).await;
     assert_eq!(world.stands(refused).await, ("failed", sent_as(2), Some(131_026)));
     assert_eq!(world.stands(silent).await, ("failed", None, Some(0)));
     let mut events = world.status_events(webhook).await;
@@ -704,8 +713,8 @@ async fn r05_applies_statuses_that_arrive_before_graphs_answer() {
         tokio::task::yield_now().await;
     }
     for status in [MessageStatus::Delivered, MessageStatus::Sent] {
-        world.told("wamid.sent", status, None, None).await;
-        world.told("wamid.of another's", status, None, None).await;
+        world.report_status("wamid.sent", status, None, None).await;
+        world.report_status("wamid.of another's", status, None, None).await;
     }
     assert_eq!(world.stands(id).await, ("queued", None, None));
     answer.send(()).unwrap();
@@ -933,14 +942,14 @@ async fn s4_19_serializes_concurrent_subscribe_and_unsubscribe() {
         }
         let stands =
             world.store.conversations().get(&scope, read.pair.conversation).await.unwrap().unwrap();
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for webhook in [own, usual] {
             let all = world.deliveries(webhook).await;
             let new = all.into_iter().filter(|d| known.insert(d.event_id.clone()));
             let mut kinds: Vec<_> =
                 new.map(|d| d.event).filter(|e| e.starts_with("subscription.")).collect();
             kinds.sort();
-            told.push(kinds);
+            reported.push(kinds);
         }
         let wanted: [&[&str]; 2] = match stands.standing.routing.webhook() {
             // Unsubscribed last: the conversation has the number's routing.
@@ -951,7 +960,7 @@ async fn s4_19_serializes_concurrent_subscribe_and_unsubscribe() {
             Some(_) => [&["subscription.activated"], &["subscription.revoked"]],
             None => panic!("round {round}: neither order ends so"),
         };
-        assert_eq!(told, wanted, "round {round}");
+        assert_eq!(reported, wanted, "round {round}");
     }
 }
 

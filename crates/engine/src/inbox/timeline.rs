@@ -95,20 +95,20 @@ impl Timeline {
     pub fn receive(
         self: &Arc<Self>,
         number: &Arc<NumberEntry>,
-        said: UserMessage,
+        received: UserMessage,
     ) -> Result<Option<StoredFuture>, QueueFull> {
-        let Some(user) = said.sender.user() else { return Ok(None) };
+        let Some(user) = received.sender.user() else { return Ok(None) };
         let now = self.clock.wall();
-        let id = stable_id("message", &[number.spec.first_id.as_str(), &said.wamid]);
-        let sent = said.timestamp.map_or(now, |secs| Timestamp::from_secs(secs).min(now));
+        let id = stable_id("message", &[number.spec.first_id.as_str(), &received.wamid]);
+        let sent = received.timestamp.map_or(now, |secs| Timestamp::from_secs(secs).min(now));
         let pair = self.numbers.pair(number, user);
         let message = NewMessage {
             id,
-            wamid: Some(said.wamid),
+            wamid: Some(received.wamid),
             direction: Direction::Inbound,
-            text: words::short(&said.kind, &said.content),
-            kind: said.kind,
-            content: said.content,
+            text: words::short(&received.kind, &received.content),
+            kind: received.kind,
+            content: received.content,
             status: MessageStatus::Received,
             sender: None,
             at: now,
@@ -124,7 +124,7 @@ impl Timeline {
             self.events.draft(number, "message.received", &["came", &id.to_string()], data, form);
         let came = TimelineEntry {
             pair,
-            heard: Some(sent),
+            inbound_at: Some(sent),
             counts: message.kind != "reaction",
             routing: self.numbers.routing_of(number),
             draft: Some(draft),
@@ -228,7 +228,7 @@ impl Timeline {
                 sender: None,
                 at: self.clock.wall(),
             },
-            heard: None,
+            inbound_at: None,
             counts: false,
             routing: self.numbers.routing_of(number),
             draft: None,

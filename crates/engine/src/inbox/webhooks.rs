@@ -303,14 +303,14 @@ impl CustomerWebhooks {
             Uuid::new_v4(),
         );
         let event_id = event.event_id;
-        let told = self
+        let callback = self
             .store
             .outbox()
             // In an order of its own, so that it does not wait behind an earlier test that failed.
             .add_event(event.event_for(id, event_id))
             .await
             .map_err(RoutingError::Store)?;
-        self.events.send_callbacks(told.into_iter().collect());
+        self.events.send_callbacks(callback.into_iter().collect());
         Ok(event_id)
     }
 

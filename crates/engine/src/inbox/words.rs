@@ -122,23 +122,23 @@ pub fn text_of(kind: &str, content: &Value) -> Option<String> {
 
 /// A one-line summary of a message, for lists.
 pub fn short(kind: &str, content: &Value) -> String {
-    let said = text_of(kind, content).filter(|text| !text.is_empty());
+    let text = text_of(kind, content).filter(|text| !text.is_empty());
     let text = match kind {
         "location" => at(content, "/location/name")
             .map_or_else(|| "Location".to_owned(), |name| format!("Location: {name}")),
         "contacts" => "Contacts".to_owned(),
         "template" if at(content, "/rendered/text").is_none() => {
-            format!("Template {}", said.unwrap_or_default())
+            format!("Template {}", text.unwrap_or_default())
         }
         "reaction" => {
-            said.map_or_else(|| "Reaction removed".to_owned(), |emoji| format!("Reacted {emoji}"))
+            text.map_or_else(|| "Reaction removed".to_owned(), |emoji| format!("Reacted {emoji}"))
         }
         "interactive" => match at(content, "/interactive/call_permission_reply/response") {
             Some(response) => format!("Call permission: {response}"),
             None if at(content, "/interactive/type") == Some("call_permission_request") => {
                 "Asked for permission to call".to_owned()
             }
-            None => said.unwrap_or_else(|| "Interactive message".to_owned()),
+            None => text.unwrap_or_else(|| "Interactive message".to_owned()),
         },
         "call" => at(content, "/call/text").unwrap_or("Call").to_owned(),
         kind if MEDIA.contains(&kind) => {
@@ -146,10 +146,10 @@ pub fn short(kind: &str, content: &Value) -> String {
             if let Some(first) = name.get_mut(..1) {
                 first.make_ascii_uppercase();
             }
-            said.map_or(name.clone(), |caption| format!("{name}: {caption}"))
+            text.map_or(name.clone(), |caption| format!("{name}: {caption}"))
         }
         "unsupported" | "unknown" => "A message of a kind that is not supported".to_owned(),
-        _ => said.unwrap_or_default(),
+        _ => text.unwrap_or_default(),
     };
     text.chars().take(SHORT).collect()
 }

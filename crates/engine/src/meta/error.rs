@@ -423,15 +423,15 @@ mod tests {
 
     #[test]
     fn r06_a_gateways_error_is_ambiguous_and_graphs_is_not() {
-        let said = br#"{"error":{"message":"overloaded","code":131016}}"#;
+        let overloaded = br#"{"error":{"message":"overloaded","code":131016}}"#;
         for (status, body, open) in [
             (200, &b""[..], true),
             (200, b"{\"messages\":[{\"id\":\"wam", true),
             (502, b"<html>", true),
             (504, b"", true),
             (503, b"<html>", false),
-            (200, said, false),
-            (502, said, false),
+            (200, overloaded, false),
+            (502, overloaded, false),
         ] {
             let Verdict::Retryable(again) = classify_request(status, None, body) else {
                 panic!("{status}")

@@ -82,9 +82,9 @@ impl Files<'_> {
         metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => OTHER, "status" => status)
             .record(took);
         match answered {
-            Ok((_, Verdict::Done, said)) => {
-                let said: Value = serde_json::from_slice(&said).unwrap_or_default();
-                let id = said.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
+            Ok((_, Verdict::Done, body)) => {
+                let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let id = body.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
                 id.map(str::to_owned).ok_or(UNREADABLE)
             }
             Ok((_, Verdict::Refused { status, code, details }, _)) => {
@@ -120,13 +120,13 @@ impl Files<'_> {
         })?;
         let status = answer.status().as_u16();
         let after = retry_after(answer.headers());
-        let said = Limited::new(answer.into_body(), ANSWER_MAX)
+        let body = Limited::new(answer.into_body(), ANSWER_MAX)
             .collect()
             .await
             .map_err(|_| Fault::Broken)?
             .to_bytes();
-        let told = self.0.graph.redact_tokens(&said, &headers);
-        Ok((status, classify_request(status, after, &told), Bytes::from(told.into_owned())))
+        let redacted = self.0.graph.redact_tokens(&body, &headers);
+        Ok((status, classify_request(status, after, &redacted), Bytes::from(redacted.into_owned())))
     }
 
     /// Downloads a file of the number's messages: gets its URL from
@@ -164,7 +164,9 @@ impl Files<'_> {
         }
         let (bytes, sum) = self.write(&url, FILE_MAX, into).await?;
         match named.get("sha256").and_then(Value::as_str) {
-            Some(told) if told.len() == sum.len() && !told.eq_ignore_ascii_case(&sum) => {
+            Some(checksum)
+                if checksum.len() == sum.len() && !checksum.eq_ignore_ascii_case(&sum) =>
+            {
                 Err("checksum differs from Meta's".to_owned())
             }
             _ => Ok(bytes),
@@ -288,9 +290,9 @@ mod tests {
         let bytes = u64::try_from(content.len()).unwrap();
         let upload = Upload { file, bytes, mime: "image/png", filename: "a\"\r\nX: y é.png" };
         let form = Form::of(&upload, "BOUNDARY");
-        let told = form.bytes;
+        let bytes_stated = form.bytes;
         let sent = form.body(upload.file, bytes).collect().await.unwrap().to_bytes();
-        assert_eq!(u64::try_from(sent.len()).unwrap(), told);
+        assert_eq!(u64::try_from(sent.len()).unwrap(), bytes_stated);
         let text = String::from_utf8(sent.to_vec()).unwrap();
         let expected = format!(
             "--BOUNDARY\r\nContent-Disposition: form-data; name=\"messaging_product\"\r\n\r\nwhatsapp\r\n\

@@ -564,17 +564,17 @@ impl Graph {
     pub(super) fn redact_tokens<'a>(&self, body: &'a [u8], headers: &HeaderMap) -> Cow<'a, [u8]> {
         let sent = headers.get(AUTHORIZATION).and_then(|h| std::str::from_utf8(h.as_bytes()).ok());
         let sent = sent.and_then(|h| h.strip_prefix("Bearer ")).unwrap_or_default();
-        let mut told = Cow::Borrowed(body);
+        let mut redacted = Cow::Borrowed(body);
         for token in
             [sent, self.config.token.reveal()].into_iter().filter(|token| token.len() >= TOKEN_MIN)
         {
-            if memchr::memmem::find(&told, token.as_bytes()).is_some() {
-                told = Cow::Owned(
-                    String::from_utf8_lossy(&told).replace(token, "(token)").into_bytes(),
+            if memchr::memmem::find(&redacted, token.as_bytes()).is_some() {
+                redacted = Cow::Owned(
+                    String::from_utf8_lossy(&redacted).replace(token, "(token)").into_bytes(),
                 );
             }
         }
-        told
+        redacted
     }
 }
 

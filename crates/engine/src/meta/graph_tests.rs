@@ -352,10 +352,10 @@ async fn reports_a_refused_token_immediately_for_any_request() {
     let another = Reply::Answer(400, "", r#"{"error":{"message":"no such thing","code":100}}"#);
     let server = Server::start(vec![no.clone(), another, no]).await;
     let graph = Graph::new(config(&server.url), Clock::real()).unwrap();
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let told = heard.clone();
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let sink = reported.clone();
     graph.on_refused_token(Box::new(move |id, token| {
-        told.lock().unwrap().push((id.to_string(), token.map(|token| token.reveal().to_owned())));
+        sink.lock().unwrap().push((id.to_string(), token.map(|token| token.reveal().to_owned())));
     }));
     let (id, token) = (PhoneNumberId::from("106"), Secret::new("EAAG-of-its-own"));
     assert!(graph.number(&id, Some(&token)).details().await.is_err());
@@ -367,7 +367,7 @@ async fn reports_a_refused_token_immediately_for_any_request() {
     );
     graph.call_action(call).await;
     assert_eq!(
-        *heard.lock().unwrap(),
+        *reported.lock().unwrap(),
         [("106".to_owned(), Some("EAAG-of-its-own".to_owned())), of_call]
     );
 }

@@ -71,7 +71,7 @@ pub struct Subscription {
 
 /// Meta's description of an access token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TokenFacts {
+pub struct TokenInfo {
     pub valid: bool,
     /// The expiry time. `None` if the token does not expire.
     pub expires: Option<Timestamp>,
@@ -256,10 +256,10 @@ impl AppNode<'_> {
     ///
     /// # Errors
     /// Returns the outcome of the last attempt.
-    pub async fn token_facts(&self, token: &Secret) -> Result<TokenFacts, GraphOutcome> {
+    pub async fn token_info(&self, token: &Secret) -> Result<TokenInfo, GraphOutcome> {
         let body = json!({"method": "get", "input_token": token.reveal()});
         let answer = self.node("debug_token").post("", OTHER, &body).await?;
-        read(&answer)?.get("data").map(TokenFacts::read).ok_or(UNREADABLE)
+        read(&answer)?.get("data").map(TokenInfo::read).ok_or(UNREADABLE)
     }
 }
 
@@ -327,7 +327,7 @@ impl CallingChange {
     }
 }
 
-impl TokenFacts {
+impl TokenInfo {
     /// Parses the `data` object.
     pub fn read(data: &Value) -> Self {
         let list = |at: &str| {
@@ -407,7 +407,7 @@ mod tests {
             |word: &str| CallingSettings::read(&json!({"srtp_key_exchange_protocol": word})).sdes;
         assert_eq!((sdes("SDES"), sdes("DTLS"), settings.sdes), (Some(true), Some(false), None));
         assert_eq!(CallingSettings::read(&json!(null)), CallingSettings::default());
-        let token = TokenFacts::read(
+        let token = TokenInfo::read(
             &json!({"is_valid": true, "expires_at": 0, "granular_scopes": [
             {"scope": "whatsapp_business_management", "target_ids": ["2", 1]}, {"scope": "email", "target_ids": ["3"]}, 5]}),
         );

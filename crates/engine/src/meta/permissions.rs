@@ -228,21 +228,22 @@ mod tests {
                 {"action_name": "start_call", "limits": [limit, 7, {}]}, {"action_name": "dance"}, null], "new": {}}))
         };
         let temporary = json!({"status": "TEMPORARY", "expiration_time": "1790604800"});
-        let said = answer(temporary, json!({"time_period": "P1D", "current_usage": "3"})).unwrap();
+        let permissions =
+            answer(temporary, json!({"time_period": "P1D", "current_usage": "3"})).unwrap();
         assert_eq!(
-            said.status,
+            permissions.status,
             PermissionStatus::Temporary { until: Some(Timestamp::from_secs(1_790_604_800)) }
         );
-        assert_eq!(said.start_call, [Limit { period_secs: 86_400, used: 3, expires: None }]);
-        let said = answer(
+        assert_eq!(permissions.start_call, [Limit { period_secs: 86_400, used: 3, expires: None }]);
+        let permissions = answer(
             json!({"status": "temporary", "expiration_time": -4}),
             json!({"time_period": "a day"}),
         );
-        let nothing_said = CallPermissions {
+        let without_limits = CallPermissions {
             status: PermissionStatus::Temporary { until: None },
             ..Default::default()
         };
-        assert_eq!(said, Some(nothing_said));
+        assert_eq!(permissions, Some(without_limits));
         let unknown = json!({"permission": {"status": "maybe"}});
         for unreadable in [json!(null), json!([]), json!({}), json!({"permission": 7}), unknown] {
             assert_eq!(CallPermissions::read(&unreadable), None, "{unreadable}");

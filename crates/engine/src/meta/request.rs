@@ -126,8 +126,8 @@ impl<'a> Node<'a> {
                 Ok((Verdict::Done, body)) => return Ok(body),
                 // Treated as if no answer had arrived: the effect may have taken place and must not
                 // be repeated.
-                Ok((Verdict::Retryable(again), said))
-                    if has_effect && is_ambiguous(again.trouble, &said) =>
+                Ok((Verdict::Retryable(again), body))
+                    if has_effect && is_ambiguous(again.trouble, &body) =>
                 {
                     Fault::Broken
                 }

@@ -64,12 +64,12 @@ impl Connections {
     /// has it.
     pub async fn connect(&self, scope: &Scope, given: Credentials) -> Result<E164, NumberError> {
         let graph = &self.graph;
-        let said = graph
+        let details = graph
             .number(&given.id, Some(&given.token))
             .details()
             .await
             .map_err(credentials_error)?;
-        let number = E164::parse(&said.number)
+        let number = E164::parse(&details.number)
             .map_err(|_| NumberError::Meta(GraphOutcome::ServerError { status: 200, code: 0 }))?;
         if given.number.as_ref().is_some_and(|wanted| *wanted != number) {
             return Err(NumberError::bad(

@@ -106,13 +106,13 @@ impl SignUps {
         token: &Secret,
         named: Option<&WabaId>,
     ) -> Result<Vec<WabaId>, NumberError> {
-        let facts = self
+        let info = self
             .graph
             .app(&app.id, &app.secret)
-            .token_facts(token)
+            .token_info(token)
             .await
             .map_err(NumberError::Meta)?;
-        let mut wabas = facts.wabas;
+        let mut wabas = info.wabas;
         if let Some(named) = named {
             if !wabas.is_empty() && !wabas.contains(named) {
                 let message =

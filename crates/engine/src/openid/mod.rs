@@ -203,7 +203,7 @@ impl Provider {
             Err(TokenFault::UnknownKey | TokenFault::Signature) => {
                 verify(&inner.metadata_after(&known).await?)?
             }
-            said => said?,
+            result => result?,
         };
         if !claims.contains_key("email") {
             inner.add_user_info(&tokens, &mut claims).await?;

@@ -206,8 +206,8 @@ impl Inner {
                 .map_err(|_| unusable(WHAT, "the response has no identity token"));
         }
         // RFC 6749 §5.2: 4xx responses have an error code. 5xx says nothing about the code.
-        let said = serde_json::from_slice::<Value>(&body).ok();
-        match said.as_ref().and_then(|said| said.get("error")?.as_str()) {
+        let body = serde_json::from_slice::<Value>(&body).ok();
+        match body.as_ref().and_then(|body| body.get("error")?.as_str()) {
             Some(error) if status.is_client_error() => Err(OpenIdError::Code(word(error))),
             _ => Err(OpenIdError::Unreachable {
                 what: WHAT,
@@ -261,14 +261,14 @@ impl Inner {
         };
         let bearer = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| unusable(WHAT, "the access token cannot be sent in a header"))?;
-        let said: Map<String, Value> = self.get(WHAT, at.as_str(), Some(bearer)).await?;
+        let user_info: Map<String, Value> = self.get(WHAT, at.as_str(), Some(bearer)).await?;
         // §5.3.2: claims of another subject must not be used.
-        if said.get("sub") != claims.get("sub") {
+        if user_info.get("sub") != claims.get("sub") {
             return Err(TokenFault::Lacks("the subject of the user info").into());
         }
         // Whether an address is verified is known from where the address is.
         claims.remove("email_verified");
-        for (claim, value) in said {
+        for (claim, value) in user_info {
             claims.entry(claim).or_insert(value);
         }
         Ok(())

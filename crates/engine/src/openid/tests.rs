@@ -27,12 +27,12 @@ impl TestProvider {
         let (keys, change) = (Arc::new(AtomicU32::new(1)), Arc::new(Mutex::new(json!({}))));
         let (many, at, other) = (keys.clone(), issuer.clone(), change.clone());
         let configuration = move || {
-            let mut said = json!({"issuer": at, "authorization_endpoint": format!("{at}/a"),
+            let mut metadata = json!({"issuer": at, "authorization_endpoint": format!("{at}/a"),
                 "token_endpoint": format!("{at}/t"), "jwks_uri": format!("{at}/keys")});
             for (name, value) in other.lock().unwrap().as_object().unwrap() {
-                said[name] = value.clone();
+                metadata[name] = value.clone();
             }
-            async move { Json(said) }
+            async move { Json(metadata) }
         };
         let published = move || {
             let key = |n| json!({"kty": "OKP", "crv": "Ed25519", "kid": n, "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});

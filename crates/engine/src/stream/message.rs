@@ -371,7 +371,7 @@ mod tests {
         }
     }
 
-    fn said(sequence: u64, ours: ServerMessage<'_>) -> Value {
+    fn message(sequence: u64, ours: ServerMessage<'_>) -> Value {
         serde_json::from_str(&ids().text(sequence, ours)).expect("JSON")
     }
 
@@ -440,7 +440,7 @@ mod tests {
                 json!({"event": "stop", "sequenceNumber": 3, "streamId": stream}),
             ),
         ] {
-            assert_eq!(said(3, ours), wanted);
+            assert_eq!(message(3, ours), wanted);
         }
     }
 

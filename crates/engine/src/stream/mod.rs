@@ -399,9 +399,9 @@ impl Shared {
         self.outbox.other(|sequence| self.ids.text(sequence, ours));
     }
 
-    fn tell(&self, fact: StreamEvent) {
+    fn tell(&self, event: StreamEvent) {
         if !self.stopped.is_cancelled() {
-            (self.sink)(fact);
+            (self.sink)(event);
         }
     }
 
@@ -416,9 +416,9 @@ impl Shared {
     }
 
     /// Reports an event that only status callbacks need.
-    fn report(&self, fact: StreamEvent) {
+    fn report(&self, event: StreamEvent) {
         if self.order.status.is_some() {
-            self.tell(fact);
+            self.tell(event);
         }
     }
 

@@ -33,8 +33,8 @@ pub(super) struct Queue {
     /// End positions of the frames that were taken but not played yet.
     frames: VecDeque<u64>,
     /// Number of played frames, and the end position of the last of them.
-    heard_frames: u64,
-    heard: u64,
+    played_frames: u64,
+    played: u64,
     checkpoints: VecDeque<(u64, String)>,
     /// The level that was reported last, or 0.
     level: u8,
@@ -47,7 +47,8 @@ pub(super) struct QueueState {
     samples: String,
     given: u64,
     frames: VecDeque<u64>,
-    heard: u64,
+    #[serde(rename = "heard")]
+    played: u64,
     checkpoints: VecDeque<(u64, String)>,
     level: u8,
 }
@@ -56,10 +57,10 @@ impl Queue {
     /// Continues the buffer of another process, with this number of frames that are still to be
     /// played. They are counted from zero.
     pub(super) fn resume(hz: u32, state: QueueState, waiting: usize) -> Self {
-        let QueueState { samples, given, mut frames, mut heard, checkpoints, level } = state;
-        let played = frames.len().saturating_sub(waiting);
-        heard = frames.drain(..played).next_back().unwrap_or(heard);
-        let mut queue = Self { given, frames, heard, checkpoints, level, ..Self::new(hz) };
+        let QueueState { samples, given, mut frames, mut played, checkpoints, level } = state;
+        let count = frames.len().saturating_sub(waiting);
+        played = frames.drain(..count).next_back().unwrap_or(played);
+        let mut queue = Self { given, frames, played, checkpoints, level, ..Self::new(hz) };
         let bytes = STANDARD.decode(samples).unwrap_or_default();
         let pairs = bytes.as_chunks().0.iter();
         let room = queue.room();
@@ -74,7 +75,7 @@ impl Queue {
             samples: STANDARD.encode(bytes),
             given: self.given,
             frames: self.frames.clone(),
-            heard: self.heard,
+            played: self.played,
             checkpoints: self.checkpoints.clone(),
             level: self.level,
         }
@@ -88,8 +89,8 @@ impl Queue {
             samples: VecDeque::new(),
             given: 0,
             frames: VecDeque::new(),
-            heard_frames: 0,
-            heard: 0,
+            played_frames: 0,
+            played: 0,
             checkpoints: VecDeque::new(),
             level: 0,
         }
@@ -153,7 +154,8 @@ impl Queue {
         self.samples.is_empty()
     }
 
-    /// Takes the next frame, padded with silence. Report its playback with [`Queue::heard`].
+    /// Takes the next frame, padded with silence. Report its playback with
+    /// [`Queue::record_played`].
     pub(super) fn take(&mut self, frame: &mut [i16]) {
         let taken = self.samples.len().min(frame.len());
         for (into, sample) in frame.iter_mut().zip(self.samples.drain(..taken)) {
@@ -190,15 +192,15 @@ impl Queue {
 
     /// Records that this many frames have been played or discarded since the beginning. Returns the
     /// next checkpoint reached; call this until it returns `None`.
-    pub(super) fn heard(&mut self, frames: u64) -> Option<String> {
-        while self.heard_frames < frames
+    pub(super) fn record_played(&mut self, frames: u64) -> Option<String> {
+        while self.played_frames < frames
             && let Some(end) = self.frames.pop_front()
         {
-            self.heard_frames += 1;
-            self.heard = end;
+            self.played_frames += 1;
+            self.played = end;
         }
         let (at, _) = self.checkpoints.front()?;
-        if *at > self.heard {
+        if *at > self.played {
             return None;
         }
         self.checkpoints.pop_front().map(|(_, name)| name)
@@ -233,7 +235,7 @@ mod tests {
         old.push(sound(8_000, 400)).unwrap();
         old.checkpoint("end".to_owned()).unwrap();
         let _played = [take(&mut old), take(&mut old)];
-        assert_eq!(old.heard(1), None);
+        assert_eq!(old.record_played(1), None);
         let json = serde_json::to_string(&old.state()).unwrap();
         // The second frame waits at the leg, or was played in between.
         for waiting in [1, 0] {
@@ -241,8 +243,8 @@ mod tests {
             let last = take(&mut new);
             assert_eq!((last[0], last[79], last[80], new.is_empty()), (320, 399, 0, true));
             let frames = u64::try_from(waiting).unwrap();
-            assert_eq!(new.heard(frames), None);
-            assert_eq!(new.heard(frames + 1).as_deref(), Some("end"));
+            assert_eq!(new.record_played(frames), None);
+            assert_eq!(new.record_played(frames + 1).as_deref(), Some("end"));
         }
     }
 
@@ -264,22 +266,22 @@ mod tests {
     fn a_checkpoint_is_reached_after_the_audio_before_it_was_played() {
         let mut queue = Queue::new(8_000);
         queue.checkpoint("at once".to_owned()).unwrap();
-        assert_eq!(queue.heard(0).as_deref(), Some("at once"));
+        assert_eq!(queue.record_played(0).as_deref(), Some("at once"));
         queue.push(sound(8_000, 200)).unwrap();
         queue.checkpoint("first".to_owned()).unwrap();
         queue.checkpoint("again".to_owned()).unwrap();
         queue.push(sound(8_000, 280)).unwrap();
         queue.checkpoint("second".to_owned()).unwrap();
-        assert_eq!(queue.heard(0), None);
+        assert_eq!(queue.record_played(0), None);
         for _ in 0..3 {
             take(&mut queue);
         }
-        assert_eq!(queue.heard(1), None, "40 samples of it are in the second frame");
-        assert_eq!(queue.heard(2).as_deref(), Some("first"));
-        assert_eq!(queue.heard(2).as_deref(), Some("again"));
-        assert_eq!(queue.heard(2), None);
-        assert_eq!(queue.heard(3).as_deref(), Some("second"));
-        assert_eq!(queue.heard(3), None);
+        assert_eq!(queue.record_played(1), None, "40 samples of it are in the second frame");
+        assert_eq!(queue.record_played(2).as_deref(), Some("first"));
+        assert_eq!(queue.record_played(2).as_deref(), Some("again"));
+        assert_eq!(queue.record_played(2), None);
+        assert_eq!(queue.record_played(3).as_deref(), Some("second"));
+        assert_eq!(queue.record_played(3), None);
     }
 
     #[test]
@@ -290,24 +292,24 @@ mod tests {
         take(&mut queue);
         queue.clear();
         assert!(queue.is_empty());
-        assert_eq!(queue.heard(1), None);
+        assert_eq!(queue.record_played(1), None);
         queue.checkpoint("nothing before".to_owned()).unwrap();
-        assert_eq!(queue.heard(1).as_deref(), Some("nothing before"));
+        assert_eq!(queue.record_played(1).as_deref(), Some("nothing before"));
         queue.push(sound(8_000, 160)).unwrap();
         queue.checkpoint("after".to_owned()).unwrap();
         take(&mut queue);
-        assert_eq!(queue.heard(1), None);
-        assert_eq!(queue.heard(2).as_deref(), Some("after"));
+        assert_eq!(queue.record_played(1), None);
+        assert_eq!(queue.record_played(2).as_deref(), Some("after"));
     }
 
     #[test]
     fn holds_forty_seconds_and_reports_each_level_once() {
         let mut queue = Queue::new(16_000);
-        let mut told = Vec::new();
+        let mut levels = Vec::new();
         for second in 1..=40 {
-            told.extend(queue.push(sound(16_000, 16_000)).unwrap().map(|level| (second, level)));
+            levels.extend(queue.push(sound(16_000, 16_000)).unwrap().map(|level| (second, level)));
         }
-        assert_eq!(told, [(12, 30), (24, 60), (36, 90)]);
+        assert_eq!(levels, [(12, 30), (24, 60), (36, 90)]);
         assert_eq!(queue.push(sound(16_000, 1)), Err(Fault::BufferOverflow));
         let mut frame = vec![0; 320];
         let mut seconds =

@@ -33,7 +33,7 @@ pub(super) struct Sound {
     line: TapReader,
     denoised: Option<DenoisedTracks>,
     playback: Option<Playback>,
-    heard: Pieces,
+    inbound: Pieces,
     /// Number of inbound pieces sent, minus the ticks that have passed.
     ahead: i64,
     sent: Pieces,
@@ -42,7 +42,8 @@ pub(super) struct Sound {
 /// How far a [`Sound`] has come.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct SoundPosition {
-    heard_chunk: u64,
+    #[serde(rename = "heard_chunk")]
+    inbound_chunk: u64,
     sent_chunk: u64,
     ahead: i64,
 }
@@ -50,7 +51,7 @@ pub(super) struct SoundPosition {
 /// Noise suppression: both sides are decoded at 48 kHz, and the output at the stream's rate is
 /// collected here. A side that the server does not receive is omitted.
 struct DenoisedTracks {
-    heard: Option<Denoiser>,
+    inbound: Option<Denoiser>,
     sent: Option<Downsampler>,
     pcm: (Vec<i16>, Vec<i16>),
 }
@@ -83,7 +84,7 @@ impl Sound {
             shared.order.track == track || shared.order.track == StreamTrack::Both
         };
         let denoised = shared.order.noise_level.map(|level| DenoisedTracks {
-            heard: wants(StreamTrack::Inbound).then(|| Denoiser::new(level, rate)),
+            inbound: wants(StreamTrack::Inbound).then(|| Denoiser::new(level, rate)),
             sent: wants(StreamTrack::Outbound).then(|| Downsampler::new(rate)),
             pcm: (Vec::new(), Vec::new()),
         });
@@ -97,7 +98,7 @@ impl Sound {
                 pcm: vec![0; rate.frame()],
                 dry: 0,
             }),
-            heard: Pieces::of(Track::Inbound, wants(StreamTrack::Inbound)),
+            inbound: Pieces::of(Track::Inbound, wants(StreamTrack::Inbound)),
             ahead: 0,
             sent: Pieces::of(Track::Outbound, wants(StreamTrack::Outbound)),
             shared,
@@ -116,7 +117,7 @@ impl Sound {
 
     /// Continues the numbering of another process.
     pub(super) fn resume_at(&mut self, position: SoundPosition) {
-        (self.heard.chunk, self.sent.chunk) = (position.heard_chunk, position.sent_chunk);
+        (self.inbound.chunk, self.sent.chunk) = (position.inbound_chunk, position.sent_chunk);
         self.ahead = position.ahead;
     }
 
@@ -133,7 +134,7 @@ impl Sound {
         self.keep_ahead(0);
         self.hear();
         SoundPosition {
-            heard_chunk: self.heard.chunk,
+            inbound_chunk: self.inbound.chunk,
             sent_chunk: self.sent.chunk,
             ahead: self.ahead,
         }
@@ -143,17 +144,17 @@ impl Sound {
     fn hear(&mut self) {
         let frame = rate(self.shared.order.format).frame();
         while let Some(piece) = self.line.next() {
-            let (heard, sent) = match &mut self.denoised {
+            let (inbound, sent) = match &mut self.denoised {
                 None => (piece.received, piece.sent),
                 Some(denoised) => denoised.take(piece.received, piece.sent),
             };
-            self.ahead += self.heard.put(&self.shared, frame, heard);
+            self.ahead += self.inbound.put(&self.shared, frame, inbound);
             if !piece.sent.is_empty() {
                 // A tick has passed.
                 self.sent.put(&self.shared, frame, sent);
                 self.ahead -= 1;
                 if self.ahead < -LATE_TICKS {
-                    self.ahead += self.heard.silence(&self.shared, frame);
+                    self.ahead += self.inbound.silence(&self.shared, frame);
                 }
             }
         }
@@ -161,11 +162,11 @@ impl Sound {
 }
 
 impl DenoisedTracks {
-    fn take(&mut self, heard: &[i16], sent: &[i16]) -> (&[i16], &[i16]) {
+    fn take(&mut self, inbound: &[i16], sent: &[i16]) -> (&[i16], &[i16]) {
         self.pcm.0.clear();
         self.pcm.1.clear();
-        if let Some(denoise) = &mut self.heard {
-            denoise.push(heard, &mut self.pcm.0);
+        if let Some(denoise) = &mut self.inbound {
+            denoise.push(inbound, &mut self.pcm.0);
         }
         if let Some(down) = &mut self.sent {
             down.push(sent, &mut self.pcm.1);
@@ -268,7 +269,7 @@ impl Playback {
         }
         let taken = self.feed.taken();
         loop {
-            let Some(name) = shared.play().queue.heard(taken) else { return };
+            let Some(name) = shared.play().queue.record_played(taken) else { return };
             shared.say(ServerMessage::PlayedStream { name: &name });
             shared.report(StreamEvent::Played { name });
         }

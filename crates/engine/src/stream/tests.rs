@@ -48,7 +48,7 @@ fn open(
     url: &str,
     roots: Vec<CertificateDer<'static>>,
 ) -> (StreamHandle, mpsc::Receiver<StreamEvent>) {
-    let (sink, facts) = mpsc::sync_channel(100);
+    let (sink, events) = mpsc::sync_channel(100);
     let streams = Streams::new(
         egress(open_guard(), roots),
         Clock::real(),
@@ -62,10 +62,10 @@ fn open(
         main_account: "MAXXXXXXXXXXXXXXXXXX".into(),
         order: order(url),
         keys: SigningKeys::of_main(&[Secret::new("token")]),
-        sink: Arc::new(move |fact| drop(sink.send(fact))),
+        sink: Arc::new(move |event| drop(sink.send(event))),
         on_first_sound: Arc::new(|| {}),
     };
-    (streams.open(job), facts)
+    (streams.open(job), events)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,29 +101,30 @@ async fn r17_a_tls_server_needs_a_trusted_certificate() {
             });
         }
     });
-    let told = |roots: Vec<CertificateDer<'static>>| {
+    let first_event = |roots: Vec<CertificateDer<'static>>| {
         let url = url.clone();
         async move {
-            let (handle, facts) = open(&url, roots);
-            let told =
-                tokio::task::spawn_blocking(move || facts.recv_timeout(Duration::from_secs(30)));
-            (told.await.expect("no panic").expect("a fact"), handle)
+            let (handle, events) = open(&url, roots);
+            let received =
+                tokio::task::spawn_blocking(move || events.recv_timeout(Duration::from_secs(30)));
+            (received.await.expect("no panic").expect("an event"), handle)
         }
     };
-    let (fact, _handle) = told(vec![cert]).await;
-    assert_eq!(fact, StreamEvent::Opened);
-    let (fact, _handle) = told(Vec::new()).await;
-    assert!(matches!(fact, StreamEvent::Failed { .. }), "{fact:?}");
+    let (event, _handle) = first_event(vec![cert]).await;
+    assert_eq!(event, StreamEvent::Opened);
+    let (event, _handle) = first_event(Vec::new()).await;
+    assert!(matches!(event, StreamEvent::Failed { .. }), "{event:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r17_a_forbidden_address_is_not_tried() {
     for url in ["ws://169.254.169.254/", "wss://metadata.google.internal/", "ws://127.0.0.1:22/"] {
-        let (_handle, facts) = open(url, Vec::new());
-        let told =
-            tokio::task::spawn_blocking(move || facts.recv_timeout(Duration::from_millis(900)));
-        let fact = told.await.expect("no panic").expect("at once: it will not be less forbidden");
-        assert!(matches!(fact, StreamEvent::Failed { .. }), "{url}: {fact:?}");
+        let (_handle, events) = open(url, Vec::new());
+        let received =
+            tokio::task::spawn_blocking(move || events.recv_timeout(Duration::from_millis(900)));
+        let event =
+            received.await.expect("no panic").expect("at once: it will not be less forbidden");
+        assert!(matches!(event, StreamEvent::Failed { .. }), "{url}: {event:?}");
     }
 }
 
@@ -201,24 +202,24 @@ async fn audio_latency() {
         });
         while let Some(Ok(Message::Text(text))) = from.next().await {
             let at = now();
-            let said: Value = serde_json::from_str(&text).expect("JSON");
-            if said["event"] == "media" && came.send(at).is_err() {
+            let message: Value = serde_json::from_str(&text).expect("JSON");
+            if message["event"] == "media" && came.send(at).is_err() {
                 return;
             }
         }
     });
     let measured = tokio::task::spawn_blocking(move || {
         let (media, leg, peer) = leg();
-        let (mut handle, facts) = {
+        let (mut handle, events) = {
             let _guard = tokio::runtime::Handle::current().enter();
             open(&url, Vec::new())
         };
-        assert_eq!(facts.recv_timeout(Duration::from_secs(10)), Ok(StreamEvent::Opened));
+        assert_eq!(events.recv_timeout(Duration::from_secs(10)), Ok(StreamEvent::Opened));
         let [silence, buzz] = packets();
         let mut peers = [peer];
         handle.begin(&leg, media.workers());
         let (mut sent, mut due) = (Vec::new(), now());
-        let mut heard: Vec<Duration> = Vec::new();
+        let mut delays: Vec<Duration> = Vec::new();
         let mut seen = peers[0].received.len();
         let mut decoder = Decoder::new(Rate::Hz16000);
         let (mut onset, mut quiet) = (None, 20);
@@ -233,7 +234,7 @@ async fn audio_latency() {
                     }
                     match (loud, onset) {
                         (true, Some(at)) if quiet > 3 => {
-                            heard.push(packet.at.saturating_duration_since(at));
+                            delays.push(packet.at.saturating_duration_since(at));
                             onset = None;
                             quiet = 0;
                         }
@@ -258,7 +259,7 @@ async fn audio_latency() {
             .map(|(s, c)| c.saturating_duration_since(*s))
             .collect();
         drop(handle);
-        (extra, percentiles(inward), heard.len(), percentiles(heard))
+        (extra, percentiles(inward), delays.len(), percentiles(delays))
     });
     let (extra, inward, bursts, outward) = measured.await.expect("no panic");
     println!(

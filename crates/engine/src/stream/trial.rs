@@ -41,14 +41,14 @@ pub fn read_messages<'a>(messages: impl Iterator<Item = &'a str>) -> Trial {
         trial.outcomes.push(outcome.map_err(message::Fault::as_str));
     }
     let mut frame = [0; 160];
-    let mut heard = 0;
+    let mut played = 0;
     loop {
-        trial.checkpoints.extend(std::iter::from_fn(|| queue.heard(heard)));
+        trial.checkpoints.extend(std::iter::from_fn(|| queue.record_played(played)));
         if queue.is_empty() {
             return trial;
         }
         queue.take(&mut frame);
         trial.frames += 1;
-        heard += 1;
+        played += 1;
     }
 }

@@ -59,11 +59,11 @@ fn change(change: Value<'_>, waba: Option<Value<'_>>, take: &mut impl FnMut(Item
         Some(field) if field == "calls" => calls(value, take),
         Some(field) if field == "messages" => messages::messages(value, take),
         Some(field) => {
-            let heard = value.and_then(|value| account_news(waba, &field, value)).map(Box::new);
+            let event = value.and_then(|value| account_news(waba, &field, value)).map(Box::new);
             take(Item {
                 kind: Kind::of(&field),
                 id: None,
-                content: Content::Change { digest: change_digest(change), heard },
+                content: Content::Change { digest: change_digest(change), event },
             });
         }
     }
@@ -244,10 +244,10 @@ fn first_code(errors: Option<Value<'_>>) -> Option<i64> {
 
 /// Returns the text of the first element of `errors`.
 fn first_words(errors: Option<Value<'_>>) -> String {
-    let said = errors
+    let texts = errors
         .and_then(Value::first)
         .and_then(|first| first.members(["error_data", "message", "title"]));
-    let [data, message, title] = said.unwrap_or_default();
+    let [data, message, title] = texts.unwrap_or_default();
     let [details] = data.and_then(|data| data.members(["details"])).unwrap_or_default();
     text(details).or_else(|| text(message)).or_else(|| text(title)).unwrap_or_default()
 }
@@ -315,12 +315,12 @@ fn connect(item: Value<'_>, key: CallKey, context: &ValueContext) -> Content {
     };
     let [user_id, parent] = item.members(names).unwrap_or_default();
     let (user_id, parent) = (text(user_id), text(parent));
-    let (told, other) = if direction == Direction::Inbound { (&from, &to) } else { (&to, &from) };
-    let told = told
+    let (stated, other) = if direction == Direction::Inbound { (&from, &to) } else { (&to, &from) };
+    let stated = stated
         .as_deref()
-        .filter(|told| Some(*told) != display)
+        .filter(|stated| Some(*stated) != display)
         .or(other.as_deref().filter(|other| Some(*other) != display));
-    let contact = context.contact([told, user_id.as_deref(), parent.as_deref()]);
+    let contact = context.contact([stated, user_id.as_deref(), parent.as_deref()]);
     let expected = if direction == Direction::Inbound { "offer" } else { "answer" };
     let right_kind = session.kind.as_deref().is_none_or(|kind| kind == expected);
     Content::Connect(Box::new(Connect {

@@ -45,20 +45,20 @@ pub enum Content {
     },
     Message {
         phone_number_id: PhoneNumberId,
-        said: Box<UserMessage>,
+        message: Box<UserMessage>,
     },
     /// A user's reply to a permission request.
     Permission(Box<PermissionReply>),
     MessageStatus {
         phone_number_id: PhoneNumberId,
-        told: Box<ReceivedStatus>,
+        status: Box<ReceivedStatus>,
     },
     /// A change of another field. The digest is computed over its members in sorted order
     /// (`docs/reference/meta.md#duplicates`).
     Change {
         digest: [u8; 32],
         /// Account news in the change, if any.
-        heard: Option<Box<MetaEvent>>,
+        event: Option<Box<MetaEvent>>,
     },
     /// The item is of an unknown kind, or has no effect.
     Ignored,
@@ -77,7 +77,7 @@ pub struct PermissionReply {
     pub timestamp: Option<i64>,
     pub reply: Reply,
     /// The reply as a message of the conversation.
-    pub said: UserMessage,
+    pub message: UserMessage,
 }
 
 /// Redacts the user's number.
@@ -124,16 +124,16 @@ impl Connect {
     /// Returns the user's id as in callbacks: digits, else the business-scoped id, else `anonymous`
     /// (`docs/reference/meta.md#connect-parties`).
     pub fn user(&self, business: &E164) -> String {
-        let (told, other) = match self.direction {
+        let (stated, other) = match self.direction {
             Direction::Inbound => (&self.from, &self.to),
             Direction::Outbound => (&self.to, &self.from),
         };
         let user = |digits: &&String| **digits != business.as_str();
         // Only if the body has both numbers swapped.
         let swapped =
-            other.as_ref().filter(user).filter(|_| told.as_deref() == Some(business.as_str()));
-        let told = told.as_ref().filter(user);
-        let user = told.or(self.contact.as_ref()).or(swapped).or(self.bsuid.as_ref());
+            other.as_ref().filter(user).filter(|_| stated.as_deref() == Some(business.as_str()));
+        let stated = stated.as_ref().filter(user);
+        let user = stated.or(self.contact.as_ref()).or(swapped).or(self.bsuid.as_ref());
         user.cloned().unwrap_or_else(|| "anonymous".to_owned())
     }
 }

@@ -222,8 +222,8 @@ impl<C: Calls> WebhookHandler<C> {
 
     /// Sets the receiver of account news.
     #[must_use]
-    pub fn with_changes(mut self, heard: AccountNewsSink) -> Self {
-        self.account_news = Some(heard);
+    pub fn with_changes(mut self, sink: AccountNewsSink) -> Self {
+        self.account_news = Some(sink);
         self
     }
 
@@ -296,11 +296,11 @@ impl<C: Calls> WebhookHandler<C> {
             let Item { kind, id, content } = item;
             let effect = match content {
                 Content::Permission(reply) => self.permission(*reply, &mut waiting),
-                Content::Message { phone_number_id, said } => {
-                    self.message(&phone_number_id, *said, &mut waiting)
+                Content::Message { phone_number_id, message } => {
+                    self.message(&phone_number_id, *message, &mut waiting)
                 }
-                Content::MessageStatus { phone_number_id, told } => {
-                    self.message_status(&phone_number_id, *told, &mut waiting)
+                Content::MessageStatus { phone_number_id, status } => {
+                    self.message_status(&phone_number_id, *status, &mut waiting)
                 }
                 content => self.item(&kind, content, received, &mut waiting),
             };
@@ -667,42 +667,46 @@ impl<C: Calls> WebhookHandler<C> {
     fn message(
         &self,
         number: &PhoneNumberId,
-        said: UserMessage,
+        message: UserMessage,
         waiting: &mut Vec<PendingWrite>,
     ) -> Effect {
-        let key = key_of(&[b"message", of(number), said.wamid.as_bytes()]);
+        let key = key_of(&[b"message", of(number), message.wamid.as_bytes()]);
         self.kept(number, key, Effect::MessageStored, waiting, |inbox, entry| {
-            inbox.timeline().receive(entry, said)
+            inbox.timeline().receive(entry, message)
         })
     }
 
     fn message_status(
         &self,
         number: &PhoneNumberId,
-        told: ReceivedStatus,
+        status: ReceivedStatus,
         waiting: &mut Vec<PendingWrite>,
     ) -> Effect {
-        let code = told.error.as_ref().map(|(code, _)| code.to_string()).unwrap_or_default();
-        let words =
-            [of(number), told.wamid.as_bytes(), told.status.as_str().as_bytes(), code.as_bytes()];
+        let code = status.error.as_ref().map(|(code, _)| code.to_string()).unwrap_or_default();
+        let words = [
+            of(number),
+            status.wamid.as_bytes(),
+            status.status.as_str().as_bytes(),
+            code.as_bytes(),
+        ];
         let key = key_of(&[&[b"message status".as_slice()], words.as_slice()].concat());
         self.kept(number, key, Effect::MessageStatusApplied, waiting, |inbox, entry| {
-            inbox.statuses().receive(entry, told).map(Some)
+            inbox.statuses().receive(entry, status).map(Some)
         })
     }
 
-    fn permission(&self, said: PermissionReply, waiting: &mut Vec<PendingWrite>) -> Effect {
+    fn permission(&self, reply: PermissionReply, waiting: &mut Vec<PendingWrite>) -> Effect {
         let now = self.clock.now();
-        let key = key_of(&[b"message", of(&said.phone_number_id), said.id.as_bytes()]);
+        let key = key_of(&[b"message", of(&reply.phone_number_id), reply.id.as_bytes()]);
         let (Some(number), Some(consents)) =
-            (self.gate.directory().number(&said.phone_number_id), &self.consents)
+            (self.gate.directory().number(&reply.phone_number_id), &self.consents)
         else {
-            return self.once(&said.phone_number_id, key, now, Effect::Ignored);
+            return self.once(&reply.phone_number_id, key, now, Effect::Ignored);
         };
         let Some(event) = self.arrive(key, now, waiting) else { return Effect::Duplicate };
-        let pair = PairKey::new(&said.phone_number_id, &said.user);
-        let (rules, at) = (&number.spec.permissions, said.timestamp.map(Timestamp::from_secs));
-        let Ok(taken) = consents.reply(&pair, rules, self.clock.wall(), at, said.reply, &said.id)
+        let pair = PairKey::new(&reply.phone_number_id, &reply.user);
+        let (rules, at) = (&number.spec.permissions, reply.timestamp.map(Timestamp::from_secs));
+        let Ok(taken) = consents.reply(&pair, rules, self.clock.wall(), at, reply.reply, &reply.id)
         else {
             self.unclaim_unstored(&event);
             return Effect::Busy;
@@ -714,7 +718,7 @@ impl<C: Calls> WebhookHandler<C> {
         if let Some(inbox) = &self.inbox {
             // The reply is also a message. The permission is stored even if the message queue is
             // full.
-            match inbox.timeline().receive(&number, said.said) {
+            match inbox.timeline().receive(&number, reply.message) {
                 Ok(stored) => waiting.extend(stored.map(pending)),
                 Err(inbox::QueueFull) => {
                     tracing::warn!("permission reply not added to its conversation: queue full")
@@ -762,9 +766,9 @@ impl<C: Calls> WebhookHandler<C> {
                 }
                 effect
             }
-            Content::Change { digest, heard } if self.changes.claim(key_of(&[&digest]), now) => {
+            Content::Change { digest, event } if self.changes.claim(key_of(&[&digest]), now) => {
                 tracing::info!(kind = kind.label(), "account change received");
-                self.changed(heard)
+                self.changed(event)
             }
             Content::Change { .. } => Effect::Duplicate,
             // Handled by the caller, since their writes must be awaited.
@@ -777,17 +781,17 @@ impl<C: Calls> WebhookHandler<C> {
     }
 
     /// Reports account news.
-    fn changed(&self, heard: Option<Box<MetaEvent>>) -> Effect {
-        let (Some(heard), Some(hear)) = (heard, &self.account_news) else {
+    fn changed(&self, event: Option<Box<MetaEvent>>) -> Effect {
+        let (Some(event), Some(sink)) = (event, &self.account_news) else {
             return Effect::Ignored;
         };
-        let effect = match *heard {
+        let effect = match *event {
             MetaEvent::Settings { .. } => Effect::SettingsNoted,
             MetaEvent::Number { .. } | MetaEvent::Waba { .. } | MetaEvent::TokenRefused { .. } => {
                 Effect::AccountNoted
             }
         };
-        hear(*heard);
+        sink(*event);
         effect
     }
 

@@ -360,7 +360,7 @@ fn reply(change: impl FnOnce(&mut Value)) -> Vec<u8> {
 #[test]
 fn permission_replies_are_read_tolerantly() {
     type Change = fn(&mut Value);
-    let said = |value: &mut Value, name: &str, to: Value| {
+    let set_reply = |value: &mut Value, name: &str, to: Value| {
         value["messages"][0]["interactive"]["call_permission_reply"][name] = to;
     };
     let until = |user: &str, world: &World| {
@@ -382,9 +382,9 @@ fn permission_replies_are_read_tolerantly() {
     for (expiration, permanent, state) in rows {
         let world = World::at(NOW);
         let body = reply(|value| {
-            said(value, "expiration_timestamp", expiration.clone());
-            said(value, "is_permanent", permanent.clone());
-            said(value, "response", json!("ACCEPT"));
+            set_reply(value, "expiration_timestamp", expiration.clone());
+            set_reply(value, "is_permanent", permanent.clone());
+            set_reply(value, "response", json!("ACCEPT"));
         });
         assert_eq!(world.effects(&body), [Effect::PermissionUpdated]);
         assert_eq!(until("919412341234", &world), state, "{expiration} {permanent}");
@@ -519,15 +519,15 @@ fn graph_and_call(world: &World, file: &str, item: &Value) {
         assert_eq!(rejected[0].1.as_str(), reason, "{file}");
     }
     let call = started.first();
-    let told = |name: &str, is: Option<&str>| {
+    let check = |name: &str, is: Option<&str>| {
         if let Some(expected) = item[name].as_str() {
             assert_eq!(is, Some(expected), "{file}: {name}");
         }
     };
-    told("from", call.map(|call| call.incoming.from.as_str()));
-    told("to", call.map(|call| call.number.as_str()));
-    told("cta_payload", call.and_then(|call| call.incoming.cta_payload.as_deref()));
-    told("deeplink_payload", call.and_then(|call| call.incoming.deeplink_payload.as_deref()));
+    check("from", call.map(|call| call.incoming.from.as_str()));
+    check("to", call.map(|call| call.number.as_str()));
+    check("cta_payload", call.and_then(|call| call.incoming.cta_payload.as_deref()));
+    check("deeplink_payload", call.and_then(|call| call.incoming.deeplink_payload.as_deref()));
     if let Some(code) = item["error_code"].as_i64() {
         assert_eq!(world.phones().ended.lock().unwrap()[0].1.error_code, Some(code), "{file}");
     }

@@ -168,7 +168,7 @@ pub(crate) struct Node {
     member: Membership,
     counters: Counters,
     watch: Watch,
-    /// The runs that it heard when it last beat.
+    /// The runs that it was connected to at its last beat.
     sees: Vec<Uuid>,
     /// The next beat goes over a peer.
     by_peer: bool,

@@ -61,9 +61,9 @@ mod tests {
             "1234567890123456".to_owned(),
         ]);
         let mut pressed = |key: char| patterns.pressed(Digit::try_from(key).unwrap()).join(",");
-        let said: Vec<String> = "112***A*".chars().map(&mut pressed).collect();
-        assert_eq!(said, ["1", "1", "12", "", "**", "", "", "**"]);
-        let said: Vec<String> = "1234567890123456".chars().map(pressed).collect();
-        assert_eq!(said.last().unwrap(), "1234567890123456");
+        let results: Vec<String> = "112***A*".chars().map(&mut pressed).collect();
+        assert_eq!(results, ["1", "1", "12", "", "**", "", "", "**"]);
+        let results: Vec<String> = "1234567890123456".chars().map(pressed).collect();
+        assert_eq!(results.last().unwrap(), "1234567890123456");
     }
 }

@@ -68,7 +68,7 @@ pub(super) struct SpeechInput {
     /// does not count as missing input.
     over_prompt: bool,
     /// Whether an interim result contained words. Digits are ignored from then on.
-    words_heard: bool,
+    has_words: bool,
     /// The number of requests so far, the time of the last one, and the newest unsent result.
     sequence: u32,
     sent: Option<CallTime>,
@@ -95,7 +95,7 @@ impl SpeechInput {
             voice_ended: CallTime(0),
             finishing: false,
             over_prompt: false,
-            words_heard: false,
+            has_words: false,
             sequence: 0,
             sent: None,
             waiting: None,
@@ -105,7 +105,7 @@ impl SpeechInput {
     /// Starts a recognition for a new attempt.
     pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         self.stop(ctx);
-        (self.begun, self.speaking, self.words_heard) = (false, false, false);
+        (self.begun, self.speaking, self.has_words) = (false, false, false);
         (self.finishing, self.over_prompt) = (false, false);
         if !self.no_recogniser {
             let recognition = ctx.next_recognition();
@@ -184,7 +184,7 @@ impl SpeechInput {
 
     /// Whether words were recognised before any digit.
     pub(super) fn has_words(&self) -> bool {
-        self.open.is_some() && self.words_heard
+        self.open.is_some() && self.has_words
     }
 
     pub(super) fn is_speaking(&self) -> bool {
@@ -265,7 +265,7 @@ impl SpeechInput {
         unstable: String,
         stability: u8,
     ) {
-        (self.begun, self.words_heard) = (true, true);
+        (self.begun, self.has_words) = (true, true);
         if self.interim_url.is_none() {
             return;
         }

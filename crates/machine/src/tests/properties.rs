@@ -21,7 +21,7 @@ use model::{CallUuid, Digit, HangupCause, Leg, StreamId};
 use xml::Document;
 
 /// The text that speech recognition returns.
-const SAID: &str = "book a table";
+const SPOKEN: &str = "book a table";
 
 const DOCUMENTS: [&str; 16] = [
     "<Response><Speak>Hello</Speak></Response>",
@@ -292,7 +292,7 @@ impl Observer {
                         stability: 33,
                     },
                     4 => SpeechEvent::Understood { text: String::new(), confidence: 100 },
-                    5 => SpeechEvent::Understood { text: SAID.to_owned(), confidence: 87 },
+                    5 => SpeechEvent::Understood { text: SPOKEN.to_owned(), confidence: 87 },
                     6 => SpeechEvent::Failed { reason: "gone".to_owned() },
                     7 => SpeechEvent::Turn { finished: 40 + 60 * by, model: "model".to_owned() },
                     _ => SpeechEvent::Unavailable,

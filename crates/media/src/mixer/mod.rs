@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 /// The audio that a member contributes and hears.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberAudio {
-    pub heard_by: HeardBy,
+    #[serde(rename = "heard_by")]
+    pub listeners: Listeners,
     /// Whether the member hears the others. Prompts for it are audible in any case.
     pub hears_room: bool,
     /// Whether the member also hears members that only agents hear.
@@ -29,7 +30,7 @@ pub struct MemberAudio {
 
 /// The audience of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HeardBy {
+pub enum Listeners {
     /// The member is muted and not decoded.
     #[default]
     Nobody,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::groups::{EncoderAssignment, SOUNDS_MAX, SoundSet};
 use super::speech_level::{Floor, SpeechLevel};
-use super::{Audience, HeardBy, MemberAudio, MixEvent, SoundKind, sum};
+use super::{Audience, Listeners, MemberAudio, MixEvent, SoundKind, sum};
 use crate::opus::{Decoder, Encoder, Rate, silence_frame};
 use crate::player::{PlayItem, Player, Step};
 use crate::prompt::Frame;
@@ -92,7 +92,7 @@ impl RoomMix {
     pub(super) fn set_member(&mut self, member: u64, part: MemberAudio) {
         if let Some(member_state) = self.members.get_mut(&member) {
             member_state.part = part;
-            if part.heard_by == HeardBy::Nobody {
+            if part.listeners == Listeners::Nobody {
                 member_state.waiting.clear();
             }
         }
@@ -102,7 +102,7 @@ impl RoomMix {
     pub(super) fn has_listeners(&self, member: u64) -> bool {
         self.members
             .get(&member)
-            .is_some_and(|member_state| member_state.part.heard_by != HeardBy::Nobody)
+            .is_some_and(|member_state| member_state.part.listeners != Listeners::Nobody)
     }
 
     /// Queues the next 20 ms of a member. If the queue is full, the oldest frame is dropped.
@@ -149,12 +149,12 @@ impl RoomMix {
     ) {
         self.collect_audio(&mut report);
         self.step_playbacks(&mut report);
-        let heard_by: Vec<(u64, SoundSet)> =
+        let sound_sets: Vec<(u64, SoundSet)> =
             self.members.keys().map(|member| (*member, self.sounds_for(*member))).collect();
-        for (member, _) in heard_by.iter().filter(|(_, sounds)| *sounds == 0) {
+        for (member, _) in sound_sets.iter().filter(|(_, sounds)| *sounds == 0) {
             send(*member, &self.silence);
         }
-        for group in self.encoders.groups(heard_by.into_iter()) {
+        for group in self.encoders.groups(sound_sets.into_iter()) {
             self.mix(group.sounds);
             while self.encoder_pool.len() <= group.encoder {
                 self.encoder_pool.push(Encoder::for_prompts());
@@ -171,13 +171,13 @@ impl RoomMix {
     /// Returns the audio of the whole room at the last tick: all recorded members, and the
     /// playbacks to all.
     pub(super) fn room_frame(&mut self) -> PcmFrame {
-        let is_heard = |member_state: &Member| {
+        let is_audible = |member_state: &Member| {
             member_state.now.is_some()
-                && member_state.part.heard_by != HeardBy::Nobody
+                && member_state.part.listeners != Listeners::Nobody
                 && member_state.part.recorded
         };
         let is_played = |one: &Playback| one.audible && one.to == Audience::All;
-        let all = self.members.values().map(is_heard).chain(self.playbacks.iter().map(is_played));
+        let all = self.members.values().map(is_audible).chain(self.playbacks.iter().map(is_played));
         let sounds = all
             .take(SOUNDS_MAX)
             .enumerate()
@@ -195,7 +195,7 @@ impl RoomMix {
             let frame = member_state
                 .waiting
                 .pop_front()
-                .filter(|_| member_state.part.heard_by != HeardBy::Nobody);
+                .filter(|_| member_state.part.listeners != Listeners::Nobody);
             let speaks = self
                 .voices
                 .entry(*member)
@@ -224,8 +224,8 @@ impl RoomMix {
             started.push((one.to, one.what));
             match one.player.step(|_| ()) {
                 Step::Frame(frame) => {
-                    let is_told = matches!(one.what, SoundKind::Play | SoundKind::Speak);
-                    if is_told && !std::mem::replace(&mut one.started, true) {
+                    let is_reported = matches!(one.what, SoundKind::Play | SoundKind::Speak);
+                    if is_reported && !std::mem::replace(&mut one.started, true) {
                         report(MixEvent::Playback { to: one.to, on: true });
                     }
                     one.pcm.clear();
@@ -250,11 +250,11 @@ impl RoomMix {
         else {
             return 0;
         };
-        let is_heard = |(member, member_state): (&u64, &Member)| {
+        let is_audible = |(member, member_state): (&u64, &Member)| {
             listener_audio.hears_room
                 && *member != listener
                 && member_state.now.is_some()
-                && can_hear(member_state.part.heard_by, listener_audio)
+                && can_hear(member_state.part.listeners, listener_audio)
         };
         let is_played = |one: &Playback| {
             one.audible
@@ -265,7 +265,7 @@ impl RoomMix {
                     Audience::Member(member) => member == listener,
                 }
         };
-        let all = self.members.iter().map(is_heard).chain(self.playbacks.iter().map(is_played));
+        let all = self.members.iter().map(is_audible).chain(self.playbacks.iter().map(is_played));
         all.take(SOUNDS_MAX)
             .enumerate()
             .filter(|(_, is)| *is)
@@ -291,11 +291,11 @@ impl RoomMix {
     }
 }
 
-fn can_hear(heard_by: HeardBy, listener: MemberAudio) -> bool {
-    match heard_by {
-        HeardBy::Nobody => false,
-        HeardBy::Everyone => true,
-        HeardBy::Agents => listener.agent,
+fn can_hear(listeners: Listeners, listener: MemberAudio) -> bool {
+    match listeners {
+        Listeners::Nobody => false,
+        Listeners::Everyone => true,
+        Listeners::Agents => listener.agent,
     }
 }
 
@@ -307,8 +307,12 @@ mod tests {
     use crate::prompt::Prompt;
     use xml::ast::Repeat;
 
-    const ALL: MemberAudio =
-        MemberAudio { heard_by: HeardBy::Everyone, hears_room: true, agent: false, recorded: true };
+    const ALL: MemberAudio = MemberAudio {
+        listeners: Listeners::Everyone,
+        hears_room: true,
+        agent: false,
+        recorded: true,
+    };
 
     fn tone(hz: f64, at: usize) -> PcmFrame {
         let step = hz * std::f64::consts::TAU / 16_000.0;
@@ -422,12 +426,12 @@ mod tests {
     #[test]
     fn muted_deaf_and_coaching_members() {
         let agent = MemberAudio { agent: true, ..ALL };
-        let coach = MemberAudio { heard_by: HeardBy::Agents, ..ALL };
+        let coach = MemberAudio { listeners: Listeners::Agents, ..ALL };
         let mut room = Room::of(&[(1, 500.0, agent), (2, 900.0, ALL), (3, 1_500.0, coach)]);
         room.run(50);
         assert_eq!(room.hears_tones(1, TONES), [false, true, true]);
         assert_eq!(room.hears_tones(2, TONES), [true, false, false]);
-        room.table.set_member(2, MemberAudio { heard_by: HeardBy::Nobody, ..ALL });
+        room.table.set_member(2, MemberAudio { listeners: Listeners::Nobody, ..ALL });
         room.table.set_member(3, MemberAudio { hears_room: false, ..coach });
         assert!(
             room.table.has_listeners(3)
@@ -442,7 +446,7 @@ mod tests {
     #[test]
     fn room_audio_contains_the_recorded_members() {
         for recorded in [false, true] {
-            let coach = MemberAudio { heard_by: HeardBy::Agents, recorded, ..ALL };
+            let coach = MemberAudio { listeners: Listeners::Agents, recorded, ..ALL };
             let mut room = Room::of(&[(1, 500.0, ALL), (2, 900.0, ALL), (3, 1_500.0, coach)]);
             let mut room_frame = Vec::new();
             for _ in 0..20 {

@@ -80,8 +80,8 @@ impl Simulation {
         frames
     }
 
-    /// The prompt frames of this name that the peer has heard.
-    fn heard(&self, name: u8) -> Vec<Vec<u8>> {
+    /// Returns the prompt frames of this name that the peer has received.
+    fn received_frames(&self, name: u8) -> Vec<Vec<u8>> {
         let received = self.peer.received.iter().filter(|packet| packet.payload.len() == 4);
         let named = received.filter(|packet| packet.payload[1] == name);
         named.map(|packet| packet.payload.clone()).collect()
@@ -140,7 +140,7 @@ fn a_peer_hears_every_frame_once() {
     }
     sim.until(SECOND, |sim| sim.has(&LegEvent::Played(PLAY))).expect("played");
     sim.advance(6 * SECOND);
-    assert_eq!(sim.heard(7), frames);
+    assert_eq!(sim.received_frames(7), frames);
     let timestamps = sim.peer.received.windows(2);
     assert!(timestamps.clone().count() > 100);
     for two in timestamps {
@@ -189,7 +189,7 @@ fn overlays_and_repeated_prompts_go_on() {
         sim.advance(Duration::from_millis(20));
         sim.move_leg();
     }
-    let names: Vec<u8> = sim.heard(9).iter().map(|frame| frame[2]).collect();
+    let names: Vec<u8> = sim.received_frames(9).iter().map(|frame| frame[2]).collect();
     let expected = [&[0, 1, 2, 30, 31][..], &[20, 21, 22, 30, 31], &[20, 21, 22, 3], &[0, 1, 2, 3]];
     assert_eq!(names, expected.concat());
     assert!(sim.has(&LegEvent::Played(PlayId(2))) && !sim.has(&LegEvent::Played(PLAY)));
@@ -199,7 +199,7 @@ fn overlays_and_repeated_prompts_go_on() {
         reason: "no voice".to_owned()
     }));
     sim.advance(SECOND);
-    assert!(sim.heard(5).len() > 30, "the playlist below continued");
+    assert!(sim.received_frames(5).len() > 30, "the playlist below continued");
     sim.assert_one_stream();
 }
 

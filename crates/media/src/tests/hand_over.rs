@@ -138,14 +138,14 @@ fn a_feed_goes_on_in_the_new_process() {
     let mut call = Call::live(&old, Peer::new(&PeerOptions::default()));
     let (_, frames) = prompt(7, 13);
     let frame = |n: usize| Frame::from(frames[n].as_slice());
-    let heard = |peer: &Peer| sound(&peer.received, 7);
+    let played = |peer: &Peer| sound(&peer.received, 7);
     let first = call.leg.movable_feed(1);
     (0..12).for_each(|n| assert!(first.push(frame(n))));
-    call.until("some", |peer, _| heard(peer).len() >= 2);
+    call.until("some", |peer, _| played(peer).len() >= 2);
     // An abandoned hand-over loses nothing.
     drop(freeze(&old, &[&call.leg]));
     old.resume(OtherProcess::SentNothing);
-    call.until("more", |peer, _| heard(peer).len() >= 4);
+    call.until("more", |peer, _| played(peer).len() >= 4);
     let new = successor(&old);
     let (mut snapshots, prompts) = freeze(&old, &[&call.leg]);
     let (snapshot, log) = (snapshots.pop().expect("one leg"), Log::default());
@@ -154,8 +154,8 @@ fn a_feed_goes_on_in_the_new_process() {
     assert_eq!(first.taken() + second.pushed(), 12);
     assert!(second.push(frame(12)));
     new.start_receiving();
-    call.until("all", |peer, _| heard(peer).len() >= 13);
-    assert_eq!(heard(&call.peer[0]), frames, "every frame once");
+    call.until("all", |peer, _| played(peer).len() >= 13);
+    assert_eq!(played(&call.peer[0]), frames, "every frame once");
     assert_eq!(second.waiting(), 0);
 }
 
@@ -188,9 +188,9 @@ fn two_bridged_legs_hear_each_other_in_the_new_process() {
         peers.iter().all(|peer| sound(&peer.received, 7).last() == Some(last))
     });
     for peer in &peers {
-        let heard = sound(&peer.received, 7);
-        assert!(heard.is_sorted_by(|one, next| one < next), "in order, each once");
-        assert_eq!(heard, frames);
+        let played = sound(&peer.received, 7);
+        assert!(played.is_sorted_by(|one, next| one < next), "in order, each once");
+        assert_eq!(played, frames);
     }
 }
 
@@ -400,8 +400,9 @@ fn legs_keep_their_ports() {
     let moved = move_legs(&old, &new, &handles);
     assert_eq!(new.stats().ports_open, 3);
     pump(&mut peers, "played", |peers| {
-        let heard = (1u8..).zip(peers).map(|(n, peer)| sound(&peer.received, n).len());
-        moved.iter().all(|(_, log)| log.has(&LegEvent::Played(PLAY))) && heard.sum::<usize>() >= 600
+        let played = (1u8..).zip(peers).map(|(n, peer)| sound(&peer.received, n).len());
+        moved.iter().all(|(_, log)| log.has(&LegEvent::Played(PLAY)))
+            && played.sum::<usize>() >= 600
     });
     for (n, peer) in (1u8..).zip(&peers) {
         assert_eq!(sound(&peer.received, n), prompt(n, 200).1, "its own prompt");

@@ -349,17 +349,17 @@ async fn a_file_is_fetched_once_a_minute_and_revalidated_by_its_etag() {
         response("tone-mono.mp3", None, Some("public, max-age=5")),
     ]);
     let first = fixture.library.prompt(&file());
-    let heard = frames(&first).await;
-    assert_eq!((heard.len(), first.failure()), (25, None));
+    let played = frames(&first).await;
+    assert_eq!((played.len(), first.failure()), (25, None));
     fixture.clock.step(Duration::from_secs(59));
     assert!(Arc::ptr_eq(&first, &fixture.library.prompt(&file())));
     fixture.clock.step(Duration::from_secs(1));
     let second = fixture.library.prompt(&file());
     assert!(!Arc::ptr_eq(&first, &second));
-    assert_eq!(frames(&second).await, heard);
+    assert_eq!(frames(&second).await, played);
     assert!(Arc::ptr_eq(&second, &fixture.library.prompt(&file())));
     fixture.clock.step(Duration::from_secs(60));
-    assert_ne!(frames(&fixture.library.prompt(&file())).await, heard);
+    assert_ne!(frames(&fixture.library.prompt(&file())).await, played);
     fixture.clock.step(Duration::from_secs(5));
     let gone = fixture.library.prompt(&file());
     frames(&gone).await;

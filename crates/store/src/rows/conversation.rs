@@ -12,7 +12,7 @@ pub struct Conversation {
     pub unread: u64,
     pub last: LastMessage,
     /// Time of the user's last message or call.
-    pub heard: Option<Timestamp>,
+    pub last_inbound: Option<Timestamp>,
     pub insights: Option<Insights>,
     /// The person to whom it is assigned.
     pub assignee: Option<Assignee>,

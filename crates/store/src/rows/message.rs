@@ -91,7 +91,8 @@ pub struct TimelineEntry {
     pub pair: Pair,
     pub message: NewMessage,
     /// Time of the user's message or call, which opens the 24-hour window.
-    pub heard: Option<Timestamp>,
+    #[serde(rename = "heard")]
+    pub inbound_at: Option<Timestamp>,
     /// Whether the entry counts as unread and reopens a closed conversation.
     pub counts: bool,
     /// The routing for a new conversation. It is ignored if the number has another routing in the

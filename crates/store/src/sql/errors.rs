@@ -40,8 +40,8 @@ pub(crate) fn is_damaged(error: &sqlx::Error) -> bool {
 pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
-        sqlx::Error::Database(told) => {
-            told.code().is_some_and(|code| ["57P01", "57P02", "57P03"].contains(&&*code))
+        sqlx::Error::Database(db_error) => {
+            db_error.code().is_some_and(|code| ["57P01", "57P02", "57P03"].contains(&&*code))
         }
         _ => false,
     }
@@ -68,8 +68,8 @@ pub(crate) fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
         // Class 42 is a fault in the statement, that is, a bug.
-        sqlx::Error::Database(told) => {
-            !is_data_error(error) && !told.code().unwrap_or_default().starts_with("42")
+        sqlx::Error::Database(db_error) => {
+            !is_data_error(error) && !db_error.code().unwrap_or_default().starts_with("42")
         }
         _ => false,
     }

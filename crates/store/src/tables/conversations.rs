@@ -261,7 +261,7 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, RowError> {
         }),
         None => None,
     };
-    let heard = time("heard_us")?;
+    let last_inbound = time("heard_us")?;
     // The person may have been deleted by a node of an older version.
     let assignee = match row.try_get::<Option<String>, _>("assignee_name")? {
         Some(name) => Some(Assignee {
@@ -285,7 +285,7 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, RowError> {
             direction: direction(&text("last_direction")?),
             at: time("last_us")?,
         },
-        heard: (heard.micros() > 0).then_some(heard),
+        last_inbound: (last_inbound.micros() > 0).then_some(last_inbound),
         insights,
         assignee,
         labels: text("labels")?.split(' ').filter_map(|id| id.parse().ok()).collect(),
@@ -335,13 +335,13 @@ pub(crate) fn upsert_for(entry: &TimelineEntry) -> Query<Row> {
         (SELECT t.routing FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_routing, \
         (SELECT t.webhook FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_webhook, \
         (SELECT t.agent FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_agent";
-    let TimelineEntry { pair, message, heard, counts, routing, .. } = entry;
+    let TimelineEntry { pair, message, inbound_at, counts, routing, .. } = entry;
     bind_conversation(upsert, pair, *routing)
         .bind(i64::from(*counts))
         .bind(&message.text)
         .bind(message.direction.as_str())
         .bind(message.at.micros())
-        .bind(heard.map_or(0, Timestamp::micros))
+        .bind(inbound_at.map_or(0, Timestamp::micros))
         .bind(pair.user.name.to_lowercase())
         .bind(message.text.to_lowercase())
 }

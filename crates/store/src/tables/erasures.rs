@@ -546,14 +546,18 @@ async fn trim_conversation(
     };
     let left = "SELECT min(came_us), count(CASE WHEN direction = 'inbound' AND kind <> 'reaction' THEN 1 END) \
         FROM messages WHERE conversation_id = $1 AND kind <> 'note'";
-    let (first, heard): (i64, i64) = sql::query_as(left).bind(&id).fetch_one(&mut *to).await?;
+    let (first, inbound): (i64, i64) = sql::query_as(left).bind(&id).fetch_one(&mut *to).await?;
     let mut update = QueryBuilder::new("UPDATE conversations SET last_text = ");
     update.push_bind(text.clone()).push(", last_lower = ").push_bind(text.to_lowercase());
     update.push(", last_direction = ").push_bind(direction).push(", last_us = ").push_bind(last);
     update.push(", created_us = ").push_bind(first);
-    update.push(", unread = CASE WHEN unread > ").push_bind(heard).push(" THEN ").push_bind(heard);
+    update
+        .push(", unread = CASE WHEN unread > ")
+        .push_bind(inbound)
+        .push(" THEN ")
+        .push_bind(inbound);
     update.push(" ELSE unread END");
-    if heard == 0 {
+    if inbound == 0 {
         update.push(", heard_us = 0");
     }
     // Insights were derived from the deleted messages.

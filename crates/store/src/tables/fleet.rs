@@ -722,14 +722,14 @@ fn grants(row: &PgRow, what: &'static str) -> Result<Vec<Grant>, StoreError> {
     };
     let number = |value: Option<i32>| u32::try_from(value.unwrap_or(0)).map_err(unreadable(what));
     let (held, caps) = (column("held")?, column("caps")?);
-    let (others, wishes) = (column("others")?, column("wishes")?);
-    let rows = held.into_iter().zip(caps).zip(others.into_iter().zip(wishes));
-    let grant = |((held, cap), (others, wishes)): ((_, Option<i32>), (_, _))| {
+    let (others, requested) = (column("others")?, column("wishes")?);
+    let rows = held.into_iter().zip(caps).zip(others.into_iter().zip(requested));
+    let grant = |((held, cap), (others, requested)): ((_, Option<i32>), (_, _))| {
         Ok(Grant {
             held: number(held)?,
             cap: cap.map(u32::try_from).transpose().map_err(unreadable(what))?,
             others: number(others)?,
-            wishes: number(wishes)?,
+            requested: number(requested)?,
         })
     };
     rows.map(grant).collect()

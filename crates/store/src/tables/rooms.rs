@@ -34,12 +34,12 @@ impl Rooms<'_> {
         drop(self.0.queue.try_run(room));
     }
 
-    /// Stores the present state of an open multi-party call. `told` lists the URLs that are
-    /// notified of its end. `born` is monotonic time. The write is queued when this returns. If the
-    /// queue is full, a crash loses the state.
-    pub fn put(self, room: OpenRoom, told: Vec<Target>, node_id: &str, born: Timestamp) {
+    /// Stores the present state of an open multi-party call. `end_callbacks` lists the URLs that
+    /// are notified of its end. `born` is monotonic time. The write is queued when this returns. If
+    /// the queue is full, a crash loses the state.
+    pub fn put(self, room: OpenRoom, end_callbacks: Vec<Target>, node_id: &str, born: Timestamp) {
         drop(self.0.queue.try_run(PutRoom {
-            kept: StoredRoom { room, told },
+            kept: StoredRoom { room, end_callbacks },
             node_id: node_id.to_owned(),
             born,
         }));
@@ -51,8 +51,8 @@ impl Rooms<'_> {
         drop(self.0.queue.try_run(PutMember { room, member }));
     }
 
-    /// Ends a multi-party call that a crash left open, and adds the callbacks in `told` that are
-    /// missing to the outbox, in one synced transaction.
+    /// Ends a multi-party call that a crash left open, and adds those of `callbacks` that are missing
+    /// to the outbox, in one synced transaction.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -60,9 +60,9 @@ impl Rooms<'_> {
     pub async fn end_orphan(
         self,
         room: EndedRoom,
-        told: Vec<NewCallback>,
+        callbacks: Vec<NewCallback>,
     ) -> Result<(), StoreError> {
-        self.0.queue.run(EndOrphan { room, told }).await.map(drop)
+        self.0.queue.run(EndOrphan { room, callbacks }).await.map(drop)
     }
 
     /// Returns the multi-party calls that an earlier process of this node left open. Unreadable
@@ -89,14 +89,19 @@ impl Rooms<'_> {
             members.entry(room).or_default().extend(parse_body::<OpenMember>(row));
         }
         let orphan = |row: &sql::Row| -> Result<_, sqlx::Error> {
-            let Some(StoredRoom { room, told }) = parse_body(row) else { return Ok(None) };
+            let Some(StoredRoom { room, end_callbacks }) = parse_body(row) else { return Ok(None) };
             let (born, alive): (i64, Option<i64>) =
                 (row.try_get("born_us")?, row.try_get("alive_us")?);
             let lived =
                 u64::try_from(alive.unwrap_or(born).saturating_sub(born)).unwrap_or_default();
             let members =
                 members.remove(&row.try_get::<String, _>("mpc_uuid")?).unwrap_or_default();
-            Ok(Some(OrphanRoom { room, told, lived: Duration::from_micros(lived), members }))
+            Ok(Some(OrphanRoom {
+                room,
+                end_callbacks,
+                lived: Duration::from_micros(lived),
+                members,
+            }))
         };
         rooms
             .iter()
@@ -189,8 +194,8 @@ pub struct OpenMember {
     /// Time and reason of leaving.
     pub left: Option<(Timestamp, String)>,
     /// URL that is notified when the member leaves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub told: Option<Target>,
+    #[serde(rename = "told", default, skip_serializing_if = "Option::is_none")]
+    pub exit_callback: Option<Target>,
 }
 
 /// A multi-party call that a crash left open.
@@ -198,7 +203,7 @@ pub struct OpenMember {
 pub struct OrphanRoom {
     pub room: OpenRoom,
     /// URLs that are notified of its end.
-    pub told: Vec<Target>,
+    pub end_callbacks: Vec<Target>,
     /// Time from its start to its node's last heartbeat.
     pub lived: Duration,
     pub members: Vec<OpenMember>,
@@ -209,8 +214,8 @@ pub struct OrphanRoom {
 struct StoredRoom {
     #[serde(flatten)]
     room: OpenRoom,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    told: Vec<Target>,
+    #[serde(rename = "told", default, skip_serializing_if = "Vec::is_empty")]
+    end_callbacks: Vec<Target>,
 }
 
 /// Stores the present state of a multi-party call.
@@ -274,7 +279,7 @@ impl WriteTask for PutMember {
 /// Ends a multi-party call that a crash left open.
 struct EndOrphan {
     room: EndedRoom,
-    told: Vec<NewCallback>,
+    callbacks: Vec<NewCallback>,
 }
 
 impl WriteTask for EndOrphan {
@@ -284,7 +289,7 @@ impl WriteTask for EndOrphan {
         seal: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
-            outbox::insert_new(to, seal, self.told.clone()).await?;
+            outbox::insert_new(to, seal, self.callbacks.clone()).await?;
             self.room.execute(to, seal).await
         }
         .boxed()
@@ -389,24 +394,29 @@ mod tests {
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         store.rooms().put(open(5), Vec::new(), "node", at(100));
         store.rooms().put(open(6), Vec::new(), "another", at(100));
-        let told = Some(Target {
+        let exit_callback = Some(Target {
             url: DocUrl("https://app.example.com/exit".into()),
             method: Method::Get,
         });
-        let held = OpenMember { was: member(7), left: None, told };
+        let held = OpenMember { was: member(7), left: None, exit_callback };
         store.rooms().put_member(
             room(5).was.id,
-            OpenMember { was: RoomMember { held: false, ..member(7) }, left: None, told: None },
+            OpenMember {
+                was: RoomMember { held: false, ..member(7) },
+                left: None,
+                exit_callback: None,
+            },
         );
         store.rooms().put_member(room(5).was.id, held.clone());
         let gone = OpenMember {
             was: member(8),
             left: Some((at(4), "Normal Hangup".to_owned())),
-            told: None,
+            exit_callback: None,
         };
-        store
-            .rooms()
-            .put_member(room(5).was.id, OpenMember { was: member(8), left: None, told: None });
+        store.rooms().put_member(
+            room(5).was.id,
+            OpenMember { was: member(8), left: None, exit_callback: None },
+        );
         store.rooms().put_member(room(5).was.id, gone.clone());
         let started = OpenRoom { started: Some(at(2)), ..open(5) };
         let to = Target { url: DocUrl("https://app.example.com/end".into()), method: Method::Post };
@@ -415,7 +425,7 @@ mod tests {
         store.flush().await;
         let orphan = OrphanRoom {
             room: started,
-            told: vec![to],
+            end_callbacks: vec![to],
             lived: Duration::from_secs(7),
             members: vec![held, gone],
         };
@@ -437,14 +447,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         store.rooms().put(open(5), Vec::new(), "node", at(1));
-        store
-            .rooms()
-            .put_member(room(5).was.id, OpenMember { was: member(1), left: None, told: None });
+        store.rooms().put_member(
+            room(5).was.id,
+            OpenMember { was: member(1), left: None, exit_callback: None },
+        );
         for n in 2..=u64::from(LEFT_MAX) + 4 {
             let left = Some((at(i64::try_from(n).unwrap()), "Normal Hangup".to_owned()));
-            store
-                .rooms()
-                .put_member(room(5).was.id, OpenMember { was: member(n), left, told: None });
+            store.rooms().put_member(
+                room(5).was.id,
+                OpenMember { was: member(n), left, exit_callback: None },
+            );
         }
         store.flush().await;
         let orphans = store.rooms().orphans("node").await.unwrap();

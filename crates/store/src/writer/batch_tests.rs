@@ -34,7 +34,7 @@ pub(crate) fn came(n: u128, user: u128) -> TimelineEntry {
             sender: None,
             at: secs(n as i64),
         },
-        heard: Some(secs(n as i64)),
+        inbound_at: Some(secs(n as i64)),
         counts: true,
         routing: Routing::Webhook(None),
         draft: Some(EventDraft {
@@ -75,7 +75,7 @@ async fn each_has_its_own(apart: bool) {
     if apart {
         store.calls().set_wacid(uuid(4), "wacid.bound".into(), secs(99));
     }
-    let told = store.outbox().insert(callback(50, 501));
+    let inserted = store.outbox().insert(callback(50, 501));
     let outcome = DeliveryOutcome::Delivered;
     let settlement = Settlement {
         row: before.callback.row,
@@ -101,9 +101,9 @@ async fn each_has_its_own(apart: bool) {
         assert_eq!(events, [(n, true)]);
     }
     assert_eq!(again.await.unwrap(), ConclusionResult::default());
-    let told = told.await.unwrap();
+    let inserted = inserted.await.unwrap();
     assert_eq!(
-        (told.callback.new.event_id.as_u128(), told.first),
+        (inserted.callback.new.event_id.as_u128(), inserted.first),
         (501, true),
         "the callback before it is settled"
     );

@@ -135,8 +135,8 @@ impl NumberView {
             sdes: drift.sdes,
         });
         let routed = api.numbers.routing().of(&number.number);
-        let told = &set.at_meta;
-        let at_meta = told.calling.callback_permission;
+        let meta = &set.at_meta;
+        let at_meta = meta.calling.callback_permission;
         Self {
             id: number.number.resource_id(),
             number: number.number.to_string(),
@@ -149,14 +149,14 @@ impl NumberView {
             account: book.owner(number).to_string(),
             is_sandbox: number.waba.is_none(),
             provider: "meta",
-            verified_name: told.verified_name.clone(),
+            verified_name: meta.verified_name.clone(),
             platform_type: platform_of(set).to_owned(),
             quality_rating: quality_of(set).to_owned(),
-            status: told.status.clone(),
-            synced_at: told.synced.map(Timestamp3339),
+            status: meta.status.clone(),
+            synced_at: meta.synced.map(Timestamp3339),
             has_token: book.token_of(number).is_some(),
-            token_invalid: told.token_invalid,
-            subscription_error: told.unsubscribed.clone(),
+            token_invalid: meta.token_invalid,
+            subscription_error: meta.unsubscribed.clone(),
             token_shut: book.has_unreadable_token(number),
             registration: RegistrationView::new(set),
             configuration_type: set.configuration.as_str(),

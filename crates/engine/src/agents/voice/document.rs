@@ -19,8 +19,13 @@ pub(super) enum PromptSource<'a> {
 
 /// Plays a prompt and listens. `soon` shortens the wait for input, because a reply is still being
 /// streamed.
-pub(super) fn listen(spec: &AgentSpec, base: &str, heard: &PromptSource<'_>, soon: bool) -> String {
-    let prompt = match heard {
+pub(super) fn listen(
+    spec: &AgentSpec,
+    base: &str,
+    source: &PromptSource<'_>,
+    soon: bool,
+) -> String {
+    let prompt = match source {
         PromptSource::Text(text) => speak_elements(spec, text),
         PromptSource::Stream(path) => format!("<Play>{}</Play>", escaped(&url_of(path))),
         PromptSource::Nothing => String::new(),

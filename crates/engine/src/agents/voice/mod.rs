@@ -39,7 +39,7 @@ use document::PromptSource;
 use machine::{FetchFailure, Param, Params};
 use media::prompt::Prompt;
 use model::{AuthId, CallType, CallUuid, E164};
-use playback::{Playback, estimate_heard};
+use playback::{Playback, estimate_spoken};
 use speech::library::Library;
 use store::{Agent, AgentChannel, AgentSpec, CallLine, Scope, Store, UserName};
 
@@ -192,13 +192,13 @@ impl Turn {
             Piece::Act(_) => (String::new(), false),
         };
         self.spoken += text.chars().count();
-        let mut said = if text.is_empty() { Vec::new() } else { self.text.push(&text) };
+        let mut sentences = if text.is_empty() { Vec::new() } else { self.text.push(&text) };
         if apart && !text.is_empty() {
-            said.extend(self.text.push("\n"));
+            sentences.extend(self.text.push("\n"));
         }
         // Items past the limit are dropped.
         let _ = self.reply.add(piece, max);
-        said.into_iter().for_each(|sentence| self.say(sentence));
+        sentences.into_iter().for_each(|sentence| self.say(sentence));
     }
 
     fn say(&mut self, sentence: String) {
@@ -247,16 +247,16 @@ impl VoiceAgents {
         self.0.dialogues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn write(self, wish: DocumentRequest) -> Result<String, FetchFailure> {
-        let (agent, what) = wish.path.split_once('/').unwrap_or((&wish.path, "answer"));
+    async fn write(self, request: DocumentRequest) -> Result<String, FetchFailure> {
+        let (agent, what) = request.path.split_once('/').unwrap_or((&request.path, "answer"));
         let agent: Uuid = agent.parse().map_err(|_| FetchFailure::Status { status: 404 })?;
         let base = agent.to_string();
         match what {
-            "answer" => self.answer(&wish, agent, &base).await,
-            "turn" => self.turn(&wish, &base).await,
-            "more" => self.reply(&wish, &base).await,
-            "silent" => self.silent(&wish, &base).await,
-            "dialled" => self.dialled(&wish, &base),
+            "answer" => self.answer(&request, agent, &base).await,
+            "turn" => self.turn(&request, &base).await,
+            "more" => self.reply(&request, &base).await,
+            "silent" => self.silent(&request, &base).await,
+            "dialled" => self.dialled(&request, &base),
             _ => Err(FetchFailure::Status { status: 404 }),
         }
     }
@@ -264,36 +264,37 @@ impl VoiceAgents {
     /// Answers a call.
     async fn answer(
         &self,
-        wish: &DocumentRequest,
+        request: &DocumentRequest,
         id: Uuid,
         base: &str,
     ) -> Result<String, FetchFailure> {
-        let scope = Scope::Main(wish.main_account.clone());
+        let scope = Scope::Main(request.main_account.clone());
         let found = self.0.agents.store().agents().get(&scope, id).await;
         let found = found.map_err(|e| FetchFailure::Unreachable { detail: e.to_string() })?;
         // The store scopes by main account. The agent must belong to the call's account or its main
         // account.
-        let may =
-            |agent: &Agent| agent.account == wish.account || agent.account == wish.main_account;
+        let may = |agent: &Agent| {
+            agent.account == request.account || agent.account == request.main_account
+        };
         let Some(agent) =
             found.filter(|agent| agent.spec.serves(AgentChannel::Voice) && may(agent))
         else {
             tracing::info!(agent = %id, "agent missing or not enabled for calls");
-            return Ok(self.without_agent(wish));
+            return Ok(self.without_agent(request));
         };
         let agent = Arc::new(agent);
-        let of = |name: &str| value(&wish.params, name).unwrap_or_default().to_owned();
+        let of = |name: &str| value(&request.params, name).unwrap_or_default().to_owned();
         // In an outbound call, the user is the called party.
         let outbound = of("Direction") == "outbound";
         let (number, user) = if outbound { (of("From"), of("To")) } else { (of("To"), of("From")) };
         let dialogue = Dialogue {
-            call: wish.call,
+            call: request.call,
             agent: agent.clone(),
-            account: wish.account.clone(),
-            main_account: wish.main_account.clone(),
+            account: request.account.clone(),
+            main_account: request.main_account.clone(),
             number,
             user: User { wa_id: user, user_id: None, name: of("CallerName") },
-            conversation: self.conversation(wish),
+            conversation: self.conversation(request),
             turn: 0,
             history: VecDeque::new(),
             transcript: Vec::new(),
@@ -307,32 +308,35 @@ impl VoiceAgents {
             if dialogues.len() >= CALLS_MAX {
                 return Ok(document::busy());
             }
-            dialogues.insert(wish.call, dialogue);
+            dialogues.insert(request.call, dialogue);
         }
         if agent.spec.greeting.trim().is_empty() {
-            self.begin(wish.call, UserInput { kind: "start".to_owned(), ..UserInput::default() });
-            return self.reply(wish, base).await;
+            self.begin(
+                request.call,
+                UserInput { kind: "start".to_owned(), ..UserInput::default() },
+            );
+            return self.reply(request, base).await;
         }
-        self.record_line(wish.call, Role::Assistant, &agent.spec.greeting);
+        self.record_line(request.call, Role::Assistant, &agent.spec.greeting);
         Ok(document::listen(&agent.spec, base, &PromptSource::Text(&agent.spec.greeting), false))
     }
 
     /// The document of a call that the agent does not answer: that of the number's answer URL, if
     /// the call has not run it yet.
-    fn without_agent(&self, wish: &DocumentRequest) -> String {
-        let is_first = value(&wish.params, "Event") == Some("StartApp");
-        let number = self.number_of(wish).filter(|_| is_first);
+    fn without_agent(&self, request: &DocumentRequest) -> String {
+        let is_first = value(&request.params, "Event") == Some("StartApp");
+        let number = self.number_of(request).filter(|_| is_first);
         number
             .and_then(|number| number.spec.answer.clone())
             .map_or_else(document::busy, |(url, method)| document::redirect(&url.0, method))
     }
 
     /// Handles speech or digits of the caller.
-    async fn turn(&self, wish: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
+    async fn turn(&self, request: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
         let of = |name: &str| {
-            value(&wish.params, name).filter(|text| !text.is_empty()).map(str::to_owned)
+            value(&request.params, name).filter(|text| !text.is_empty()).map(str::to_owned)
         };
-        let said = match (of("Speech"), of("Digits")) {
+        let input = match (of("Speech"), of("Digits")) {
             (Some(speech), _) => UserInput {
                 kind: "speech".to_owned(),
                 text: speech.clone(),
@@ -345,25 +349,31 @@ impl VoiceAgents {
                 digits: Some(digits),
                 ..UserInput::default()
             },
-            (None, None) => return self.silent(wish, base).await,
+            (None, None) => return self.silent(request, base).await,
         };
-        if !self.reload_agent(wish).await {
-            let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
-            return Ok(self.give_up(wish, &spec, base, Reason::Off));
+        if !self.reload_agent(request).await {
+            let spec = self.spec(request.call).ok_or(FetchFailure::Status { status: 404 })?;
+            return Ok(self.give_up(request, &spec, base, Reason::Off));
         }
-        self.begin(wish.call, said);
-        self.reply(wish, base).await
+        self.begin(request.call, input);
+        self.reply(request, base).await
     }
 
     /// Reloads the agent's settings. Returns `false` if it no longer answers calls.
-    async fn reload_agent(&self, wish: &DocumentRequest) -> bool {
-        let Some(id) = self.dialogues().get(&wish.call).map(|dialogue| dialogue.agent.id) else {
+    async fn reload_agent(&self, request: &DocumentRequest) -> bool {
+        let Some(id) = self.dialogues().get(&request.call).map(|dialogue| dialogue.agent.id) else {
             return true;
         };
-        match self.0.agents.store().agents().get(&Scope::Main(wish.main_account.clone()), id).await
+        match self
+            .0
+            .agents
+            .store()
+            .agents()
+            .get(&Scope::Main(request.main_account.clone()), id)
+            .await
         {
             Ok(Some(agent)) if agent.spec.serves(AgentChannel::Voice) => {
-                if let Some(dialogue) = self.dialogues().get_mut(&wish.call) {
+                if let Some(dialogue) = self.dialogues().get_mut(&request.call) {
                     dialogue.agent = Arc::new(agent);
                 }
                 true
@@ -378,11 +388,11 @@ impl VoiceAgents {
     }
 
     /// Handles a turn without input.
-    async fn silent(&self, wish: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
+    async fn silent(&self, request: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
         let (spec, silences, action) = {
             let mut dialogues = self.dialogues();
             let dialogue =
-                dialogues.get_mut(&wish.call).ok_or(FetchFailure::Status { status: 404 })?;
+                dialogues.get_mut(&request.call).ok_or(FetchFailure::Status { status: 404 })?;
             dialogue.silences += 1;
             let over = dialogue.running.as_ref().map(|running| {
                 let mut turn = running.progress.state();
@@ -398,8 +408,8 @@ impl VoiceAgents {
             (dialogue.agent.spec.clone(), dialogue.silences, over.flatten())
         };
         match action {
-            Some(Ok(action)) => return Ok(self.act(wish, &spec, base, "", &action)),
-            Some(Err(reason)) => return Ok(self.give_up(wish, &spec, base, reason)),
+            Some(Ok(action)) => return Ok(self.act(request, &spec, base, "", &action)),
+            Some(Err(reason)) => return Ok(self.give_up(request, &spec, base, reason)),
             None => {}
         }
         if silences >= SILENCES_MAX {
@@ -409,19 +419,19 @@ impl VoiceAgents {
     }
 
     /// Handles the end of a transfer.
-    fn dialled(&self, wish: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
-        let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
-        if value(&wish.params, "DialStatus") == Some("completed") {
+    fn dialled(&self, request: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
+        let spec = self.spec(request.call).ok_or(FetchFailure::Status { status: 404 })?;
+        if value(&request.params, "DialStatus") == Some("completed") {
             return Ok(document::act(&spec, base, "", &Action::Hangup));
         }
-        Ok(self.give_up(wish, &spec, base, Reason::TransferFailed))
+        Ok(self.give_up(request, &spec, base, Reason::TransferFailed))
     }
 
     /// Writes the document for the agent's reply, within the time that the call waits for it.
-    async fn reply(&self, wish: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
-        let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
-        let patience = wish.within.saturating_sub(MARGIN).max(MARGIN);
-        let next = tokio::time::timeout(patience, self.await_reply(wish.call))
+    async fn reply(&self, request: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
+        let spec = self.spec(request.call).ok_or(FetchFailure::Status { status: 404 })?;
+        let patience = request.within.saturating_sub(MARGIN).max(MARGIN);
+        let next = tokio::time::timeout(patience, self.await_reply(request.call))
             .await
             .unwrap_or(ReplyState::Pending);
         Ok(match next {
@@ -432,12 +442,12 @@ impl VoiceAgents {
                 &PromptSource::Stream(&format!("{base}/sound/{id}")),
                 true,
             ),
-            ReplyState::Complete(Err(reason)) => self.give_up(wish, &spec, base, reason),
+            ReplyState::Complete(Err(reason)) => self.give_up(request, &spec, base, reason),
             ReplyState::Complete(Ok(reply)) => {
                 let text = reply.text();
-                self.record_line(wish.call, Role::Assistant, &text);
+                self.record_line(request.call, Role::Assistant, &text);
                 match &reply.action {
-                    Some(action) => self.act(wish, &spec, base, &text, action),
+                    Some(action) => self.act(request, &spec, base, &text, action),
                     None if text.is_empty() => {
                         document::listen(&spec, base, &PromptSource::Nothing, false)
                     }
@@ -511,7 +521,7 @@ impl VoiceAgents {
     }
 
     /// Starts a turn and aborts the previous one.
-    fn begin(&self, call: CallUuid, said: UserInput) {
+    fn begin(&self, call: CallUuid, input: UserInput) {
         let (store, now) = (self.0.agents.store(), self.0.agents.clock().wall().rfc3339());
         let mut dialogues = self.dialogues();
         let Some(dialogue) = dialogues.get_mut(&call) else { return };
@@ -531,10 +541,10 @@ impl VoiceAgents {
             user: dialogue.user.clone(),
             channel: Channel::Call,
             turn: dialogue.turn,
-            input: said.clone(),
+            input: input.clone(),
             history: dialogue.history.iter().cloned().collect(),
         };
-        dialogue.say(store, Line { role: Role::User, text: said.text, at: now });
+        dialogue.say(store, Line { role: Role::User, text: input.text, at: now });
         let progress = Arc::new(Progress::default());
         let (agents, agent, turn) =
             (self.0.agents.clone(), dialogue.agent.clone(), progress.clone());
@@ -558,7 +568,7 @@ impl VoiceAgents {
     /// Writes the document for an action of the agent.
     fn act(
         &self,
-        wish: &DocumentRequest,
+        request: &DocumentRequest,
         spec: &AgentSpec,
         base: &str,
         text: &str,
@@ -566,10 +576,10 @@ impl VoiceAgents {
     ) -> String {
         match action {
             Action::Escalate if text.is_empty() => {
-                self.give_up(wish, spec, base, Reason::Requested)
+                self.give_up(request, spec, base, Reason::Requested)
             }
             Action::Escalate => {
-                self.escalate(wish, spec, Reason::Requested);
+                self.escalate(request, spec, Reason::Requested);
                 document::act(spec, base, text, action)
             }
             Action::Close | Action::Hangup | Action::Transfer(_) => {
@@ -581,35 +591,35 @@ impl VoiceAgents {
     /// Writes a document that apologises and ends the call, and reports that a person is needed.
     fn give_up(
         &self,
-        wish: &DocumentRequest,
+        request: &DocumentRequest,
         spec: &AgentSpec,
         base: &str,
         reason: Reason,
     ) -> String {
-        self.escalate(wish, spec, reason);
+        self.escalate(request, spec, reason);
         let apology = document::apology(&spec.language);
-        self.record_line(wish.call, Role::Assistant, apology);
+        self.record_line(request.call, Role::Assistant, apology);
         document::act(spec, base, apology, &Action::Escalate)
     }
 
     /// Reports that a person is needed. The call of an endpoint belongs to no conversation.
-    fn escalate(&self, wish: &DocumentRequest, spec: &AgentSpec, reason: Reason) {
+    fn escalate(&self, request: &DocumentRequest, spec: &AgentSpec, reason: Reason) {
         let (inbox, notices) = (&self.0.inbox, self.0.agents.notices());
         let dialogues = self.dialogues();
-        let Some(dialogue) = dialogues.get(&wish.call) else { return };
+        let Some(dialogue) = dialogues.get(&request.call) else { return };
         let User { wa_id, user_id, name } = dialogue.user.clone();
         let user = UserName { id: wa_id, bsuid: user_id, name };
-        match self.number_of(wish) {
+        match self.number_of(request) {
             Some(number) => {
                 let (pair, agent) = (inbox.numbers().pair(&number, user), dialogue.agent.id);
-                let call = Some(wish.call);
+                let call = Some(request.call);
                 escalation::report((inbox, notices), &pair, (agent, &spec.name), call, reason);
             }
             None => {
                 let accounts = [&dialogue.account, &dialogue.main_account];
                 let number = &dialogue.number;
                 let notice = escalation::notice(reason, &spec.name, accounts, number, &user);
-                notices.note(Notice { call: Some(wish.call), ..notice });
+                notices.note(Notice { call: Some(request.call), ..notice });
             }
         }
     }
@@ -638,18 +648,18 @@ impl VoiceAgents {
     }
 
     /// The id of the conversation of a WhatsApp call. For an endpoint's call, it is the call's id.
-    fn conversation(&self, wish: &DocumentRequest) -> Uuid {
-        let of = |name: &str| value(&wish.params, name).unwrap_or_default();
+    fn conversation(&self, request: &DocumentRequest) -> Uuid {
+        let of = |name: &str| value(&request.params, name).unwrap_or_default();
         let user = if of("Direction") == "outbound" { "To" } else { "From" };
-        match self.number_of(wish) {
+        match self.number_of(request) {
             Some(number) => self.0.inbox.numbers().conversation_of(&number, of(user)),
-            None => wish.call.0,
+            None => request.call.0,
         }
     }
 
     /// The business number of a call with a WhatsApp user.
-    fn number_of(&self, wish: &DocumentRequest) -> Option<Arc<NumberEntry>> {
-        let of = |name: &str| value(&wish.params, name).unwrap_or_default();
+    fn number_of(&self, request: &DocumentRequest) -> Option<Arc<NumberEntry>> {
+        let of = |name: &str| value(&request.params, name).unwrap_or_default();
         let number = if of("Direction") == "outbound" { "From" } else { "To" };
         let number = E164::parse(of(number)).ok()?;
         let tables = self.0.agents.directory().tables();
@@ -683,7 +693,7 @@ impl Dialogue {
         let Some(cut) = cut else { return };
         for line in [self.history.back_mut(), self.transcript.last_mut()].into_iter().flatten() {
             if line.role == Role::Assistant {
-                line.text = estimate_heard(&line.text, cut);
+                line.text = estimate_spoken(&line.text, cut);
             }
         }
         if let Some((seq, line)) = self.transcript.iter().enumerate().next_back() {
@@ -736,7 +746,8 @@ impl RunningTurn {
     /// The streamed text of the reply, up to `cut`. `None` if the reply is not streamed.
     fn streamed(&self, at: &str, cut: Option<Duration>) -> Option<Line> {
         let state = self.progress.state();
-        let text = || cut.map_or_else(|| state.reply.text(), |cut| state.playback.heard_until(cut));
+        let text =
+            || cut.map_or_else(|| state.reply.text(), |cut| state.playback.spoken_until(cut));
         state.streamed.then(|| Line { role: Role::Assistant, text: text(), at: at.to_owned() })
     }
 
@@ -755,8 +766,11 @@ fn value<'a>(params: &'a Params, name: &str) -> Option<&'a str> {
 }
 
 impl Author for VoiceAgents {
-    fn document(&self, wish: DocumentRequest) -> BoxFuture<'static, Result<String, FetchFailure>> {
-        self.clone().write(wish).boxed()
+    fn document(
+        &self,
+        request: DocumentRequest,
+    ) -> BoxFuture<'static, Result<String, FetchFailure>> {
+        self.clone().write(request).boxed()
     }
 
     fn sound(&self, call: CallUuid, path: &str) -> Option<Arc<Prompt>> {
@@ -771,7 +785,7 @@ impl Author for VoiceAgents {
         }
     }
 
-    fn said(&self, call: CallUuid) -> Vec<DialogueLine> {
+    fn dialogue(&self, call: CallUuid) -> Vec<DialogueLine> {
         let now = self.0.agents.clock().wall().rfc3339();
         let mut dialogues = self.dialogues();
         let Some(dialogue) = dialogues.get_mut(&call) else { return Vec::new() };
@@ -891,8 +905,8 @@ mod tests {
             turn.add(Piece::Text(piece.to_owned()), 15);
         }
         turn.sentences.extend(turn.text.finish());
-        let said: Vec<String> = turn.sentences.into_iter().collect();
-        assert_eq!(said.join(" "), "One two. Three");
+        let sentences: Vec<String> = turn.sentences.into_iter().collect();
+        assert_eq!(sentences.join(" "), "One two. Three");
         assert_eq!(turn.reply.text(), "One two. Three ");
     }
 }

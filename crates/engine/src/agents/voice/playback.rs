@@ -33,9 +33,9 @@ impl Playback {
     }
 
     /// The text that was played until `cut`.
-    pub(super) fn heard_until(&self, cut: Duration) -> String {
-        let heard = self.0.iter().filter(|sentence| sentence.begins < cut);
-        let texts: Vec<String> = heard
+    pub(super) fn spoken_until(&self, cut: Duration) -> String {
+        let begun = self.0.iter().filter(|sentence| sentence.begins < cut);
+        let texts: Vec<String> = begun
             .map(|sentence| match sentence.ends {
                 Some(ends) if ends <= cut => sentence.text.trim().to_owned(),
                 Some(ends) => part(
@@ -43,7 +43,7 @@ impl Playback {
                     cut - sentence.begins,
                     ends.saturating_sub(sentence.begins),
                 ),
-                None => estimate_heard(&sentence.text, cut - sentence.begins),
+                None => estimate_spoken(&sentence.text, cut - sentence.begins),
             })
             .collect();
         texts.join(" ").trim().to_owned()
@@ -51,7 +51,7 @@ impl Playback {
 }
 
 /// The part of `text` that is spoken within `time`, estimated by its length.
-pub(super) fn estimate_heard(text: &str, time: Duration) -> String {
+pub(super) fn estimate_spoken(text: &str, time: Duration) -> String {
     let whole = u64::try_from(CHARACTER_MS * characters_of(text)).unwrap_or(u64::MAX);
     part(text, time, Duration::from_millis(whole))
 }
@@ -67,21 +67,21 @@ fn part(text: &str, time: Duration, whole: Duration) -> String {
         return text.trim().to_owned();
     }
     let characters = characters_of(text) * time.as_millis() / whole.as_millis().max(1);
-    let mut heard = 0;
+    let mut spoken = 0;
     let mut end = 0;
     for word in text.split_inclusive(char::is_whitespace) {
         // At least the first word has begun when the caller interrupts.
-        if heard > 0 && heard >= characters {
+        if spoken > 0 && spoken >= characters {
             break;
         }
-        heard += characters_of(word);
+        spoken += characters_of(word);
         end += word.len();
     }
     match text.get(..end).map(str::trim).unwrap_or_default() {
         "" => String::new(),
-        heard if end >= text.trim_end().len() => heard.to_owned(),
-        heard if heard.ends_with(char::is_alphanumeric) => format!("{heard}\u{2026}"),
-        heard => format!("{heard} \u{2026}"),
+        spoken if end >= text.trim_end().len() => spoken.to_owned(),
+        spoken if spoken.ends_with(char::is_alphanumeric) => format!("{spoken}\u{2026}"),
+        spoken => format!("{spoken} \u{2026}"),
     }
 }
 
@@ -89,7 +89,7 @@ fn part(text: &str, time: Duration, whole: Duration) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::{Playback, estimate_heard};
+    use super::{Playback, estimate_spoken};
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -103,7 +103,7 @@ mod tests {
         playback.begin(ms(1_000), "I am looking for it now.".to_owned());
         playback.end(ms(3_000));
         playback.begin(ms(3_000), "Here it is".to_owned());
-        for (at, heard) in [
+        for (at, expected) in [
             (0, ""),
             (300, "One\u{2026}"),
             (500, "One moment."),
@@ -114,18 +114,18 @@ mod tests {
             (3_100, "One moment. I am looking for it now. Here\u{2026}"),
             (9_000, "One moment. I am looking for it now. Here it is"),
         ] {
-            assert_eq!(playback.heard_until(ms(at)), heard, "{at}");
+            assert_eq!(playback.spoken_until(ms(at)), expected, "{at}");
         }
     }
 
     #[test]
     fn estimates_speech_by_length() {
-        assert_eq!(estimate_heard("Good day to you.", ms(60_000)), "Good day to you.");
-        assert_eq!(estimate_heard("Good day to you.", ms(300)), "Good\u{2026}");
+        assert_eq!(estimate_spoken("Good day to you.", ms(60_000)), "Good day to you.");
+        assert_eq!(estimate_spoken("Good day to you.", ms(300)), "Good\u{2026}");
         assert_eq!(
-            estimate_heard("\u{928}\u{92e}\u{938}\u{94d}\u{924}\u{947} \u{926}\u{941}", ms(1)),
+            estimate_spoken("\u{928}\u{92e}\u{938}\u{94d}\u{924}\u{947} \u{926}\u{941}", ms(1)),
             "\u{928}\u{92e}\u{938}\u{94d}\u{924}\u{947}\u{2026}"
         );
-        assert_eq!(estimate_heard("", ms(5)), "");
+        assert_eq!(estimate_spoken("", ms(5)), "");
     }
 }

@@ -232,16 +232,16 @@ impl Recordings {
         self.len() == 0
     }
 
-    /// Starts or continues a recording of `source`. `told` is called on a recorder thread when the
+    /// Starts or continues a recording of `source`. `report` is called on a recorder thread when the
     /// file is complete.
     ///
     /// # Errors
-    /// Returns a message if the recorder has no capacity. `told` is not called then.
+    /// Returns a message if the recorder has no capacity. `report` is not called then.
     pub fn begin(
         &self,
         taking: RecordingRequest,
         source: Box<dyn Source>,
-        told: impl FnOnce(RecordingEvent) + Send + 'static,
+        report: impl FnOnce(RecordingEvent) + Send + 'static,
     ) -> Result<RecordingHandle, &'static str> {
         let RecordingRequest {
             id,
@@ -288,7 +288,7 @@ impl Recordings {
                 tracing::warn!(recording = %begun.id, call_uuid = %begun.call, %why, "recording failed");
             }
             let remark = what.failure.as_deref().map(|why| failed_late(why, what.duration_ms));
-            told(RecordingEvent::Ended {
+            report(RecordingEvent::Ended {
                 reason: what.end,
                 duration_ms: what.duration_ms,
                 start_ms: millis(begun.started),
@@ -486,7 +486,7 @@ impl Inner {
         let ended = start.started.plus(Duration::from_millis(duration_ms));
         let url = self.url(start.id, &start.format);
         let notices = start.notices.iter().filter(|notice| is_due(notice, action));
-        let said = recording_params(
+        let params = recording_params(
             start.id,
             &url,
             end,
@@ -496,7 +496,7 @@ impl Inner {
         );
         let callbacks = notices.map(|notice| {
             let mut notice = notice.clone();
-            notice.params.extend(said.clone());
+            notice.params.extend(params.clone());
             // The recording may have been ordered before the call was answered.
             let over = match start.room {
                 Some(_) => !is_up,

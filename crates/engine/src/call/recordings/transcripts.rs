@@ -44,7 +44,7 @@ impl Inner {
     pub(super) async fn transcribe(&self, work: TranscriptionJob) {
         let Some(order) = work.start.transcript.clone() else { return };
         let last = work.tries + 1 >= TRIES_MAX;
-        let (said, failure) = self.hear(&work, last).await;
+        let (utterances, failure) = self.hear(&work, last).await;
         if let (Some(why), false) = (&failure, last) {
             let pause =
                 next_pause(work.tries.saturating_add(1), Duration::ZERO, None, &self.random)
@@ -64,7 +64,8 @@ impl Inner {
         if let Some(why) = &failure {
             tracing::warn!(recording = %work.start.id, why, "transcription failed");
         }
-        let (text, error) = (text(&order, &said, work.start.stereo), failure.unwrap_or_default());
+        let (text, error) =
+            (text(&order, &utterances, work.start.stereo), failure.unwrap_or_default());
         let notice = transcription_callback(
             &order,
             work.start.call,
@@ -107,14 +108,14 @@ impl Inner {
             }
             Ok::<_, std::io::Error>(())
         });
-        let (mut said, mut failure, mut bytes) = (Vec::new(), None, 0);
+        let (mut utterances, mut failure, mut bytes) = (Vec::new(), None, 0);
         while let Some((channel, piece)) = pieces.recv().await {
             let from_ms = piece.from_ms;
             match self.understand(piece, &work.start.main_account).await {
                 Ok(text) if text.is_empty() => {}
                 Ok(text) => {
                     bytes += text.len();
-                    said.push(RecognisedText { channel, from_ms, text });
+                    utterances.push(RecognisedText { channel, from_ms, text });
                     if bytes > TEXT_MAX {
                         break;
                     }
@@ -136,8 +137,8 @@ impl Inner {
             }
             Err(_) => failure = failure.or(Some("internal error".to_owned())),
         }
-        said.sort_by_key(|said| (said.from_ms, said.channel));
-        (said, failure)
+        utterances.sort_by_key(|one| (one.from_ms, one.channel));
+        (utterances, failure)
     }
 
     /// Recognises one utterance.
@@ -164,7 +165,7 @@ impl Inner {
                     turns += 1;
                     tokio::time::sleep(TURN).await;
                 }
-                heard => return heard.map(|heard| heard.text),
+                recognised => return recognised.map(|recognised| recognised.text),
             }
         }
     }
@@ -179,9 +180,9 @@ impl Inner {
 
 /// Formats the transcript: the plain text, or one line per utterance with its time and, in stereo,
 /// the speaker.
-fn text(order: &TranscriptOrder, said: &[RecognisedText], stereo: bool) -> String {
+fn text(order: &TranscriptOrder, utterances: &[RecognisedText], stereo: bool) -> String {
     let mut text = String::new();
-    for RecognisedText { channel, from_ms, text: words } in said {
+    for RecognisedText { channel, from_ms, text: words } in utterances {
         if order.full {
             let (minutes, seconds) = (from_ms / 60_000, from_ms / 1_000 % 60);
             let who = match (stereo, channel) {
@@ -214,12 +215,13 @@ mod tests {
 
     #[test]
     fn transcripts_are_plain_text_or_lines_with_speaker_and_time() {
-        let said = |channel, from_ms, text: &str| RecognisedText {
+        let utterance = |channel, from_ms, text: &str| RecognisedText {
             channel,
             from_ms,
             text: text.to_owned(),
         };
-        let all = [said(0, 400, "Good morning."), said(1, 61_000, "Hello, who is there?")];
+        let all =
+            [utterance(0, 400, "Good morning."), utterance(1, 61_000, "Hello, who is there?")];
         assert_eq!(
             text(&order(false, Method::Post), &all, true),
             "Good morning. Hello, who is there?"
@@ -231,7 +233,7 @@ mod tests {
         );
         assert_eq!(text(&full, &all[..1], false), "[00:00] Good morning.");
         assert_eq!(text(&full, &[], true), "");
-        let long = [said(0, 0, &"é".repeat(5_000))];
+        let long = [utterance(0, 0, &"é".repeat(5_000))];
         assert_eq!(text(&order(false, Method::Get), &long, false).len(), TEXT_IN_URL_MAX);
     }
 }

@@ -279,11 +279,11 @@ impl Registry {
         // Its user is free.
         let consents = services.permissions.consents();
         drop(call.snapshot.reservation.and_then(|id| consents.adopted(id)));
-        let told = services.rooms.lose(&setup, call.answered());
+        let callbacks = services.rooms.lose(&setup, call.answered());
         let (account, main_account) = (&setup.account, &setup.parent_account);
         let Some(keys) = services.outbox.keys(account, main_account) else { return };
         services.tasks.clone().spawn(async move {
-            report_exits(&services, &setup, told.into_iter().flatten(), keys).await;
+            report_exits(&services, &setup, callbacks.into_iter().flatten(), keys).await;
         });
     }
 

@@ -133,11 +133,11 @@ impl Rooms {
                 shut: None,
                 created: self.0.clock.steady(),
             };
-            let told = end_callbacks(&orphan, owner, ended, &calls);
-            let told = told.into_iter().map(callback).collect();
+            let callbacks = end_callbacks(&orphan, owner, ended, &calls);
+            let callbacks = callbacks.into_iter().map(callback).collect();
             let room = over(orphan, ended);
             // Listed anyway. The next start ends it again.
-            if let Err(error) = store.rooms().end_orphan(room.clone(), told).await {
+            if let Err(error) = store.rooms().end_orphan(room.clone(), callbacks).await {
                 tracing::warn!(%error, room = %room.was.id, "end of a multi-party call not stored");
             }
             left.push(room);
@@ -182,14 +182,14 @@ impl Rooms {
             method,
             params,
         };
-        let mut told = [Vec::new(), Vec::new()];
+        let mut callbacks = [Vec::new(), Vec::new()];
         self.leave(setup.call, &[], |left| {
             let Some((to, exit, mut over)) = lost else { return };
             set_mpc_duration(&mut over, left.lasted);
-            let ends = left.told.into_iter().map(|to| notice(to, over.clone())).collect();
-            told = [to.map(|to| notice(to, exit)).into_iter().collect(), ends];
+            let ends = left.end_callbacks.into_iter().map(|to| notice(to, over.clone())).collect();
+            callbacks = [to.map(|to| notice(to, exit)).into_iter().collect(), ends];
         });
-        told
+        callbacks
     }
 
     /// Stores a new or changed multi-party call.
@@ -199,7 +199,7 @@ impl Rooms {
         let born = self.0.clock.steady().minus(cell.age(self.0.clock.now()));
         store.rooms().put(
             view.open(&cell.main_account),
-            inside.room.told().to_vec(),
+            inside.room.end_callbacks().to_vec(),
             node_id,
             born,
         );
@@ -210,8 +210,10 @@ impl Rooms {
         let Some((store, _)) = self.kept_in(cell) else { return };
         let Some(is) = inside.room.member(member).zip(inside.calls.get(&member)) else { return };
         let view = member_view(member, is, self.0.clock.now(), self.0.clock.wall());
-        let told = is.0.entry.exit_callback.clone();
-        store.rooms().put_member(inside.room.id, OpenMember { was: view.kept(), left: None, told });
+        let exit_callback = is.0.entry.exit_callback.clone();
+        store
+            .rooms()
+            .put_member(inside.room.id, OpenMember { was: view.kept(), left: None, exit_callback });
     }
 
     /// Returns the row of the member that left last, while others remain.
@@ -219,7 +221,10 @@ impl Rooms {
         self.kept_in(cell)?;
         let view = inside.left.back()?;
         let left = view.left.as_ref().map(|left| (left.at, left.cause.clone()));
-        Some(LeftRow::Member(inside.room.id, OpenMember { was: view.kept(), left, told: None }))
+        Some(LeftRow::Member(
+            inside.room.id,
+            OpenMember { was: view.kept(), left, exit_callback: None },
+        ))
     }
 
     /// Writes the row of a member that has left.
@@ -275,9 +280,11 @@ fn end_callbacks<'c>(
         method,
         params,
     };
-    let mut told = Vec::new();
+    let mut callbacks = Vec::new();
     let mut last = None;
-    for OpenMember { was, told: to, .. } in orphan.members.iter().filter(|one| one.left.is_none()) {
+    for OpenMember { was, exit_callback: to, .. } in
+        orphan.members.iter().filter(|one| one.left.is_none())
+    {
         let Some(call) = calls.get(&was.call) else { continue };
         let Some(setup) = &call.setup else { continue };
         let since_start = |at: Timestamp| CallTime(0).after(at.since(setup.started));
@@ -295,15 +302,17 @@ fn end_callbacks<'c>(
             &seat,
         );
         if call.start.node_id == owner {
-            told.extend(to.clone().map(|to| (setup, notice(to, exit))));
+            callbacks.extend(to.clone().map(|to| (setup, notice(to, exit))));
         }
         last = Some((setup, over));
     }
     if let Some((setup, mut over)) = last {
         set_mpc_duration(&mut over, ended.since(orphan.room.made));
-        told.extend(orphan.told.iter().map(|to| (setup, notice(to.clone(), over.clone()))));
+        callbacks.extend(
+            orphan.end_callbacks.iter().map(|to| (setup, notice(to.clone(), over.clone()))),
+        );
     }
-    told
+    callbacks
 }
 
 #[cfg(test)]
@@ -327,8 +336,12 @@ mod tests {
 
     fn member(member: MemberId, joined: i64, left: Option<i64>) -> OpenMember {
         let was = held_agent(member, at(joined));
-        let told = left.is_none().then(|| target("https://app.example.com/exit"));
-        OpenMember { was, left: left.map(|secs| (at(secs), "Left Alone".to_owned())), told }
+        let exit_callback = left.is_none().then(|| target("https://app.example.com/exit"));
+        OpenMember {
+            was,
+            left: left.map(|secs| (at(secs), "Left Alone".to_owned())),
+            exit_callback,
+        }
     }
 
     fn target(url: &str) -> Target {
@@ -352,7 +365,7 @@ mod tests {
         let went = |lived, members: Vec<OpenMember>| {
             let orphan = OrphanRoom {
                 room: room(),
-                told: Vec::new(),
+                end_callbacks: Vec::new(),
                 lived: Duration::from_secs(lived),
                 members,
             };
@@ -427,7 +440,7 @@ mod tests {
         }
         // `due` returns the first waiting callback per call and URL, and the end waits for all of
         // them.
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         loop {
             let due = store
                 .outbox()
@@ -442,7 +455,7 @@ mod tests {
                 let what =
                     ["EventName", "MemberID", "EventTimestamp", "MPCDuration", "MPCBilledDuration"]
                         .map(of);
-                told.push((new.call.0.as_u128(), new.notice.url.0.to_string(), what));
+                reported.push((new.call.0.as_u128(), new.notice.url.0.to_string(), what));
                 let settled = DeliveryOutcome::Delivered;
                 let done = Settlement {
                     row,
@@ -469,7 +482,7 @@ mod tests {
             over("https://other.example.com/end"),
             over("https://app.example.com/exit"),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(reported, expected);
     }
 
     fn callback(call: u128, notice: CallbackRequest) -> NewCallback {

@@ -112,14 +112,14 @@ pub(super) struct LeaveResult {
     /// Whether it was the last member.
     pub(super) last: bool,
     /// URLs that are notified of the room's end, and the duration of the room.
-    pub(super) told: Vec<Target>,
+    pub(super) end_callbacks: Vec<Target>,
     pub(super) lasted: Duration,
 }
 
 impl LeaveResult {
     /// The result for a call that was in no room.
     pub(super) fn nothing() -> Self {
-        Self { last: true, told: Vec::new(), lasted: Duration::ZERO }
+        Self { last: true, end_callbacks: Vec::new(), lasted: Duration::ZERO }
     }
 
     /// The result for a call whose room is hosted by another node that does not answer.
@@ -263,7 +263,7 @@ impl Rooms {
             (None, RoomChoice::Open | RoomChoice::Only(_)) => return false,
         };
         let mut inside = locked(&cell.state);
-        let before = (inside.started.is_some(), inside.room.told().len());
+        let before = (inside.started.is_some(), inside.room.end_callbacks().len());
         let tracked = entry.track;
         let entered = inside.room.enter(member, entry, now.saturating_duration_since(cell.born));
         if entered.is_in {
@@ -278,7 +278,7 @@ impl Rooms {
             inside.carry_out(entered.effects);
             inside.note_start(now);
             inside.note_recording(Some(member));
-            if is_new || (inside.started.is_some(), inside.room.told().len()) != before {
+            if is_new || (inside.started.is_some(), inside.room.end_callbacks().len()) != before {
                 self.keep_room(&cell, &inside);
             }
             self.keep_member(&cell, &inside, member);
@@ -308,7 +308,7 @@ impl Rooms {
             let cell = cell.clone();
             let sink = move |event| {
                 if let Some(cell) = cell.upgrade() {
-                    locked(&cell.state).heard(event);
+                    locked(&cell.state).report_audio(event);
                 }
             };
             let mixer = (self.0.mixers)(Arc::new(sink));
@@ -376,7 +376,7 @@ impl Rooms {
             inside.mixer.remove(agent_mixer_id(member));
         }
         let Some((effects, last)) = inside.room.leave(member) else { return unknown() };
-        let told = if last { inside.room.take_told() } else { Vec::new() };
+        let end_callbacks = if last { inside.room.take_end_callbacks() } else { Vec::new() };
         if !sounds.is_empty() {
             inside.mixer.play(Audience::All, SoundKind::Cue, sounds);
         }
@@ -401,7 +401,7 @@ impl Rooms {
         if last && tables.rooms.get(&cell.key).is_some_and(|named| Arc::ptr_eq(named, &cell)) {
             tables.rooms.remove(&cell.key);
         }
-        (LeaveResult { last, told, lasted }, row)
+        (LeaveResult { last, end_callbacks, lasted }, row)
     }
 
     /// Connects an agent to the room as part of the call's participant. Returns the other end of
@@ -463,9 +463,9 @@ impl Rooms {
         let cell = locked(&self.0.tables).ringing.remove(&call).and_then(|cell| cell.upgrade());
         let Some(cell) = cell else { return };
         let mut inside = locked(&cell.state);
-        let was_heard = inside.ringing.first().is_some_and(|(first, _)| *first == call);
+        let was_first = inside.ringing.first().is_some_and(|(first, _)| *first == call);
         inside.ringing.retain(|(other, _)| *other != call);
-        if was_heard {
+        if was_first {
             inside.mixer.stop(Audience::All, SoundKind::Ring);
             inside.play_ring();
         }
@@ -553,7 +553,7 @@ impl CellState {
         let multi_party = cell.key.kind == RoomKind::MultiParty;
         let room = RecordedRoom { id: self.room.id, name: cell.key.name.clone(), multi_party };
         let weak = Arc::downgrade(cell);
-        let told = move |what| {
+        let report = move |what| {
             if let (Some(cell), RecordingEvent::Ended { error: Some(why), duration_ms, .. }) =
                 (weak.upgrade(), what)
             {
@@ -561,7 +561,7 @@ impl CellState {
             }
         };
         let request = RecordingRequest { room: Some(room), ..request };
-        let tape = recordings.begin(request, Box::new(source), told)?;
+        let tape = recordings.begin(request, Box::new(source), report)?;
         let about = RecordingInfo { id, url, when_alone, by, order, began, held: false };
         self.recording = Some(Recording { about, pause, tape });
         Ok(())
@@ -600,11 +600,11 @@ impl CellState {
             .iter()
             .find(|(_, caller)| caller.setup.call == recording.about.by)
             .map(|(member, _)| *member);
-        let told: Vec<MemberId> = match by {
+        let recipients: Vec<MemberId> = match by {
             Some(by) => vec![by],
             None => self.calls.keys().copied().collect(),
         };
-        for member in told {
+        for member in recipients {
             self.tell(member, RoomEvent::RecordingFailed { reason: why.clone() });
         }
     }
@@ -651,7 +651,7 @@ impl CellState {
     }
 
     /// Reports audio events to the members that subscribed to them.
-    fn heard(&self, event: MixEvent) {
+    fn report_audio(&self, event: MixEvent) {
         let wants = |member: MemberId, what: fn(&RoomEntry) -> bool| {
             self.room.member(member).is_some_and(|member| what(&member.entry))
         };

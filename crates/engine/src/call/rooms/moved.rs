@@ -172,7 +172,7 @@ impl Rooms {
         cells.iter().map(of).collect()
     }
 
-    /// Forgets a call that has left this process. Its room is not changed, and nobody is told.
+    /// Forgets a call that has left this process. Its room is not changed, and no event is sent.
     pub(in crate::call) fn forget(&self, call: CallUuid) {
         locked(&self.0.tables).calls.remove(&call);
     }

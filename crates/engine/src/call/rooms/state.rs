@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use machine::{LeaveReason, MemberId, Role, RoomEntry, RoomEvent};
-use media::{HeardBy, MemberAudio};
+use media::{Listeners, MemberAudio};
 use xml::ast::Target;
 
 /// Maximum number of URLs that are notified of the room's end.
-const TOLD_MAX: usize = 32;
+const END_CALLBACKS_MAX: usize = 32;
 
 /// A consequence of a change.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +55,8 @@ pub(super) struct Room {
     /// Maximum duration in milliseconds, set by the first member.
     lasts_ms: Option<u64>,
     /// URLs to notify of the room's end, without duplicates.
-    told: Vec<Target>,
+    #[serde(rename = "told")]
+    end_callbacks: Vec<Target>,
     members: BTreeMap<MemberId, Member>,
 }
 
@@ -73,7 +74,7 @@ impl Room {
             started: false,
             ending: false,
             lasts_ms: None,
-            told: Vec::new(),
+            end_callbacks: Vec::new(),
             members: BTreeMap::new(),
         }
     }
@@ -119,11 +120,11 @@ impl Room {
             self.lasts_ms = entry.max_duration_ms;
         }
         if let Some(target) =
-            entry.end_callback.clone().filter(|target| !self.told.contains(target))
+            entry.end_callback.clone().filter(|target| !self.end_callbacks.contains(target))
         {
             // The first URLs win if there are too many.
-            if self.told.len() < TOLD_MAX {
-                self.told.push(target);
+            if self.end_callbacks.len() < END_CALLBACKS_MAX {
+                self.end_callbacks.push(target);
             }
         }
         let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
@@ -137,7 +138,7 @@ impl Room {
             out: None,
             had_company: false,
             part: MemberAudio {
-                heard_by: HeardBy::Nobody,
+                listeners: Listeners::Nobody,
                 hears_room: false,
                 agent: is_agent(&entry),
                 recorded: true,
@@ -190,13 +191,13 @@ impl Room {
     }
 
     /// The URLs to notify of the room's end.
-    pub(super) fn told(&self) -> &[Target] {
-        &self.told
+    pub(super) fn end_callbacks(&self) -> &[Target] {
+        &self.end_callbacks
     }
 
     /// Takes the URLs to notify of the room's end.
-    pub(super) fn take_told(&mut self) -> Vec<Target> {
-        std::mem::take(&mut self.told)
+    pub(super) fn take_end_callbacks(&mut self) -> Vec<Target> {
+        std::mem::take(&mut self.end_callbacks)
     }
 
     /// Asks all members to leave.
@@ -336,16 +337,16 @@ impl Room {
         let coaches_are_recorded = self.present().any(|(_, member)| member.entry.record_coach);
         let member = self.members.get_mut(&id)?;
         let takes_part = member.out.is_none() && !member.waits && !member.held;
-        let heard_by = match (takes_part && !member.muted, member.coaches) {
-            (false, _) => HeardBy::Nobody,
-            (true, false) => HeardBy::Everyone,
-            (true, true) => HeardBy::Agents,
+        let listeners = match (takes_part && !member.muted, member.coaches) {
+            (false, _) => Listeners::Nobody,
+            (true, false) => Listeners::Everyone,
+            (true, true) => Listeners::Agents,
         };
         let part = MemberAudio {
-            heard_by,
+            listeners,
             hears_room: takes_part && !member.deaf,
             agent: is_agent(&member.entry),
-            recorded: heard_by != HeardBy::Agents || coaches_are_recorded,
+            recorded: listeners != Listeners::Agents || coaches_are_recorded,
         };
         (std::mem::replace(&mut member.part, part) != part).then_some(Effect::Part(id, part))
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Effect, Room};
 use machine::{LeaveReason, MemberId, Role, RoomEntry, RoomEvent, RoomKind};
-use media::{HeardBy, MemberAudio};
+use media::{Listeners, MemberAudio};
 use model::Method;
 use xml::ast::{DocUrl, Target};
 
@@ -48,7 +48,7 @@ fn room() -> Room {
 }
 
 /// Events and audio changes of these effects.
-fn told(effects: &[Effect]) -> Vec<(MemberId, RoomEvent)> {
+fn events(effects: &[Effect]) -> Vec<(MemberId, RoomEvent)> {
     let tell = |effect: &Effect| match effect {
         Effect::Tell(member, news) => Some((*member, news.clone())),
         Effect::Part(..) => None,
@@ -56,9 +56,9 @@ fn told(effects: &[Effect]) -> Vec<(MemberId, RoomEvent)> {
     effects.iter().filter_map(tell).collect()
 }
 
-fn parts(effects: &[Effect]) -> Vec<(MemberId, HeardBy, bool)> {
+fn parts(effects: &[Effect]) -> Vec<(MemberId, Listeners, bool)> {
     let part = |effect: &Effect| match effect {
-        Effect::Part(member, part) => Some((*member, part.heard_by, part.hears_room)),
+        Effect::Part(member, part) => Some((*member, part.listeners, part.hears_room)),
         Effect::Tell(..) => None,
     };
     effects.iter().filter_map(part).collect()
@@ -82,11 +82,11 @@ fn entered(member: MemberId, first: bool, begins: bool, starts: bool) -> (Member
 fn the_first_member_starts_the_room_and_all_hear_each_other() {
     let mut room = room();
     let first = room.comes(1, entry());
-    assert_eq!(told(&first.effects), [entered(1, true, true, true)]);
-    assert_eq!(parts(&first.effects), [(1, HeardBy::Everyone, true)]);
+    assert_eq!(events(&first.effects), [entered(1, true, true, true)]);
+    assert_eq!(parts(&first.effects), [(1, Listeners::Everyone, true)]);
     let second = room.comes(2, RoomEntry { muted: true, ..entry() });
-    assert_eq!(told(&second.effects), [entered(2, false, true, false)]);
-    assert_eq!(parts(&second.effects), [(2, HeardBy::Nobody, true)]);
+    assert_eq!(events(&second.effects), [entered(2, false, true, false)]);
+    assert_eq!(parts(&second.effects), [(2, Listeners::Nobody, true)]);
     let (effects, last) = room.leave(1).expect("it was in");
     assert!(effects.is_empty() && !last);
     assert_eq!(room.leave(2).map(|(_, last)| last), Some(true));
@@ -97,24 +97,24 @@ fn the_first_member_starts_the_room_and_all_hear_each_other() {
 fn every_end_callback_is_kept_whichever_member_leaves_last() {
     let at = |url: &str| Some(Target { url: DocUrl(url.into()), method: Method::Post });
     let mut room = room();
-    for (member, told_end) in
+    for (member, end_callback) in
         [(1, at("https://a")), (2, at("https://b")), (3, at("https://a")), (4, None)]
     {
-        room.comes(member, RoomEntry { end_callback: told_end, ..entry() });
+        room.comes(member, RoomEntry { end_callback, ..entry() });
     }
     for member in 1..=4 {
         assert_eq!(room.leave(member).map(|(_, last)| last), Some(member == 4));
     }
     assert_eq!(
-        room.take_told().into_iter().map(Some).collect::<Vec<_>>(),
+        room.take_end_callbacks().into_iter().map(Some).collect::<Vec<_>>(),
         [at("https://a"), at("https://b")]
     );
-    assert!(room.take_told().is_empty());
+    assert!(room.take_end_callbacks().is_empty());
     for n in 0..100 {
         room.comes(n, RoomEntry { end_callback: at(&format!("https://{n}")), ..entry() });
         room.leave(n);
     }
-    assert_eq!(room.take_told().len(), 32, "bounded");
+    assert_eq!(room.take_end_callbacks().len(), 32, "bounded");
 }
 
 #[test]
@@ -136,14 +136,14 @@ fn a_room_lasts_no_longer_than_its_maximum() {
 fn members_wait_until_one_that_starts_the_room_joins() {
     let mut room = room();
     let waiting = RoomEntry { start_on_enter: false, ..entry() };
-    assert_eq!(told(&room.comes(1, waiting.clone()).effects), [entered(1, true, false, false)]);
+    assert_eq!(events(&room.comes(1, waiting.clone()).effects), [entered(1, true, false, false)]);
     assert!(
         parts(&room.comes(2, waiting).effects).is_empty(),
         "they neither say nor hear anything"
     );
     let third = room.comes(3, entry());
     assert_eq!(
-        told(&third.effects),
+        events(&third.effects),
         [
             entered(3, false, true, true),
             (1, RoomEvent::Active { starts_room: false }),
@@ -155,7 +155,7 @@ fn members_wait_until_one_that_starts_the_room_joins() {
     let mut other = super::Room::new(Uuid::from_u128(7));
     other.comes(1, RoomEntry { start_on_enter: false, ..entry() });
     other.comes(2, RoomEntry { start_on_enter: false, ..entry() });
-    let started = told(&other.start());
+    let started = events(&other.start());
     assert_eq!(
         started,
         [
@@ -173,7 +173,7 @@ fn a_full_room_refuses_members_until_one_leaves() {
     assert!(room.comes(1, small.clone()).is_in);
     let refused = room.comes(2, small.clone());
     assert!(!refused.is_in);
-    assert_eq!(told(&refused.effects), [(2, RoomEvent::Full { room: Uuid::from_u128(7) })]);
+    assert_eq!(events(&refused.effects), [(2, RoomEvent::Full { room: Uuid::from_u128(7) })]);
     assert!(room.comes(3, RoomEntry { max_members: 2, ..entry() }).is_in, "each by its own word");
     room.kick(1);
     room.kick(3);
@@ -189,25 +189,25 @@ fn the_room_ends_with_a_moderator_and_a_lone_member_leaves() {
     let (effects, last) = room.leave(1).expect("it was in");
     assert!(!last && room.ending);
     assert_eq!(
-        told(&effects),
+        events(&effects),
         [2, 3].map(|member| (member, RoomEvent::MustLeave { reason: LeaveReason::Ended }))
     );
-    assert_eq!(parts(&effects), [(2, HeardBy::Nobody, false), (3, HeardBy::Nobody, false)]);
+    assert_eq!(parts(&effects), [(2, Listeners::Nobody, false), (3, Listeners::Nobody, false)]);
     assert_eq!(room.leave(2).map(|(effects, last)| (effects.len(), last)), Some((0, false)));
     assert_eq!(room.leave(3).map(|(_, last)| last), Some(true));
 
     let mut room = super::Room::new(Uuid::from_u128(7));
     room.comes(1, RoomEntry { stay_alone: false, ..entry() });
-    assert!(told(&room.kick(9)).is_empty(), "the first to come is alone by its own will");
+    assert!(events(&room.kick(9)).is_empty(), "the first to come is alone by its own will");
     room.comes(2, entry());
     let (effects, _) = room.leave(2).expect("it was in");
-    assert_eq!(told(&effects), [(1, RoomEvent::MustLeave { reason: LeaveReason::Alone })]);
+    assert_eq!(events(&effects), [(1, RoomEvent::MustLeave { reason: LeaveReason::Alone })]);
 }
 
 #[test]
 fn a_member_that_needs_company_does_not_start_a_room_alone() {
     let starts = |effects: &[Effect]| {
-        told(effects)
+        events(effects)
             .iter()
             .any(|(_, news)| matches!(news, RoomEvent::Entered { starts_room: true, .. }))
     };
@@ -217,7 +217,7 @@ fn a_member_that_needs_company_does_not_start_a_room_alone() {
     // The first member's entry starts the room, not the second's.
     let second = room.comes(2, RoomEntry { start_on_enter: false, ..entry() });
     assert!(starts(&second.effects) && room.started);
-    assert!(told(&second.effects).contains(&(1, RoomEvent::Active { starts_room: false })));
+    assert!(events(&second.effects).contains(&(1, RoomEvent::Active { starts_room: false })));
     room.leave(2);
     assert!(room.started, "one who is left goes on");
 }
@@ -247,21 +247,21 @@ fn mute_deaf_hold_and_coaching_change_the_mix() {
     room.comes(1, role(Role::Agent, false));
     room.comes(2, role(Role::Customer, false));
     let supervisor = room.comes(3, role(Role::Supervisor, true));
-    assert_eq!(parts(&supervisor.effects), [(3, HeardBy::Agents, true)]);
+    assert_eq!(parts(&supervisor.effects), [(3, Listeners::Agents, true)]);
     let muted = room.mute(1, true);
     assert_eq!(
-        (told(&muted), parts(&muted)),
-        (vec![(1, RoomEvent::Muted { on: true })], vec![(1, HeardBy::Nobody, true)])
+        (events(&muted), parts(&muted)),
+        (vec![(1, RoomEvent::Muted { on: true })], vec![(1, Listeners::Nobody, true)])
     );
     assert!(room.mute(1, true).is_empty(), "it is");
-    assert_eq!(parts(&room.deafen(1, true)), [(1, HeardBy::Nobody, false)]);
+    assert_eq!(parts(&room.deafen(1, true)), [(1, Listeners::Nobody, false)]);
     let held = room.hold(2, true);
     assert_eq!(
-        (told(&held), parts(&held)),
-        (vec![(2, RoomEvent::Held { on: true })], vec![(2, HeardBy::Nobody, false)])
+        (events(&held), parts(&held)),
+        (vec![(2, RoomEvent::Held { on: true })], vec![(2, Listeners::Nobody, false)])
     );
-    assert_eq!(parts(&room.hold(2, false)), [(2, HeardBy::Everyone, true)]);
-    assert_eq!(parts(&room.coach(3, false)), [(3, HeardBy::Everyone, true)]);
+    assert_eq!(parts(&room.hold(2, false)), [(2, Listeners::Everyone, true)]);
+    assert_eq!(parts(&room.coach(3, false)), [(3, Listeners::Everyone, true)]);
     room.kick(2);
     for effects in [
         room.mute(2, true),
@@ -278,15 +278,15 @@ fn mute_deaf_hold_and_coaching_change_the_mix() {
 fn a_customer_waits_for_an_agent_and_again_when_the_last_has_gone() {
     let mut room = room();
     let customer = RoomEntry { role: Some(Role::Customer), waits_for_agent: true, ..entry() };
-    assert_eq!(told(&room.comes(1, customer).effects), [entered(1, true, false, true)]);
+    assert_eq!(events(&room.comes(1, customer).effects), [entered(1, true, false, true)]);
     let agent = room.comes(2, RoomEntry { role: Some(Role::Agent), ..entry() });
     assert_eq!(
-        told(&agent.effects),
+        events(&agent.effects),
         [entered(2, false, true, false), (1, RoomEvent::Active { starts_room: false })]
     );
     let (effects, _) = room.leave(2).expect("it was in");
-    assert_eq!(told(&effects), [(1, RoomEvent::Waiting)]);
-    assert_eq!(parts(&effects), [(1, HeardBy::Nobody, false)]);
+    assert_eq!(events(&effects), [(1, RoomEvent::Waiting)]);
+    assert_eq!(parts(&effects), [(1, Listeners::Nobody, false)]);
 }
 
 #[derive(Clone, Debug)]
@@ -381,7 +381,7 @@ proptest! { /// A member is neither heard nor hears others while it is muted, he
             }
             for (who, part) in &parts {
                 let takes_part = begun.contains(who) && !out.contains(who) && !held.contains(who);
-                prop_assert_eq!(part.heard_by == HeardBy::Everyone, takes_part && !muted.contains(who), "{} {:?}", who, part);
+                prop_assert_eq!(part.listeners == Listeners::Everyone, takes_part && !muted.contains(who), "{} {:?}", who, part);
                 prop_assert_eq!(part.hears_room, takes_part && !deaf.contains(who));
             }
         }

@@ -80,7 +80,7 @@ impl GuestLink {
         room: Uuid,
         again: bool,
     ) -> Result<u32, Refusal> {
-        let (told, answer) = oneshot::channel();
+        let (entered, answer) = oneshot::channel();
         let seat = {
             let mut table = self.table();
             if table.is_closed {
@@ -91,7 +91,8 @@ impl GuestLink {
             }
             let seat = table.next_number();
             let mailbox = entrance.mailbox.clone();
-            let guest = GuestSeat { mailbox, entered: Some(told), left: None, agents: Vec::new() };
+            let guest =
+                GuestSeat { mailbox, entered: Some(entered), left: None, agents: Vec::new() };
             table.seats.insert(seat, guest);
             seat
         };
@@ -124,11 +125,11 @@ impl GuestLink {
         seat: u32,
         sounds: Vec<SoundItem>,
     ) -> oneshot::Receiver<LeaveResult> {
-        let (told, answer) = oneshot::channel();
+        let (left, answer) = oneshot::channel();
         self.audio.remove(seat);
         let mut table = self.table();
         if let Some(guest) = table.seats.get_mut(&seat) {
-            guest.left = Some(told);
+            guest.left = Some(left);
             guest.entered = None;
             guest.agents.iter().for_each(|agent| self.audio.remove(*agent));
             self.link.send(&Request::Leave { seat, sounds });
@@ -187,10 +188,10 @@ impl GuestLink {
             Event::Command { seat, command } => {
                 table.tell(seat, Input::Command { command: *command });
             }
-            Event::Left { seat, last, told, lasted_ms } => {
+            Event::Left { seat, last, end_callbacks, lasted_ms } => {
                 let lasted = Duration::from_millis(lasted_ms);
                 if let Some(left) = table.seats.remove(&seat).and_then(|guest| guest.left) {
-                    let _ = left.send(LeaveResult { last, told, lasted });
+                    let _ = left.send(LeaveResult { last, end_callbacks, lasted });
                 }
             }
         }
@@ -228,8 +229,8 @@ impl Table {
     }
 
     fn answer(&mut self, seat: u32, is_in: bool) {
-        if let Some(told) = self.seats.get_mut(&seat).and_then(|guest| guest.entered.take()) {
-            let _ = told.send(is_in);
+        if let Some(entered) = self.seats.get_mut(&seat).and_then(|guest| guest.entered.take()) {
+            let _ = entered.send(is_in);
         }
     }
 

@@ -149,9 +149,9 @@ impl HostLink {
             }
             Received::Message(Request::Leave { seat, sounds }) => {
                 let link = self.link.clone();
-                let tell = |LeaveResult { last, told, lasted }| {
+                let tell = |LeaveResult { last, end_callbacks, lasted }| {
                     let lasted_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
-                    link.send(&Event::Left { seat, last, told, lasted_ms });
+                    link.send(&Event::Left { seat, last, end_callbacks, lasted_ms });
                 };
                 match self.take(seat) {
                     Some(left) => self.host.services.rooms.leave(left.setup.call, &sounds, tell),
@@ -293,14 +293,15 @@ impl Drop for HostLink {
             "lost connection to a node with members in local rooms"
         );
         let rooms = &self.host.services.rooms;
-        let told = lost.into_iter().map(|HostSeat { setup, answered, .. }| {
-            let told = rooms.lose(&setup, answered);
-            (setup, told)
+        let callbacks = lost.into_iter().map(|HostSeat { setup, answered, .. }| {
+            let callbacks = rooms.lose(&setup, answered);
+            (setup, callbacks)
         });
-        let told: Vec<_> =
-            told.filter(|(_, told)| told.iter().any(|some| !some.is_empty())).collect();
-        if !told.is_empty() {
-            tokio::spawn(report_lost(self.host.clone(), self.from, told));
+        let callbacks: Vec<_> = callbacks
+            .filter(|(_, callbacks)| callbacks.iter().any(|some| !some.is_empty()))
+            .collect();
+        if !callbacks.is_empty() {
+            tokio::spawn(report_lost(self.host.clone(), self.from, callbacks));
         }
     }
 }
@@ -310,7 +311,7 @@ impl Drop for HostLink {
 async fn report_lost(
     host: Arc<Inner>,
     from: Uuid,
-    told: Vec<(Box<CallSetup>, [Vec<CallbackRequest>; 2])>,
+    callbacks: Vec<(Box<CallSetup>, [Vec<CallbackRequest>; 2])>,
 ) {
     let services = &host.services;
     let Some(seats) = &services.seats else { return };
@@ -321,7 +322,7 @@ async fn report_lost(
         tokio::time::sleep(DEATH_CHECK_INTERVAL).await;
     }
     let has_died = !seats.nodes().is_member(from);
-    for (setup, [exits, ends]) in told {
+    for (setup, [exits, ends]) in callbacks {
         let notices = exits.into_iter().filter(|_| has_died).chain(ends);
         report_exits(services, &setup, notices, host.keys(&setup)).await;
     }

@@ -69,7 +69,13 @@ pub(super) enum Event {
     /// An input for the call's machine.
     Command { seat: u32, command: Box<Command> },
     /// The call has left the room.
-    Left { seat: u32, last: bool, told: Vec<Target>, lasted_ms: u64 },
+    Left {
+        seat: u32,
+        last: bool,
+        #[serde(rename = "told")]
+        end_callbacks: Vec<Target>,
+        lasted_ms: u64,
+    },
 }
 
 /// A received frame.
@@ -214,9 +220,9 @@ mod tests {
         // Never sent by a leg.
         let longer = packets(9, &[packet(1, PAYLOAD_MAX + 1), packet(2, 1)]);
         assert_eq!(read::<Event>(&longer).unwrap(), Received::Packets(9, vec![packet(2, 1)]));
-        let told = Event::Room { seat: 4, event: Box::new(RoomEvent::Muted { on: true }) };
-        let told = message(&told);
-        let Ok(Received::Message(Event::Room { seat: 4, event })) = read(&told) else { panic!() };
+        let event = Event::Room { seat: 4, event: Box::new(RoomEvent::Muted { on: true }) };
+        let frame = message(&event);
+        let Ok(Received::Message(Event::Room { seat: 4, event })) = read(&frame) else { panic!() };
         assert_eq!(*event, RoomEvent::Muted { on: true });
         assert_eq!(read::<Event>(&ping()).unwrap(), Received::Nothing);
     }

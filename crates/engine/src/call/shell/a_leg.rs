@@ -8,7 +8,7 @@ use tracing::warn;
 use super::StartMode;
 use super::context::Context;
 use super::quality::FinalQuality;
-use crate::call::captions::{CaptionServices, CaptionWish, Captions};
+use crate::call::captions::{CaptionOptions, CaptionServices, Captions};
 use crate::call::handover::{HeldLeg, MovedPhone};
 use crate::call::mailbox::{Mailbox, MuteReason};
 use crate::call::phones::Line;
@@ -105,7 +105,7 @@ impl ALeg {
             line: line?.snapshot(),
             is_awaited: matches!(self.media, Media::Awaited),
             mute_reasons: self.mute_reasons.clone(),
-            captions: self.captions.as_ref().map(Captions::wish),
+            captions: self.captions.as_ref().map(Captions::options),
         })
     }
 
@@ -250,9 +250,9 @@ impl ALeg {
     }
 
     /// Starts captions, or stops them.
-    pub(super) fn caption(&mut self, call: &Context, wish: Option<CaptionWish>) {
+    pub(super) fn caption(&mut self, call: &Context, options: Option<CaptionOptions>) {
         self.captions = None;
-        if let (Some(wish), Media::Leg(leg), Some(phone)) = (wish, &self.media, &call.line) {
+        if let (Some(options), Media::Leg(leg), Some(phone)) = (options, &self.media, &call.line) {
             let services = &call.services;
             let maker = CaptionServices {
                 workers: services.media.workers(),
@@ -261,7 +261,7 @@ impl ALeg {
                 phone,
                 account: &call.view.setup.parent_account,
             };
-            self.captions = Some(Captions::begin(wish, leg, &maker));
+            self.captions = Some(Captions::begin(options, leg, &maker));
         }
     }
 

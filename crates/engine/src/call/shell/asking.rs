@@ -33,7 +33,7 @@ use xml::ast::{DocUrl, Finding, Severity};
 const IN_ORDER: Duration = Duration::from_millis(250);
 
 /// Maximum length of a finding's message in the log, in characters.
-const SAID_MAX: usize = 300;
+const MESSAGE_MAX: usize = 300;
 
 /// The running requests of a call.
 #[derive(Default)]
@@ -317,7 +317,7 @@ impl Requests {
                 Ok(FetchResponse::Refused { refusal }) => {
                     if let Some(first) = first_error(refusal) {
                         let (rule, line, message) =
-                            (&*first.rule, first.at.line, said(&first.message));
+                            (&*first.rule, first.at.line, shorten_message(&first.message));
                         record(&format!("{rule} at line {line}: {message}"), refused);
                         warn!(kind = kind.as_str(), rule, line, %message, "document refused");
                     }
@@ -372,13 +372,13 @@ fn first_error(refusal: &Refusal) -> Option<&Finding> {
 
 /// Shortens a finding's message for the log. URLs are cut to their scheme, since they can contain
 /// keys and names.
-fn said(message: &str) -> String {
+fn shorten_message(message: &str) -> String {
     let word = |word: &str| match word.split_once("://") {
         Some((before, _)) => format!("{before}://…"),
         None => word.to_owned(),
     };
     let words: Vec<String> = message.split_whitespace().map(word).collect();
-    words.join(" ").chars().take(SAID_MAX).collect()
+    words.join(" ").chars().take(MESSAGE_MAX).collect()
 }
 
 /// Trace line of a fetch. Written on drop, so that an aborted fetch leaves a line as well.
@@ -434,7 +434,7 @@ async fn parse(body: &DocumentBody, max_bytes: usize) -> xml::ParseOutcome {
 
 #[cfg(test)]
 mod tests {
-    use super::{FetchResponse, SAID_MAX, first_error, said};
+    use super::{FetchResponse, MESSAGE_MAX, first_error, shorten_message};
 
     #[test]
     fn a_refused_document_has_a_first_error_for_the_log() {
@@ -451,14 +451,17 @@ mod tests {
                 panic!("it was taken: {body:?}");
             };
             let first = first_error(&refusal).expect("an error");
-            assert!(first.rule.starts_with('E') && !said(&first.message).is_empty(), "{first:?}");
+            assert!(
+                first.rule.starts_with('E') && !shorten_message(&first.message).is_empty(),
+                "{first:?}"
+            );
         }
     }
 
     #[test]
     fn logged_findings_redact_urls_and_are_bounded() {
         let message = "action=\"ftp://me:secret@app.example.com/?key=1\" is\nnot a URL";
-        assert_eq!(said(message), "action=\"ftp://… is not a URL");
-        assert_eq!(said(&"é".repeat(10_000)).chars().count(), SAID_MAX);
+        assert_eq!(shorten_message(message), "action=\"ftp://… is not a URL");
+        assert_eq!(shorten_message(&"é".repeat(10_000)).chars().count(), MESSAGE_MAX);
     }
 }

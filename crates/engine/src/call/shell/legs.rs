@@ -52,13 +52,13 @@ pub(super) fn command_b_leg(
 pub(super) fn tell_a_leg(context: &Context, news: BLegEvent) {
     let Some(dialled) = context.view.setup.b_leg() else { return };
     let last = matches!(news, BLegEvent::Ended { .. });
-    let told = context.registry.get(dialled.a_leg).is_some_and(|a_leg| {
+    let delivered = context.registry.get(dialled.a_leg).is_some_and(|a_leg| {
         if last {
             a_leg.forget_leg(context.id);
         }
         a_leg.put(Message::Input(Input::BLeg { call: context.id, event: news }))
     });
-    if !told && !last {
+    if !delivered && !last {
         let leg = BLegCommand::HangUp { cause: HangupCause::DialEnded };
         context.tell(Input::ALeg { command: leg });
     }

@@ -48,7 +48,7 @@ impl LeaveReports {
     fn send(self, call: &Context, left: LeaveResult) {
         let notices = if left.last { self.if_last } else { self.if_others_stay };
         notices.into_iter().for_each(|notice| send_report(call, notice));
-        for Target { url, method } in left.told {
+        for Target { url, method } in left.end_callbacks {
             if let Some(mut params) = self.end_params.as_deref().cloned() {
                 set_mpc_duration(&mut params, left.lasted);
                 let kind = CallbackKind::MultiParty;

@@ -55,8 +55,8 @@ impl Playing {
         }
     }
 
-    /// How long the caller has heard it.
-    fn heard(&self, now: Instant) -> Duration {
+    /// Returns how long it has been played, without pauses.
+    fn played(&self, now: Instant) -> Duration {
         self.paused.unwrap_or(now).saturating_duration_since(self.since)
     }
 }
@@ -257,7 +257,7 @@ impl Playback {
             _ => None,
         };
         if let Some(playing) = cut {
-            call.services.author.cut(call.id, playing.heard(now));
+            call.services.author.cut(call.id, playing.played(now));
         }
     }
 
@@ -303,9 +303,9 @@ mod tests {
         let mut playing = Playing { play: PlayId(1), since: zero, paused: None };
         playing.pause(at(300), true);
         playing.pause(at(800), true);
-        assert_eq!(playing.heard(at(2_000)), Duration::from_millis(300));
+        assert_eq!(playing.played(at(2_000)), Duration::from_millis(300));
         playing.pause(at(2_000), false);
         playing.pause(at(2_100), false);
-        assert_eq!(playing.heard(at(2_500)), Duration::from_millis(800));
+        assert_eq!(playing.played(at(2_500)), Duration::from_millis(800));
     }
 }

@@ -218,10 +218,10 @@ impl CallRecording {
                 let source = PausableSource::new(line, self.pause.clone(), self.order.peer_only);
                 let request = RecordingRequest { action: Some(action), started, state, ..new };
                 let mailbox = call.mailbox.clone();
-                let told = move |what| {
+                let report = move |what| {
                     mailbox.tell(Input::Recording { recording: record, event: what });
                 };
-                call.services.recordings.begin(request, Box::new(source), told)
+                call.services.recordings.begin(request, Box::new(source), report)
             }
             None => Err("the call has no media"),
         };

@@ -72,7 +72,8 @@ pub enum Event {
     },
     /// Audio for the caller and its estimated duration.
     Prompt {
-        heard: Vec<PromptPiece>,
+        #[serde(rename = "heard")]
+        pieces: Vec<PromptPiece>,
         ms: u64,
         endless: bool,
     },

@@ -23,7 +23,7 @@ pub(super) struct Length {
 /// Returns the pieces of a playlist and its duration. Items after an endless one are never heard
 /// and are omitted.
 pub(super) fn of(items: &[SoundItem]) -> (Vec<PromptPiece>, Length) {
-    let mut heard = Vec::new();
+    let mut pieces = Vec::new();
     let mut once_ms: u64 = 0;
     for SoundItem { sound, repeat } in items {
         let times = match repeat {
@@ -31,13 +31,13 @@ pub(super) fn of(items: &[SoundItem]) -> (Vec<PromptPiece>, Length) {
             Repeat::Endless => 0,
         };
         let (piece, ms) = one(sound, times);
-        heard.push(piece);
+        pieces.push(piece);
         once_ms = once_ms.saturating_add(ms.saturating_mul(u64::from(times.max(1))));
         if times == 0 {
-            return (heard, Length { once_ms, endless: true });
+            return (pieces, Length { once_ms, endless: true });
         }
     }
-    (heard, Length { once_ms, endless: false })
+    (pieces, Length { once_ms, endless: false })
 }
 
 fn one(sound: &Sound, times: u16) -> (PromptPiece, u64) {
@@ -48,13 +48,13 @@ fn one(sound: &Sound, times: u16) -> (PromptPiece, u64) {
                 Voice::Man => "MAN".to_owned(),
                 Voice::Polly(name) => format!("Polly.{name}"),
             };
-            let heard = PromptPiece::Speak {
+            let piece = PromptPiece::Speak {
                 text: speech.text(),
                 voice,
                 language: language.clone(),
                 times,
             };
-            (heard, spoken_ms(speech))
+            (piece, spoken_ms(speech))
         }
         Sound::File { url } => (PromptPiece::Play { url: url.0.to_string(), times }, FILE_MS),
         Sound::Silence { ms } => {
@@ -114,8 +114,8 @@ mod tests {
             of(&[silence(3), file(Repeat::Times(2))]).1,
             Length { once_ms: 13_000, endless: false }
         );
-        let (heard, length) = of(&[silence(1), file(Repeat::Endless), silence(9)]);
-        assert_eq!((heard.len(), length), (2, Length { once_ms: 6_000, endless: true }));
+        let (pieces, length) = of(&[silence(1), file(Repeat::Endless), silence(9)]);
+        assert_eq!((pieces.len(), length), (2, Length { once_ms: 6_000, endless: true }));
         assert_eq!(of_tones("1w2W#"), 3 * 240 + 500 + 1_000);
     }
 }

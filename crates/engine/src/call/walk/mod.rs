@@ -44,7 +44,7 @@ const CALLEE_TALKS_MS: u64 = 10_000;
 /// waits.
 const STREAMS_MS: u64 = 10_000;
 /// Maximum number of reported findings. Further ones are only counted.
-const FINDINGS_TOLD: usize = 500;
+const FINDINGS_MAX: usize = 500;
 
 /// The services that a walk needs.
 #[derive(Clone)]
@@ -128,8 +128,8 @@ pub struct Bounds {
 }
 
 impl Walker {
-    /// Runs a walk. `told` is called with each event as it happens.
-    pub async fn walk(&self, job: Job, mut told: impl FnMut(Step) + Send) -> WalkResult {
+    /// Runs a walk. `on_step` is called with each event as it happens.
+    pub async fn walk(&self, job: Job, mut on_step: impl FnMut(Step) + Send) -> WalkResult {
         let begun = self.clock.now();
         let setup = self.setup(job.calling.clone());
         let mut walk = Walk {
@@ -140,10 +140,10 @@ impl Walker {
             coming: BTreeMap::new(),
             order: 0,
             playing: None,
-            heard_until: CallTime(0),
+            prompt_ends: CallTime(0),
             typing: None,
             begun,
-            told: &mut told,
+            on_step: &mut on_step,
             walked: WalkResult::default(),
             why_hung_up: "as scripted",
             gave_up: false,
@@ -198,12 +198,12 @@ struct Walk<'a> {
     coming: BTreeMap<(CallTime, u64), Input>,
     order: u64,
     playing: Option<PlayId>,
-    /// When the latest prompt has been heard once.
-    heard_until: CallTime,
+    /// When the latest prompt has been played once.
+    prompt_ends: CallTime,
     /// Keys for the collection that has just begun.
     typing: Option<Vec<Key>>,
     begun: Instant,
-    told: &'a mut (dyn FnMut(Step) + Send),
+    on_step: &'a mut (dyn FnMut(Step) + Send),
     walked: WalkResult,
     why_hung_up: &'static str,
     /// Whether a limit was reached.
@@ -253,7 +253,7 @@ impl Walk<'_> {
             // Only the call's time limit is left: endless music. The caller hangs up after hearing
             // it once.
             Some(timer) if self.coming.is_empty() && Some(timer) == self.longest() => {
-                self.now = self.now.max(self.heard_until);
+                self.now = self.now.max(self.prompt_ends);
                 self.hang_up("nothing follows any more")
             }
             Some(timer) => {
@@ -320,7 +320,7 @@ impl Walk<'_> {
     }
 
     fn tell_in(&mut self, ms: u64, event: Event) {
-        (self.told)(Step { at_ms: self.now.plus(ms).0, event });
+        (self.on_step)(Step { at_ms: self.now.plus(ms).0, event });
     }
 
     fn fault(&mut self, what: String) {
@@ -387,7 +387,7 @@ impl Walk<'_> {
                         Severity::Error => self.walked.errors += 1,
                         Severity::Warning => self.walked.warnings += 1,
                     }
-                    if self.walked.errors + self.walked.warnings <= FINDINGS_TOLD {
+                    if self.walked.errors + self.walked.warnings <= FINDINGS_MAX {
                         self.tell(Event::Finding { finding });
                     }
                 }
@@ -516,10 +516,10 @@ impl Walk<'_> {
             | MediaCommand::Unjoin => {}
             MediaCommand::Play { play, items } => {
                 self.stop_playing();
-                let (heard, length) = length::of(&items);
+                let (pieces, length) = length::of(&items);
                 self.playing = Some(play);
-                self.heard_until = self.now.plus(length.once_ms);
-                self.tell(Event::Prompt { heard, ms: length.once_ms, endless: length.endless });
+                self.prompt_ends = self.now.plus(length.once_ms);
+                self.tell(Event::Prompt { pieces, ms: length.once_ms, endless: length.endless });
                 self.comes(0, Input::PlayStarted { leg, play });
                 if !length.endless {
                     self.comes(length.once_ms, Input::Played { leg, play });
@@ -547,14 +547,17 @@ impl Walk<'_> {
                     };
                     self.comes(
                         ms,
-                        Input::Recording { recording: record, event: heard_out(end, ms) },
+                        Input::Recording { recording: record, event: recording_ended(end, ms) },
                     );
                 }
             }
             MediaCommand::RecordStop { recording: stopped, reason: end, .. } => {
                 let is_its = |input: &Input| matches!(input, Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } if *record == stopped);
                 self.coming.retain(|_, input| !is_its(input));
-                self.comes(0, Input::Recording { recording: stopped, event: heard_out(end, 0) });
+                self.comes(
+                    0,
+                    Input::Recording { recording: stopped, event: recording_ended(end, 0) },
+                );
             }
             MediaCommand::SendDigits { play, digits } => {
                 let ms = length::of_tones(&digits);
@@ -578,7 +581,7 @@ impl Walk<'_> {
     /// Schedules the keys after the end of the prompt. An endless prompt plays once.
     fn type_keys(&mut self) {
         let Some(keys) = self.typing.take() else { return };
-        let mut at = self.heard_until.0.saturating_sub(self.now.0) + FIRST_KEY_MS;
+        let mut at = self.prompt_ends.0.saturating_sub(self.now.0) + FIRST_KEY_MS;
         for Key { after, digit } in keys {
             at += event::millis(after);
             self.comes(at, Input::Digit { leg: Leg::A, digit });
@@ -631,7 +634,7 @@ impl Walk<'_> {
 }
 
 /// The end of a recording that was not made.
-fn heard_out(end: RecordingEndReason, duration_ms: u64) -> RecordingEvent {
+fn recording_ended(end: RecordingEndReason, duration_ms: u64) -> RecordingEvent {
     RecordingEvent::Ended { reason: end, duration_ms, start_ms: 0, end_ms: 0, error: None }
 }
 

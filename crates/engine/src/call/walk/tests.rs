@@ -94,17 +94,17 @@ async fn a_greeting_plays_and_the_call_ends_normally() {
     let prompts: Vec<_> = steps
         .iter()
         .filter_map(|s| match &s.event {
-            Event::Prompt { heard, ms, endless } => Some((s.at_ms, heard.clone(), *ms, *endless)),
+            Event::Prompt { pieces, ms, endless } => Some((s.at_ms, pieces.clone(), *ms, *endless)),
             _ => None,
         })
         .collect();
-    let said = PromptPiece::Speak {
+    let piece = PromptPiece::Speak {
         text: "Ten chars.".to_owned(),
         voice: "WOMAN".to_owned(),
         language: None,
         times: 2,
     };
-    assert_eq!(prompts, [(0, vec![said], 1_300, false)]);
+    assert_eq!(prompts, [(0, vec![piece], 1_300, false)]);
     let ends: Vec<_> = steps
         .iter()
         .filter_map(|s| match &s.event {
@@ -135,9 +135,9 @@ async fn a_call_that_an_agent_takes_over_ends_without_a_fault() {
         "<Speak>One moment.</Speak><Redirect>https://agent.invalid/7/answer</Redirect>";
     let (steps, walked) = walked(handed_over, Caller::default()).await;
     assert!(walked.ok(true), "{:?}", walked.faults);
-    let is_told =
+    let is_remark =
         |step: &Step| matches!(&step.event, Event::Remark { text } if text.contains("AI agent"));
-    assert!(steps.iter().any(is_told));
+    assert!(steps.iter().any(is_remark));
     let is_end = |step: &Step| matches!(&step.event, Event::Hangup { .. } | Event::Callback { .. });
     assert!(!steps.iter().any(is_end), "the call goes on");
 }

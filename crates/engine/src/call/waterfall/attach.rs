@@ -62,9 +62,9 @@ impl Builder {
         for (place, kind, event) in std::mem::take(&mut self.callbacks) {
             let Some(bar) = self.fall.bars.get_mut(place) else { continue };
             let row = event.and_then(|event| outbox.get(&event)).map(Body::notice);
-            let mut wished =
+            let mut expected =
                 self.notices.iter().filter(|(of, _)| *of == kind).map(|(_, body)| body);
-            let only = match (wished.next(), wished.next()) {
+            let only = match (expected.next(), expected.next()) {
                 (Some(only), None) => Some(only.clone()),
                 _ => None,
             };

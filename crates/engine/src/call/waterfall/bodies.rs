@@ -277,12 +277,16 @@ pub(super) fn status(setup: &CallSetup, wacid: Option<&Wacid>, status: PhoneStat
 }
 
 /// Builds Meta's terminate webhook.
-pub(super) fn terminated(setup: &CallSetup, wacid: Option<&Wacid>, told: &Termination) -> Body {
+pub(super) fn terminated(
+    setup: &CallSetup,
+    wacid: Option<&Wacid>,
+    termination: &Termination,
+) -> Body {
     let mut call = json!({
         "id": wacid.map(Wacid::as_str), "event": "terminate", "from": setup.from, "to": setup.to,
         "direction": direction(setup.direction),
     });
-    let Termination { status, start_time, end_time, duration_secs, error_code } = told;
+    let Termination { status, start_time, end_time, duration_secs, error_code } = termination;
     for (name, value) in [
         ("status", status.as_ref().map(|status| json!(status))),
         ("start_time", start_time.map(|at| json!(at.to_string()))),

@@ -64,13 +64,13 @@ fn message(item: Value<'_>, context: &ValueContext) -> Item {
         Some(_) => Kind::of("messages.unknown"),
     };
     let content = match &id {
-        Some(id) if kind != Kind::MESSAGES => match said(item, id, context) {
-            said if said.sender.wa_id.is_none() && said.sender.bsuid.is_none() => {
+        Some(id) if kind != Kind::MESSAGES => match user_message(item, id, context) {
+            message if message.sender.wa_id.is_none() && message.sender.bsuid.is_none() => {
                 Content::Malformed
             }
-            said => Content::Message {
+            message => Content::Message {
                 phone_number_id: context.phone_number_id.clone(),
-                said: Box::new(said),
+                message: Box::new(message),
             },
         },
         _ => Content::Malformed,
@@ -82,19 +82,19 @@ fn message(item: Value<'_>, context: &ValueContext) -> Item {
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
 /// Decodes a user's message with the content of its type.
-fn said(item: Value<'_>, id: &str, context: &ValueContext) -> UserMessage {
+fn user_message(item: Value<'_>, id: &str, context: &ValueContext) -> UserMessage {
     let names = ["from", "from_user_id", "from_parent_user_id", "timestamp", "type"];
-    let [from, user_id, parent, timestamp, told] = item.members(names).unwrap_or_default();
+    let [from, user_id, parent, timestamp, kind] = item.members(names).unwrap_or_default();
     let (from, user_id, parent) = (digits(from), text(user_id), text(parent));
     let contact = context.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
-    let told = told.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
-    let known = MESSAGE_TYPES.contains(&told.as_str()) || told == "interactive";
+    let kind = kind.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
+    let known = MESSAGE_TYPES.contains(&kind.as_str()) || kind == "interactive";
     let mut content = serde_json::Map::new();
     if item.raw().len() <= MESSAGE_BYTES_MAX
         && let Ok(serde_json::Value::Object(mut whole)) = serde_json::from_str(item.raw())
     {
         if known {
-            for name in [told.as_str(), "context", "referral", "errors"] {
+            for name in [kind.as_str(), "context", "referral", "errors"] {
                 content.extend(
                     whole
                         .remove(name)
@@ -114,7 +114,7 @@ fn said(item: Value<'_>, id: &str, context: &ValueContext) -> UserMessage {
             name: contact.map(|contact| contact.name.clone()).unwrap_or_default(),
         },
         timestamp: timestamp.and_then(Value::integer),
-        kind: if known { told } else { "unknown".to_owned() },
+        kind: if known { kind } else { "unknown".to_owned() },
         content: content.into(),
     }
 }
@@ -124,12 +124,12 @@ fn said(item: Value<'_>, id: &str, context: &ValueContext) -> UserMessage {
 fn permission_reply(
     item: Value<'_>,
     id: Option<String>,
-    said: Option<Value<'_>>,
+    reply: Option<Value<'_>>,
     context: &ValueContext,
 ) -> Item {
     let names = ["response", "is_permanent", "expiration_timestamp"];
     let [response, permanent, expiration] =
-        said.and_then(|said| said.members(names)).unwrap_or_default();
+        reply.and_then(|reply| reply.members(names)).unwrap_or_default();
     let is_true = |value: Value<'_>| {
         value.raw() == "true" || value.string().is_some_and(|text| text == "true")
     };
@@ -158,7 +158,7 @@ fn permission_reply(
             user,
             timestamp: timestamp.and_then(Value::integer),
             reply,
-            said: self::said(item, id, context),
+            message: user_message(item, id, context),
         })),
         _ => Content::Malformed,
     };
@@ -174,7 +174,7 @@ fn message_status(item: Value<'_>, context: &ValueContext) -> Item {
             None | Some(MessageStatus::Received | MessageStatus::Queued) => Content::Ignored,
             Some(status) => Content::MessageStatus {
                 phone_number_id: context.phone_number_id.clone(),
-                told: Box::new(ReceivedStatus {
+                status: Box::new(ReceivedStatus {
                     wamid: id.clone(),
                     status,
                     error: first_code(errors).map(|code| (code, first_words(errors))),

@@ -494,7 +494,7 @@ async fn forwards_audio_and_keys_of_a_browser() {
     business.wait_until_up().await;
     browser.peer.wait_until_up().await;
     assert_eq!(node.act("accept", &id, Some(&sdp)).await.0, 200);
-    let is_audio = |heard: &PeerEvent, frame: &[u8]| matches!(heard, PeerEvent::Packet { payload, .. } if payload[..] == *frame);
+    let is_audio = |event: &PeerEvent, frame: &[u8]| matches!(event, PeerEvent::Packet { payload, .. } if payload[..] == *frame);
     let frames = tone(3);
     business.say(frames.clone()).await;
     while !is_audio(&browser.peer.next_event().await, &frames[2]) {}

@@ -282,12 +282,12 @@ async fn words_are_requested_in_a_pause() {
     let (to, utterance) = UtteranceAudio::new();
     to.send(vec![1; 8_000]).await.unwrap();
     let (done, speech) = (Arc::new(tokio::sync::Notify::new()), options("en-US"));
-    let said = done.clone();
+    let recognised = done.clone();
     let recognition = tokio::spawn(async move {
         let mut utterance = utterance;
         all.recognise(&speech, &mut utterance, |i| {
             if i.unstable.ends_with("two.") || i.stable.ends_with("two.") {
-                said.notify_one();
+                recognised.notify_one();
             }
         })
         .await

@@ -204,11 +204,11 @@ async fn f23_changes_are_reported_by_the_node_that_makes_them() {
     }
     let folder = tempfile::tempdir().unwrap();
     let nodes = [Node::start(&folder, "a").await, Node::start(&folder, "b").await];
-    let heard = Arc::new(Mutex::new(Vec::new()));
+    let reported = Arc::new(Mutex::new(Vec::new()));
     for (node, name) in nodes.iter().zip(["a", "b"]) {
-        let heard = heard.clone();
+        let reported = reported.clone();
         node.consents.tell(Box::new(move |_, state| {
-            heard.lock().unwrap().push((name, state.as_str()));
+            reported.lock().unwrap().push((name, state.as_str()));
         }));
     }
     let [a, b] = &nodes;
@@ -217,7 +217,7 @@ async fn f23_changes_are_reported_by_the_node_that_makes_them() {
     // B has not heard of the request, nor of the permission.
     b.reply(Reply::Reject, "wamid.2").await;
     a.reply(Reply::Reject, "wamid.3").await;
-    assert_eq!(*heard.lock().unwrap(), [("a", "requested"), ("a", "permanent"), ("b", "none")]);
+    assert_eq!(*reported.lock().unwrap(), [("a", "requested"), ("a", "permanent"), ("b", "none")]);
     for node in nodes {
         node.leave().await;
     }

@@ -36,9 +36,9 @@ impl Model {
 
     /// When the permission ends, or `None` without one.
     fn granted(&self, now: i64) -> Option<i64> {
-        let said =
+        let is_reply =
             |step: &Step| matches!(step, Step::Accept(_) | Step::AcceptForever | Step::Reject);
-        let (at, last) = self.history.iter().rfind(|(_, step)| said(step))?;
+        let (at, last) = self.history.iter().rfind(|(_, step)| is_reply(step))?;
         let until = match last {
             Step::AcceptForever => i64::MAX,
             Step::Accept(for_seconds) => at + for_seconds.unwrap_or(WEEK),
@@ -46,7 +46,7 @@ impl Model {
         };
         // Revoked if four calls in a row were missed while it was in force.
         let (mut row, mut revoked) = (0, false);
-        for (when, step) in self.after_last(said) {
+        for (when, step) in self.after_last(is_reply) {
             match step {
                 Step::Connected => row = 0,
                 Step::Unanswered => {
