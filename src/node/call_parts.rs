@@ -104,6 +104,8 @@ impl Base {
             node_id.clone(),
             OutboxLimits::default(),
         );
+        let space = self.disk_space();
+        outbox.set_space(space.clone());
         let graph = Arc::new(self.graph(graph_max)?);
         let consents = Arc::new(Consents::load(store.clone()).await?);
         if let Some(cluster) = place.cluster() {
@@ -136,7 +138,6 @@ impl Base {
             .map(|hosts| Seats::new(rooms.clone(), hosts, media.clone(), clock.clone()));
         let pressure = Pressure::new(self.health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
-        let space = self.disk_space();
         let recordings = self.recordings(&outbox, &recognisers, &space)?;
         let notices = Notices::new(store.clone(), feed.clone(), clock.clone());
         let operator_egress = EgressConfig {

@@ -248,6 +248,12 @@ impl DiskSpace {
         state.used.retain(|_, used| used.total() > 0);
     }
 
+    /// Counts rows of a call's history if they may be stored, and returns whether they may.
+    pub fn take_history(self: &Arc<Self>, main_account: &AuthId, bytes: usize) -> bool {
+        let mut rows = self.file(Content::EventLog, main_account.clone());
+        rows.grow(bytes.try_into().unwrap_or(u64::MAX)).is_ok()
+    }
+
     /// Checks whether a change, a note or a short message may be stored.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! Failed requests to URLs of customers, for the list of errors across calls. What was sent, and
 //! documents that were received, are in the event logs of the calls.
 
+use std::sync::Arc;
+
+use crate::disk_space::DiskSpace;
 use model::{AuthId, CallUuid, Timestamp};
 use store::{FailedRequest, Store};
 use uuid::Uuid;
@@ -27,10 +30,24 @@ pub(super) struct Failed<'a> {
     pub(super) response: Option<String>,
 }
 
-/// Adds the request to the store.
-pub(super) fn record(store: &Store, id: Uuid, at: Timestamp, failed: Failed<'_>) {
+/// Size of a row without its texts, in bytes.
+const ROW_BYTES: usize = 300;
+
+/// Adds the request to the store, unless there is no disk space for it.
+pub(super) fn record(
+    store: &Store,
+    space: &Arc<DiskSpace>,
+    id: Uuid,
+    at: Timestamp,
+    failed: Failed<'_>,
+) {
     let Failed { call, account, main_account, kind, method, url, outcome, attempts, response } =
         failed;
+    let response_bytes = response.as_ref().map_or(0, String::len);
+    let texts = response_bytes + url.len().min(URL_MAX) + outcome.len().min(OUTCOME_MAX);
+    if !space.take_history(main_account, ROW_BYTES + texts) {
+        return;
+    }
     store.failed_requests().insert(FailedRequest {
         id,
         account: account.clone(),

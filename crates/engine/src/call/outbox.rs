@@ -26,6 +26,7 @@ use crate::admission::{Directory, NumberEntry, Webhook};
 use crate::answer::{
     CallbackJob, CallbackOutcome, Delivery, Hops, Notifier, PAUSE_MAX, SigningKeys,
 };
+use crate::disk_space::DiskSpace;
 use machine::CallbackKind;
 use machine::log;
 use model::Clock;
@@ -99,6 +100,8 @@ struct Inner {
     traces: OnceLock<Sink>,
     links: OnceLock<Links>,
     undelivered: OnceLock<Undelivered>,
+    /// The disk space of event logs and failed requests.
+    space: OnceLock<Arc<DiskSpace>>,
 }
 
 /// Receives the events and messages that could not be delivered.
@@ -226,6 +229,7 @@ impl Outbox {
             traces: OnceLock::new(),
             links: OnceLock::new(),
             undelivered: OnceLock::new(),
+            space: OnceLock::new(),
         }))
     }
 
@@ -242,6 +246,12 @@ impl Outbox {
     /// Sets the receiver of given-up callbacks. Only the first call has an effect.
     pub fn set_undelivered(&self, undelivered: Undelivered) {
         let _ = self.0.undelivered.set(undelivered);
+    }
+
+    /// Sets the disk space that event logs and failed requests respect. Only the first call has an
+    /// effect.
+    pub fn set_space(&self, space: Arc<DiskSpace>) {
+        let _ = self.0.space.set(space);
     }
 
     /// Starts to read due callbacks from the store.
@@ -489,7 +499,10 @@ impl Inner {
             tries: hops.so_far().iter().map(|hop| Request::of(hop, begun, now)).collect(),
         };
         // Written directly to the store, since the call has usually ended.
-        if let (true, Ok(line)) = (of_a_call, log::trace_line(&trace)) {
+        let space = self.space.get();
+        if let (true, Ok(line)) = (of_a_call, log::trace_line(&trace))
+            && space.is_none_or(|space| space.take_history(&new.main_account, line.len()))
+        {
             self.store.event_log().append_late(call, line.trim_end().to_owned());
         }
         if let Some(sink) = self.traces.get() {
@@ -505,7 +518,10 @@ impl Inner {
             }
             CallbackOutcome::Failed { why } => (DeliveryOutcome::Failed, why),
         };
-        if of_a_call && !matches!(outcome, DeliveryOutcome::Delivered) {
+        if of_a_call
+            && !matches!(outcome, DeliveryOutcome::Delivered)
+            && let Some(space) = space
+        {
             let failed = Failed {
                 call,
                 account: &new.account,
@@ -517,7 +533,7 @@ impl Inner {
                 attempts: delivery.attempts,
                 response: hops.error_body(),
             };
-            failed::record(&self.store, Uuid::new_v4(), began, failed);
+            failed::record(&self.store, space, Uuid::new_v4(), began, failed);
         }
         let why = (!of_a_call && matches!(outcome, DeliveryOutcome::Failed)).then(|| last.clone());
         place.attempted();

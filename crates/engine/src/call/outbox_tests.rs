@@ -9,11 +9,10 @@ use crate::admission::AccountSpec;
 use crate::answer::{AT_ONCE_PER_HOST, RandomSource};
 use egress::testing::{Reply, Server, egress, open_guard};
 use machine::{CallbackKind, CallbackRequest, Param};
-use model::Health;
 use model::Secret;
-use model::{CallUuid, Method};
-use store::Database;
+use model::{CallUuid, Disk, Health, Method};
 use store::{Archive, CallbackState, CallbackView, Callbacks, NewCallback, Rearm, rearm};
+use store::{Database, FailedRequestFilter, Scope};
 use xml::ast::DocUrl;
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
@@ -236,6 +235,28 @@ async fn r08_callbacks_written_while_the_clock_was_ahead_are_sent_at_the_next_st
     let is_first = |one: &&CallbackView| matches!(one.state, CallbackState::Delivered { .. });
     let first = all.iter().find(is_first).unwrap();
     assert!(first.created < now.plus(Duration::from_secs(60)), "{first:?}");
+}
+
+/// Callbacks that fail must not fill the disk with records of their failures.
+#[tokio::test]
+async fn r11_failed_callbacks_are_not_listed_without_disk_space() {
+    let server = Server::start(|_| Reply::status(404)).await;
+    for (free, listed) in [(1 << 40, 1), (1, 0)] {
+        let room = Room::new();
+        let node = room.node(OutboxLimits::default()).await;
+        let probe = move || Ok(Disk { size: 1 << 40, free });
+        let several = Box::new(|| false);
+        let space = DiskSpace::with_probe(Box::new(probe), None, several, Clock::real());
+        node.outbox.set_space(space);
+        node.notify(1, 1, CallbackKind::Hangup, &server.url("/gone")).await;
+        server.until_seen(1).await;
+        assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
+        let scope = Scope::of(MAIN.into());
+        let filter = FailedRequestFilter::default();
+        let all = node.store.failed_requests().list(&scope, &filter, 10).await.unwrap();
+        assert_eq!(all.len(), listed);
+        node.store.close().await;
+    }
 }
 
 /// A graceful stop that cuts off an attempt counts it as one of the callback's attempts.

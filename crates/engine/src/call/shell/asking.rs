@@ -273,6 +273,7 @@ impl Requests {
         };
         let (fetcher, mailbox) = (context.services.fetcher.clone(), context.mailbox.clone());
         let (view, store) = (context.view.clone(), context.services.store.clone());
+        let space = context.services.recordings.space().clone();
         let work = async move {
             let mut refused = None;
             let read = async |body: DocumentBody| {
@@ -302,7 +303,7 @@ impl Requests {
                     attempts: tries.last().map_or(0, |last| last.attempt),
                     response,
                 };
-                failed::record(&store, job.event_id, clock.wall(), failed);
+                failed::record(&store, &space, job.event_id, clock.wall(), failed);
             };
             match &result {
                 Err(failure) => {

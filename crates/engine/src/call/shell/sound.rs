@@ -203,7 +203,8 @@ impl Playback {
             attempts: 1,
             response: None,
         };
-        failed::record(&services.store, services.uuid(), services.clock.wall(), failed);
+        let (space, now) = (services.recordings.space(), services.clock.wall());
+        failed::record(&services.store, space, services.uuid(), now, failed);
     }
 
     /// Logs the voices of the playlists that have ended, one or all of the call, and forgets their
