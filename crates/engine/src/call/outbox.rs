@@ -475,16 +475,15 @@ impl Inner {
                 let mut delivering =
                     pin!(AssertUnwindSafe(self.notifier.deliver(&job)).catch_unwind());
                 // `biased`: a slot at the host that becomes free during shutdown must not start
-                // this delivery.
+                // this delivery. Without a running attempt the row stays unchanged.
                 let delivery = tokio::select! {
-                                    biased;
-                // Without a running attempt the row stays unchanged.
-                () = self.cut.cancelled() => match self.notifier.cut_off(&job) {
-                                        Some(cut_off) => Ok(cut_off),
-                                        None => return,
-                                    },
-                                    delivery = &mut delivering => delivery,
-                                };
+                    biased;
+                    () = self.cut.cancelled() => match self.notifier.cut_off(&job) {
+                        Some(cut_off) => Ok(cut_off),
+                        None => return,
+                    },
+                    delivery = &mut delivering => delivery,
+                };
                 delivery.unwrap_or_else(|_| failed("an internal error ended the attempt"))
             }
         };

@@ -1,22 +1,21 @@
-//! Numbers, agents, sandboxes, tenants and the live feed over HTTP.
+//! Numbers and the agents that answer their messages, over HTTP: registration, sync with Meta,
+//! quality, and sandboxes.
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use crate::support::agent::{AgentServer, reply};
-use crate::support::chat::{Chat, USER, crm};
+use crate::support::chat::{Chat, USER};
 use crate::support::http;
-use crate::support::node::{ACCESS_TOKEN, API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER, PHONE_NUMBER_ID};
+use crate::support::node::{ACCESS_TOKEN, API_KEY, NUMBER, PHONE_NUMBER_ID};
 
-const WABA: &str = "1029384756";
+pub const WABA: &str = "1029384756";
 const NEW: &str = "5511987654321";
 const NEW_ID: &str = "206540352242922";
 const OTHER_USER: &str = "919412340001";
-const NOWHERE: &str = "http://127.0.0.1:9009/";
+/// The URL of an agent that is not there.
+pub const NOWHERE: &str = "http://127.0.0.1:9009/";
 
 /// Sets a number's state at the simulated Meta.
 async fn meta_has(chat: &Chat, waba: &str, fields: Value) {
@@ -25,14 +24,21 @@ async fn meta_has(chat: &Chat, waba: &str, fields: Value) {
     assert_eq!(http::send("POST", &url, &[], order.to_string()).await.status, 204);
 }
 
-async fn does(chat: &Chat, method: &str, path: &str, body: Value, status: u16) -> Value {
+/// Sends a request that must be answered with this status. Returns the body.
+pub async fn expect_status(
+    chat: &Chat,
+    method: &str,
+    path: &str,
+    body: Value,
+    status: u16,
+) -> Value {
     let (got, answer) = chat.ask(method, path, body).await;
     assert_eq!(got, status, "{method} {path}: {answer}");
     answer
 }
 
 async fn sync(chat: &Chat) -> Value {
-    does(chat, "POST", &format!("wabas/{WABA}/sync/"), json!({}), 200).await
+    expect_status(chat, "POST", &format!("wabas/{WABA}/sync/"), json!({}), 200).await
 }
 
 /// Waits until a number satisfies `test`.
@@ -58,24 +64,30 @@ async fn s2_06_s2_10_s2_12_s2_17_agents_need_registered_numbers() {
     assert_eq!(shown["platformType"], "NOT_APPLICABLE", "{shown}");
     let agent = chat.agent(NOWHERE).await;
     let connect = format!("phone-numbers/{NEW}/connect-agent/");
-    let refused = does(&chat, "POST", &connect, json!({ "agent": agent }), 409).await;
+    let refused = expect_status(&chat, "POST", &connect, json!({ "agent": agent }), 409).await;
     assert_eq!(refused["error"]["code"], "not_cloud_api");
     assert!(refused["error"]["message"].as_str().unwrap().contains("register"), "{refused}");
     let path = format!("agents/{agent}/");
-    let refused = does(&chat, "PATCH", &path, json!({"outboundNumber": NEW}), 400).await;
+    let refused = expect_status(&chat, "PATCH", &path, json!({"outboundNumber": NEW}), 400).await;
     assert_eq!(refused["error"]["field"], "outboundNumber", "{refused}");
     // A number on another platform is treated the same.
     meta_has(&chat, WABA, json!({"platform_type": "ON_PREMISE", "pin": "271828"})).await;
     sync(&chat).await;
-    does(&chat, "POST", &connect, json!({ "agent": agent }), 409).await;
+    expect_status(&chat, "POST", &connect, json!({ "agent": agent }), 409).await;
     // After registration it can do both.
     meta_has(&chat, WABA, json!({"platform_type": "NOT_APPLICABLE", "pin": "271828"})).await;
     sync(&chat).await;
-    does(&chat, "POST", &format!("phone-numbers/{NEW}/register/"), json!({"pin": "271828"}), 202)
-        .await;
+    expect_status(
+        &chat,
+        "POST",
+        &format!("phone-numbers/{NEW}/register/"),
+        json!({"pin": "271828"}),
+        202,
+    )
+    .await;
     let done = until(&chat, NEW, |number| number["registration"]["state"] == "registered").await;
     assert_eq!(done["platformType"], "CLOUD_API", "{done}");
-    let routed = does(&chat, "POST", &connect, json!({ "agent": agent }), 200).await;
+    let routed = expect_status(&chat, "POST", &connect, json!({ "agent": agent }), 200).await;
     assert_eq!(
         (&routed["activeAgent"], &routed["defaultRouting"]),
         (&json!(agent), &json!("agent"))
@@ -87,7 +99,8 @@ async fn s2_06_s2_10_s2_12_s2_17_agents_need_registered_numbers() {
         "s0.05: {shown}"
     );
     let shown =
-        does(&chat, "PATCH", &path, json!({"outboundNumber": format!("+{NEW}")}), 200).await;
+        expect_status(&chat, "PATCH", &path, json!({"outboundNumber": format!("+{NEW}")}), 200)
+            .await;
     assert_eq!((&shown["outboundNumber"], &shown["inboundNumbers"]), (&json!(NEW), &json!([NEW])));
 }
 
@@ -97,7 +110,7 @@ async fn s2_05_s2_18_s2_19_a_number_has_one_inbound_agent_and_serves_many_outbou
     let make = async |name: &str| {
         let body =
             json!({"name": name, "kind": "http", "endpoint": NOWHERE, "outboundNumber": NUMBER});
-        does(&chat, "POST", "agents/", body, 201).await
+        expect_status(&chat, "POST", "agents/", body, 201).await
     };
     let (first, second) = (make("First").await, make("Second").await);
     for agent in [&first, &second] {
@@ -105,7 +118,7 @@ async fn s2_05_s2_18_s2_19_a_number_has_one_inbound_agent_and_serves_many_outbou
     }
     let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
     for agent in [&first, &second] {
-        does(&chat, "POST", &connect, json!({"agent": agent["id"]}), 200).await;
+        expect_status(&chat, "POST", &connect, json!({"agent": agent["id"]}), 200).await;
         let shown = chat.get(&format!("phone-numbers/{NUMBER}/")).await;
         assert_eq!(shown["activeAgent"], agent["id"], "{shown}");
         // A document answers its calls. This agent does not answer calls.
@@ -120,9 +133,14 @@ async fn s2_05_s2_18_s2_19_a_number_has_one_inbound_agent_and_serves_many_outbou
         (json!([]), json!([NUMBER])),
         "s2.18"
     );
-    let none =
-        does(&chat, "POST", &format!("phone-numbers/{NUMBER}/disconnect-agent/"), json!({}), 200)
-            .await;
+    let none = expect_status(
+        &chat,
+        "POST",
+        &format!("phone-numbers/{NUMBER}/disconnect-agent/"),
+        json!({}),
+        200,
+    )
+    .await;
     assert_eq!((&none["activeAgent"], &none["defaultRouting"]), (&Value::Null, &json!("none")));
     assert_eq!(inbound(&second).await, json!([]));
 }
@@ -169,11 +187,12 @@ async fn s2_14_s2_15_s2_22_a_sync_adds_numbers_and_deletes_none() {
     assert_eq!(synced["added"], json!([NEW]), "{synced}");
     assert!(numbers().await.contains(&NEW.to_owned()));
     assert_eq!(sync(&chat).await["added"], json!([]), "once");
-    let refused = does(&chat, "DELETE", &format!("phone-numbers/{NEW}/"), Value::Null, 405).await;
+    let refused =
+        expect_status(&chat, "DELETE", &format!("phone-numbers/{NEW}/"), Value::Null, 405).await;
     assert!(refused["error"]["message"].as_str().unwrap().contains("disconnect"), "{refused}");
     assert!(numbers().await.contains(&NEW.to_owned()));
     // Disconnected: out of service here, unchanged at Meta, and restored in the same way.
-    does(&chat, "POST", &format!("phone-numbers/{NEW}/disconnect/"), json!({}), 200).await;
+    expect_status(&chat, "POST", &format!("phone-numbers/{NEW}/disconnect/"), json!({}), 200).await;
     assert_eq!(chat.get(&format!("phone-numbers/{NEW}/")).await["connected"], false);
     sync(&chat).await;
     assert_eq!(
@@ -181,7 +200,7 @@ async fn s2_14_s2_15_s2_22_a_sync_adds_numbers_and_deletes_none() {
         false,
         "a sync connects nobody's number"
     );
-    does(&chat, "POST", &format!("phone-numbers/{NEW}/reconnect/"), json!({}), 200).await;
+    expect_status(&chat, "POST", &format!("phone-numbers/{NEW}/reconnect/"), json!({}), 200).await;
     assert_eq!(chat.get(&format!("phone-numbers/{NEW}/")).await["connected"], true);
 }
 
@@ -226,7 +245,7 @@ async fn s3_07_s3_08_s3_09_s3_13_s3_15_an_active_number_needs_an_agent_for_messa
     meta_has(&chat, WABA, json!({})).await;
     let voice =
         json!({"name": "Voice", "kind": "http", "endpoint": NOWHERE, "channels": ["voice"]});
-    let voice = does(&chat, "POST", "agents/", voice, 201).await["id"].clone();
+    let voice = expect_status(&chat, "POST", "agents/", voice, 201).await["id"].clone();
     let agent = chat.agent(NOWHERE).await;
     let nobody = "00000000-0000-0000-0000-000000000007";
     for (more, status, field) in [
@@ -237,7 +256,7 @@ async fn s3_07_s3_08_s3_09_s3_13_s3_15_an_active_number_needs_an_agent_for_messa
         (json!({"number": "whatsapp:+not-a-number"}), 400, "number"),
     ] {
         let refused =
-            does(&chat, "POST", "phone-numbers/", credentials(more.clone()), status).await;
+            expect_status(&chat, "POST", "phone-numbers/", credentials(more.clone()), status).await;
         assert_eq!(refused["error"]["field"], field, "{more}: {refused}");
     }
     assert_eq!(
@@ -246,108 +265,27 @@ async fn s3_07_s3_08_s3_09_s3_13_s3_15_an_active_number_needs_an_agent_for_messa
         "nothing was kept"
     );
     // `whatsapp:+…` is accepted as a number.
-    let made = does(&chat, "POST", "phone-numbers/", credentials(json!({})), 201).await;
+    let made = expect_status(&chat, "POST", "phone-numbers/", credentials(json!({})), 201).await;
     assert_eq!(
         (&made["number"], &made["active"], &made["activeAgent"]),
         (&json!(NEW), &json!(false), &Value::Null)
     );
     let path = format!("phone-numbers/{NEW}/");
-    let refused = does(&chat, "PATCH", &path, json!({"active": true}), 400).await;
+    let refused = expect_status(&chat, "PATCH", &path, json!({"active": true}), 400).await;
     assert_eq!(refused["error"]["field"], "active", "without an agent: {refused}");
     // It is not active already.
-    does(&chat, "PATCH", &path, json!({"active": false}), 200).await;
-    does(&chat, "POST", &format!("{path}connect-agent/"), json!({ "agent": agent }), 200).await;
+    expect_status(&chat, "PATCH", &path, json!({"active": false}), 200).await;
+    expect_status(&chat, "POST", &format!("{path}connect-agent/"), json!({ "agent": agent }), 200)
+        .await;
     for active in [true, false, true] {
-        let shown = does(&chat, "PATCH", &path, json!({ "active": active }), 200).await;
+        let shown = expect_status(&chat, "PATCH", &path, json!({ "active": active }), 200).await;
         assert_eq!(
             (&shown["active"], &shown["activeAgent"]),
             (&json!(active), &json!(agent)),
             "{shown}"
         );
     }
-    does(&chat, "DELETE", &path, Value::Null, 405).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn s3_26_a_notification_names_its_conversation() {
-    let chat = Chat::start().await;
-    let agent = chat.agent(NOWHERE).await;
-    chat.connect(&agent).await;
-    chat.send_text(USER, "Is anybody there?").await;
-    let id = chat.id_of(USER).await;
-    let mut every = tokio::time::interval(Duration::from_millis(50));
-    for n in 0..400 {
-        every.tick().await;
-        let found = chat.get("notifications/?type=escalation").await["items"][0].clone();
-        if !found.is_null() {
-            assert_eq!(found["conversation"], json!(id), "{found}");
-            assert_eq!(chat.get(&format!("conversations/{id}/")).await["id"], json!(id));
-            return;
-        }
-        assert!(n < 399, "an agent that is not there escalates; log:\n{}", chat.node.log());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn s3_27_a_message_reaches_its_accounts_live_feed_within_a_second() {
-    let chat = Chat::start_with(
-        |app| {
-            let user = |name: &str, account: &str| {
-                let all = format!(
-                    "name = \"{name}\"\npassword = \"correct horse\"\naccount = \"{account}\"\nrole = \"agent\"\n"
-                );
-                format!("[[user]]\n{all}")
-            };
-            let other = "[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"test-token-of-an-account\"\n";
-            format!("{}{other}{}{}", crm(app), user("asha", AUTH_ID), user("eve", "MAOTHEROFFHOOK000001"))
-        },
-        |_| {},
-    )
-    .await;
-    let feed = async |name: &str| {
-        let body = format!("name={name}&password=correct+horse");
-        let form = [("content-type", "application/x-www-form-urlencoded")];
-        let answer =
-            http::send("POST", &format!("{}/console/sign-in", chat.node.public), &form, body).await;
-        let cookie =
-            answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
-        let client =
-            hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
-                .build_http::<http_body_util::Empty<bytes::Bytes>>();
-        let request = ::http::Request::builder()
-            .uri(format!("{}/console/events", chat.node.public))
-            .header("cookie", cookie)
-            .body(http_body_util::Empty::new())
-            .unwrap();
-        let mut stream = client.request(request).await.unwrap().into_body();
-        let hello = stream.frame().await.unwrap().unwrap().into_data().unwrap();
-        assert!(hello.starts_with(b"event: hello"), "{hello:?}");
-        stream
-    };
-    let (mut ours, mut theirs) = (feed("asha").await, feed("eve").await);
-    chat.send_text(USER, "Hello?").await;
-    // The limit of one second applies on an idle machine.
-    let limit = Duration::from_secs(if crate::support::figures() { 1 } else { 10 });
-    let frame = tokio::time::timeout(limit, async {
-        loop {
-            let frame = ours
-                .frame()
-                .await
-                .expect("the feed goes on")
-                .expect("a frame")
-                .into_data()
-                .expect("data");
-            let event = String::from_utf8_lossy(&frame).into_owned();
-            // The sync at start-up may report a change of the number first.
-            if event.contains("conversation") {
-                return event;
-            }
-        }
-    });
-    let frame = frame.await.expect("in time");
-    assert!(frame.contains("event: change"), "{frame}");
-    let silent = tokio::time::timeout(Duration::from_millis(500), theirs.frame()).await;
-    assert!(silent.is_err(), "{silent:?}");
+    expect_status(&chat, "DELETE", &path, Value::Null, 405).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -355,7 +293,7 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_per_person() {
     let chat = Chat::with_two().await;
     // A number at Meta in a WABA that is not configured.
     meta_has(&chat, "9999", json!({})).await;
-    let made = does(
+    let made = expect_status(
         &chat,
         "POST",
         "phone-numbers/",
@@ -369,9 +307,14 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_per_person() {
         "{made}"
     );
     let key = async |wa: &str| {
-        let made =
-            does(&chat, "POST", "api-keys/", json!({"name": wa, "role": "owner", "waId": wa}), 201)
-                .await;
+        let made = expect_status(
+            &chat,
+            "POST",
+            "api-keys/",
+            json!({"name": wa, "role": "owner", "waId": wa}),
+            201,
+        )
+        .await;
         made["secret"].as_str().expect("a secret").to_owned()
     };
     let (asha, ravi) = (key(USER).await, key(OTHER_USER).await);
@@ -442,150 +385,4 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_per_person() {
         (&usual["isSandbox"], &usual["whatsappPhoneNumberId"]),
         (&json!(false), &json!(PHONE_NUMBER_ID))
     );
-}
-
-/// Replaces the fields of a response that differ every time.
-fn without_variable_fields((status, mut body): (u16, Value)) -> (u16, Value) {
-    if let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) {
-        error.remove("requestId");
-    }
-    (status, body)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn s3_30_ids_of_other_accounts_look_unknown() {
-    let chat = Chat::start_with(
-        |app| {
-            let other =
-                "[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"test-token-of-an-account\"\napi_keys = [\"test-key-of-other-account\"]\n";
-            format!("{}{other}", crm(app))
-        },
-        |_| {},
-    )
-    .await;
-    assert_eq!(chat.subscribe(None, false).await.0, 200);
-    chat.send_text(USER, "Hello?").await;
-    let crm = chat.webhook("crm").await;
-    let delivered = chat.delivery(&crm, "delivered").await;
-    chat.sim
-        .place_call(sim::CallScript { from: USER.to_owned(), ..Default::default() })
-        .all()
-        .await;
-    let uuid = chat
-        .app
-        .wait_where("/answer", |seen| seen.param("Event") == "Hangup")
-        .await
-        .param("CallUUID")
-        .to_owned();
-    chat.node.record(&uuid).await;
-    let user = does(&chat, "POST", "users/", json!({"name": "asha", "role": "agent"}), 201).await;
-    let key = does(&chat, "POST", "api-keys/", json!({"name": "k", "role": "agent"}), 201).await;
-    let (label, reply) =
-        (json!({"name": "Refund", "colour": "red"}), json!({"shortcut": "hi", "text": "Hi"}));
-    let label = does(&chat, "POST", "labels/", label, 201).await;
-    let reply = does(&chat, "POST", "canned-replies/", reply, 201).await;
-    let notes = format!("conversations/{}/notes/", chat.id_of(USER).await);
-    let note = does(&chat, "POST", &notes, json!({"text": "private"}), 201).await;
-    let text = |value: &Value| value.as_str().expect("an id").to_owned();
-    let never = "00000000-0000-4000-8000-000000000099";
-    let theirs = [
-        ("agent_id", chat.agent(NOWHERE).await, never),
-        ("key_id", text(&key["id"]), never),
-        ("call_uuid", uuid, never),
-        ("conversation_id", chat.id_of(USER).await, never),
-        ("user_id", text(&user["id"]), never),
-        ("webhook_id", crm, never),
-        ("event_id", text(&delivered["id"]), never),
-        ("label_id", text(&label["id"]), never),
-        ("reply_id", text(&reply["id"]), never),
-        ("note_id", text(&note["id"]), never),
-        ("notification_id", never.to_owned(), never),
-        ("number", NUMBER.to_owned(), "918035730000"),
-        ("waba_id", WABA.to_owned(), "77"),
-        // The node id is hidden if several accounts share the node.
-        ("node_id", "this-node".to_owned(), "elsewhere"),
-        ("wa_id", USER.to_owned(), USER),
-        // The models of the node are hidden, too.
-        ("name", "smart-turn".to_owned(), "nothing"),
-    ];
-    let document = http::get(&format!("{}/openapi.json", chat.node.public)).await.json();
-    let mut seen = 0;
-    for (path, item) in document["paths"].as_object().expect("paths") {
-        let Some(rest) = path.strip_prefix("/api/v1/").filter(|rest| rest.contains('{')) else {
-            continue;
-        };
-        let filled = |known: bool| {
-            theirs.iter().fold(rest.to_owned(), |path, (name, id, never)| {
-                path.replace(&format!("{{{name}}}"), if known { id } else { never })
-            })
-        };
-        assert!(!filled(true).contains('{'), "{path}: a name of this kind is new here");
-        for method in ["GET", "POST", "PATCH", "DELETE"] {
-            if item.get(method.to_lowercase()).is_none() {
-                continue;
-            }
-            let body = if method == "GET" { Value::Null } else { json!({}) };
-            let known = without_variable_fields(
-                chat.ask_as("test-key-of-other-account", method, &filled(true), body.clone()).await,
-            );
-            let unknown = without_variable_fields(
-                chat.ask_as("test-key-of-other-account", method, &filled(false), body).await,
-            );
-            assert!(known.0 >= 400, "{method} {path}: {known:?}");
-            assert_eq!(known, unknown, "{method} {path}");
-            seen += 1;
-        }
-    }
-    assert!(seen > 25, "{seen}");
-    for list in [
-        "conversations/",
-        "calls/",
-        "webhooks/",
-        "agents/",
-        "phone-numbers/",
-        "notifications/",
-        "users/",
-        "api-keys/",
-        "labels/",
-        "canned-replies/",
-    ] {
-        let (status, listed) =
-            chat.ask_as("test-key-of-other-account", "GET", list, Value::Null).await;
-        let none = listed["items"].as_array().is_some_and(Vec::is_empty);
-        assert!(status == 200 && none, "{list}: {listed}");
-    }
-    // Nothing has changed.
-    assert_eq!(chat.conversation(USER).await["status"], "open");
-    assert_eq!(chat.get("users/").await["items"].as_array().unwrap().len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn s0_20_s0_23_a_removed_subaccounts_number_belongs_to_the_main_account() {
-    let chat = Chat::start().await;
-    let own = format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}")));
-    let plivo = async |method: &str, path: &str, body: Value| {
-        let url = format!("{}/v1/Account/{AUTH_ID}/{path}", chat.node.public);
-        let headers = [("authorization", own.as_str()), ("content-type", "application/json")];
-        http::send(method, &url, &headers, body.to_string()).await
-    };
-    let made = plivo("POST", "Subaccount/", json!({"name": "Night"})).await.json();
-    let sub = made["auth_id"].as_str().unwrap().to_owned();
-    assert_eq!(
-        plivo("POST", &format!("Number/{NUMBER}/"), json!({ "subaccount": sub })).await.status,
-        202
-    );
-    let url = json!({"webhookUrl": chat.app.url("/form")});
-    does(&chat, "PATCH", &format!("phone-numbers/{NUMBER}/"), url, 200).await;
-    chat.send_text(USER, "to the subaccount").await;
-    let at = |text: &'static str| {
-        chat.app.wait_where("/form", move |seen| seen.params.values().any(|v| v == text))
-    };
-    at("to the subaccount").await;
-    assert_eq!(plivo("DELETE", &format!("Subaccount/{sub}/"), json!({})).await.status, 204);
-    chat.send_text(USER, "to the main account").await;
-    at("to the main account").await;
-    let page = chat.get("conversations/").await;
-    let last: Vec<_> =
-        page["items"].as_array().unwrap().iter().map(|c| &c["lastMessage"]["text"]).collect();
-    assert!(last.contains(&&json!("to the main account")), "{page}");
 }
