@@ -70,6 +70,27 @@ impl World {
     }
 }
 
+/// Somebody gets a new password from the file, and is not deleted with the entry.
+#[tokio::test]
+async fn a_user_who_existed_before_the_file_named_it_stays_without_the_entry() {
+    let w = world().await;
+    let (user, _) = w.people.make_user(new("asha", "MA1")).await.unwrap();
+    let listed = [
+        configured("asha", "from the file", Role::Admin),
+        configured("ravi", "from the file", Role::Admin),
+    ];
+    w.people.sync_configured(&listed, Clone::clone).await.unwrap();
+    w.people.sync_configured(&listed, Clone::clone).await.unwrap();
+    w.people.sync_configured(&[], Clone::clone).await.unwrap();
+    let token = w.sign_in("asha", "from the file").await.unwrap();
+    let person = w.people.who(&token).await.unwrap().unwrap();
+    assert_eq!(
+        (person.user.id, person.user.role, person.user.in_file),
+        (user.id, Role::Admin, false)
+    );
+    assert!(matches!(w.sign_in("ravi", "from the file").await, Err(SignInError::Unknown)));
+}
+
 #[tokio::test]
 async fn r20_a_session_ends_when_idle_too_old_or_its_password_changes() {
     let w = world().await;

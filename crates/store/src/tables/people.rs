@@ -770,21 +770,32 @@ async fn end_access(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
     sql::query("DELETE FROM invitations WHERE user_id = $1").bind(user).execute(to).await.map(drop)
 }
 
+/// `users.in_file` of a user that the configuration file created, and of one that existed before the
+/// file listed it.
+const CREATED_BY_FILE: i64 = 1;
+const LISTED_LATER: i64 = 2;
+
 /// Updates the users to those listed in the configuration file. Existing users keep their id, and
-/// their sessions unless the password has changed.
+/// their sessions unless the password has changed. Users that are no longer listed are deleted if
+/// the file had created them; the others keep the role and the password of the file.
 async fn sync_configured(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
     let mut rows = 0;
-    let listed: Vec<(String, String, String)> =
-        sql::query_as("SELECT user_id, main_auth_id, name FROM users WHERE in_file = 1")
+    let listed: Vec<(String, String, String, i64)> =
+        sql::query_as("SELECT user_id, main_auth_id, name, in_file FROM users WHERE in_file <> 0")
             .fetch_all(&mut *to)
             .await?;
-    for (id, main_account, name) in listed {
+    for (id, main_account, name, in_file) in listed {
         let is_same = |user: &User| user.name == name && user.main_account.as_str() == main_account;
-        if !users.iter().any(is_same) {
-            delete_user_data(to, &id).await?;
-            let delete = sql::query("DELETE FROM users WHERE user_id = $1").bind(&id);
-            rows += delete.execute(&mut *to).await?.rows_affected();
+        if users.iter().any(is_same) {
+            continue;
         }
+        let change = if in_file == CREATED_BY_FILE {
+            delete_user_data(to, &id).await?;
+            "DELETE FROM users WHERE user_id = $1"
+        } else {
+            "UPDATE users SET in_file = 0 WHERE user_id = $1"
+        };
+        rows += sql::query(change).bind(&id).execute(&mut *to).await?.rows_affected();
     }
     for user in users {
         let known = "SELECT user_id, password FROM users WHERE name = $1 AND main_auth_id = $2";
@@ -800,12 +811,13 @@ async fn sync_configured(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Err
         if password != user.password {
             end_access(to, &id).await?;
         }
-        let update = "UPDATE users SET auth_id = $2, role = $3, password = $4, in_file = 1 \
-            WHERE user_id = $1";
+        let update = "UPDATE users SET auth_id = $2, role = $3, password = $4, \
+            in_file = CASE WHEN in_file = 0 THEN $5 ELSE in_file END WHERE user_id = $1";
         let update = sql::query(update).bind(&id).bind(user.account.as_str());
         rows += update
             .bind(user.role.as_str())
             .bind(&user.password)
+            .bind(LISTED_LATER)
             .execute(&mut *to)
             .await?
             .rows_affected();
