@@ -110,7 +110,7 @@ impl PendingEntries {
                 self.wacids.push(wacid);
             } else if let Ok(end @ Entry::CallEnded { .. }) = serde_json::from_slice(line) {
                 self.ends.push(end);
-            } else if line.ends_with(b"\n") {
+            } else if line.ends_with(b"\n") && !line.trim_ascii().is_empty() {
                 damaged += 1;
             }
         }
@@ -373,7 +373,10 @@ mod tests {
         let json = serde_json::to_string(&start).unwrap();
         let line = format!("{{\"node_id\":\"n\",\"born\":1,\"setup\":{json}}}\n");
         let mut found = PendingEntries::default();
-        assert_eq!(found.read(format!("{line}\u{7f}garbage\n{line}{{\"node_id\":").as_bytes()), 1);
+        assert_eq!(
+            found.read(format!("\n{line}\u{7f}garbage\n\n{line}{{\"node_id\":").as_bytes()),
+            1
+        );
         assert_eq!(found.starts.len(), 2, "a truncated last line is not damage");
     }
 }
