@@ -315,7 +315,8 @@ async fn walk(console: &Console, visitor: &Visitor, walked: WalkRequest) -> Vec<
                 hangup: (url, Method::Post),
             },
             limits: MachineLimits {
-                allow_plain_urls: console.apis.api().placer.allows_http(),
+                allow_plain_urls: api.placer.allows_http(),
+                can_transcribe: api.recordings.can_transcribe(),
                 ..MachineLimits::default()
             },
         },

@@ -318,6 +318,18 @@ hangup_url = "{hangup}"
         assert_eq!(out.status.code(), Some(code), "{}", text(&out.stderr));
         assert_eq!(text(&out.stdout).contains("\"W405\""), code == 1, "{}", text(&out.stdout));
     }
+    // A recording is transcribed if the configuration has a recogniser.
+    let record = folder.path().join("record.xml");
+    let document =
+        format!("<Response><Record transcriptionUrl=\"{answer}\" maxLength=\"1\"/></Response>");
+    std::fs::write(&record, document).unwrap();
+    let recogniser = "[speech.transcribe]\nurl = \"http://127.0.0.1:9/v1\"\n";
+    for (more, is_missing) in [("", true), (recogniser, false)] {
+        std::fs::write(file, format!("{config}{more}")).unwrap();
+        let out = offhook(&["xml", "run", record.to_str().unwrap(), "--config", file]).await;
+        let shown = text(&out.stdout);
+        assert_eq!(shown.contains("no recogniser is configured"), is_missing, "{shown}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::super::{Exit, config, run_async};
 use super::source;
 use super::walked::Printer;
-use crate::node;
+use crate::{node, speech_settings};
 use engine::admission::Specs;
 use engine::admission::book::Book;
 use engine::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource, SigningKeys};
@@ -24,6 +24,7 @@ use model::Secret;
 use model::{AuthId, E164, Method, PhoneNumberId};
 use sim::caller::{KeyStep, parse_keys};
 use sim::world;
+use speech::recognise::Recognisers;
 use xml::MAX_BODY;
 use xml::ast::DocUrl;
 
@@ -211,6 +212,8 @@ impl Business {
             settings: CallSettings {
                 limits: MachineLimits {
                     sip_host: Ipv4Addr::LOCALHOST.to_string(),
+                    // Unknown, so there is no remark about it.
+                    can_transcribe: true,
                     ..MachineLimits::default()
                 },
                 max_body: MAX_BODY,
@@ -255,7 +258,7 @@ impl Business {
             auth_id: own.auth_id.clone(),
             parent: main.auth_id.clone(),
             keys: SigningKeys::new(&own.tokens, &main.tokens),
-            settings: node::call_settings(config, false),
+            settings: node::call_settings(config, can_transcribe(config)),
             insecure: config.answer.allow_insecure,
             method: spec.answer.map_or(Method::Post, |(_, method)| method),
             fallback: spec.fallback,
@@ -331,4 +334,10 @@ mod tests {
         assert_eq!(pauses, [Duration::ZERO, Duration::from_millis(1_500)]);
         assert!(parse_digits("1,x").is_err_and(|e| e.contains("'x'")));
     }
+}
+
+/// Whether a node with this configuration can transcribe recordings.
+fn can_transcribe(config: &Config) -> bool {
+    let recognisers = speech_settings::read(config).ok().map(|speech| Recognisers::new(&speech));
+    recognisers.and_then(Result::ok).is_some_and(|all| all.can_recognise(all.transcript_language()))
 }
