@@ -68,6 +68,8 @@ pub struct WebhookHandler<C> {
     others: Option<Arc<dyn OtherNodes>>,
     /// Calls of unknown numbers.
     unknown_numbers: Repeats,
+    /// Calls whose time is too far from this node's clock.
+    stale_calls: Repeats,
 }
 
 /// Receives account news from Meta. It must not block or wait.
@@ -184,6 +186,7 @@ impl<C: Calls> WebhookHandler<C> {
             account_news: None,
             others: None,
             unknown_numbers: Repeats::default(),
+            stale_calls: Repeats::default(),
         }
     }
 
@@ -942,6 +945,13 @@ impl<C: Calls> WebhookHandler<C> {
         let wall = self.clock.wall();
         let age = connect.timestamp.map_or(0, |then| wall.secs().saturating_sub(then));
         if !(-CONNECT_AHEAD_MAX..=CONNECT_AGE_MAX).contains(&age) {
+            if let Some(calls) = self.stale_calls.count(now) {
+                tracing::error!(
+                    calls,
+                    age_s = age,
+                    "calls ignored: their webhooks are too old or of the future; check that the clock is right"
+                );
+            }
             return Effect::Stale;
         }
         match connect.direction {
