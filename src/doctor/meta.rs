@@ -196,7 +196,7 @@ pub(super) fn clock(ours: Timestamp, theirs: Timestamp) -> Finding {
     } else {
         Finding::failed(
             "clock",
-            format!("{what}, so calls are taken for stale ones and ignored"),
+            format!("{what}, so calls may be taken for stale ones and ignored"),
             fix,
         )
     }

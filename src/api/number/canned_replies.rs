@@ -129,9 +129,10 @@ fn check_shortcut(shortcut: &str) -> Result<String, ApiError> {
         && shortcut.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     match is_fine {
         true => Ok(shortcut),
-        false => {
-            Err(ApiError::bad_value("shortcut", "shortcut must be 1 to 32 letters, digits, - or _"))
-        }
+        false => Err(ApiError::bad_value(
+            "shortcut",
+            "shortcut must be 1 to 32 letters (a to z), digits, - or _",
+        )),
     }
 }
 
