@@ -310,6 +310,12 @@ fn parse_entry(entry: &str) -> Result<Vec<Key>, String> {
     Ok(keys)
 }
 
+/// Whether a node with this configuration can transcribe recordings.
+fn can_transcribe(config: &Config) -> bool {
+    let recognisers = speech_settings::read(config).ok().map(|speech| Recognisers::new(&speech));
+    recognisers.and_then(Result::ok).is_some_and(|all| all.can_recognise(all.transcript_language()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -334,10 +340,4 @@ mod tests {
         assert_eq!(pauses, [Duration::ZERO, Duration::from_millis(1_500)]);
         assert!(parse_digits("1,x").is_err_and(|e| e.contains("'x'")));
     }
-}
-
-/// Whether a node with this configuration can transcribe recordings.
-fn can_transcribe(config: &Config) -> bool {
-    let recognisers = speech_settings::read(config).ok().map(|speech| Recognisers::new(&speech));
-    recognisers.and_then(Result::ok).is_some_and(|all| all.can_recognise(all.transcript_language()))
 }
