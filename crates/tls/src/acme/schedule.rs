@@ -9,9 +9,7 @@ use model::Timestamp;
 /// a name per hour. The delay doubles with each further failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(5 * 60);
 const BACKOFF_MAX: Duration = Duration::from_secs(6 * 3600);
-/// Minimum and maximum delay that is accepted from an authority. A date of an authority may be in
-/// the past for a clock that is ahead.
-const RETRY_AFTER_MIN: Duration = Duration::from_secs(60);
+/// Maximum delay that is accepted from an authority.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 86_400);
 
 /// Returns when a certificate is renewed: when one third of its lifetime remains.
@@ -22,8 +20,9 @@ pub(crate) fn renewal(Validity { not_before, not_after }: Validity) -> Timestamp
 /// Returns the delay after a number of consecutive failures. `spread`, from 0 to 1, makes the
 /// delays of nodes differ.
 pub(crate) fn backoff(failures: u32, retry_after: Option<Duration>, spread: f64) -> Duration {
-    if let Some(after) = retry_after {
-        return after.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
+    // A date of an authority is in the past for a clock that is ahead, and is no delay then.
+    if let Some(after) = retry_after.filter(|after| !after.is_zero()) {
+        return after.min(RETRY_AFTER_MAX);
     }
     let doubled = BACKOFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(BACKOFF_MAX).mul_f64(1.0 + spread.clamp(0.0, 1.0) / 10.0)
@@ -61,7 +60,7 @@ mod tests {
         assert_eq!(delays, [minutes(5), minutes(10), minutes(20), BACKOFF_MAX]);
         assert_eq!(backoff(1, None, 1.0), Duration::from_secs(330));
         assert_eq!(backoff(9, Some(minutes(1)), 1.0), minutes(1));
-        assert_eq!(backoff(1, Some(Duration::ZERO), 0.0), minutes(1));
+        assert_eq!(backoff(2, Some(Duration::ZERO), 0.0), minutes(10));
         assert_eq!(backoff(1, Some(Duration::MAX), 0.0), RETRY_AFTER_MAX);
         let now = Timestamp::from_secs(1_795_219_200);
         assert_eq!(retry_after(" 120 ", now), Some(minutes(2)));
