@@ -276,8 +276,9 @@ async fn open_store(
     Ok((Store::open_with(database.clone(), options, health.clone()).await?, lock))
 }
 
-/// Splits the calls of another process into those that continue and those whose number or account is
-/// no longer configured. The records of the latter are closed like those of a killed process.
+/// Returns the calls of another process that continue, and those that end because their number or
+/// account is no longer configured. The records of the latter are closed like those of a killed
+/// process.
 fn known_calls(
     calls: Vec<IncomingCall>,
     directory: &Directory,

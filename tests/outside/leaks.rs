@@ -507,7 +507,7 @@ async fn r22_no_secret_when_everything_goes_wrong() {
             around(&output, found.unwrap_or_default())
         );
     }
-    assert!(output.contains("190"), "what Graph said is told all the same");
+    assert!(output.contains("190"), "the code of Graph's error is shown: {output}");
 }
 
 #[test]
@@ -547,7 +547,7 @@ fn r22_checking_a_configuration_shows_no_secrets() {
         let output = [out.stdout, out.stderr].concat();
         let shown = String::from_utf8_lossy(&output).into_owned();
         assert_eq!(out.status.code(), Some(if n == 0 { 0 } else { 2 }), "{n}: {shown}");
-        canaries.assert_absent(&format!("what is said of configuration {n}"), &output);
+        canaries.assert_absent(&format!("output about configuration {n}"), &output);
     }
 }
 

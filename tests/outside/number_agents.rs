@@ -226,7 +226,7 @@ async fn s2_03_s2_21_metas_webhook_updates_the_quality_and_a_low_one_notifies() 
         if notifications["items"][0]["text"].as_str().is_some_and(|text| text.contains(NUMBER)) {
             return;
         }
-        assert!(n < 249, "people are told: {notifications}");
+        assert!(n < 249, "no notification of the quality: {notifications}");
     }
 }
 

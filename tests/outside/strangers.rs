@@ -118,7 +118,7 @@ async fn r19_junk_gets_no_response_and_does_not_disturb_a_call() {
     // The speech has pauses between words.
     assert!(
         audible > Duration::from_secs(seconds) / 2,
-        "it was heard all the while: {audible:?}; {report}"
+        "the caller received audio without a pause: {audible:?}; {report}"
     );
     if rate().is_some() {
         assert!(late <= 0.01 && shares.iter().all(|share| *share >= 0.99), "{report}");

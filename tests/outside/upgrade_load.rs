@@ -243,16 +243,17 @@ fn answered(status: u16, body: &[u8]) -> Result<u16, String> {
 /// disk takes some seconds to write.
 async fn deliver(url: String, body: String, requests: Arc<Requests>) -> Result<u16, String> {
     let signature = sign(APP_SECRET, body.as_bytes());
-    for _ in 0..DELIVERIES_MAX - 1 {
+    let mut deliveries = 1;
+    loop {
         let header = ("x-hub-signature-256", signature.clone());
         match fresh("POST", url.clone(), header, body.clone()).await {
-            Err(error) if error.starts_with("503") => {
+            Err(error) if deliveries < DELIVERIES_MAX && error.starts_with("503") => {
+                deliveries += 1;
                 requests.resent.fetch_add(1, Ordering::Relaxed);
             }
             outcome => return outcome,
         }
     }
-    fresh("POST", url, ("x-hub-signature-256", signature), body).await
 }
 
 async fn fresh(

@@ -651,7 +651,7 @@ impl World {
                 wrong = Some(format!("call {} stays {:?} for {here} ms", seen.ix, seen.state));
             } else if elapsed_ms > limits.accept_outcome_ms + 1_000 {
                 wrong = Some(format!(
-                    "R7: call {} is up {elapsed_ms} ms after its end was told",
+                    "R7: call {} is still up {elapsed_ms} ms after its end was reported",
                     seen.ix
                 ));
             }

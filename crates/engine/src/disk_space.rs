@@ -1,10 +1,11 @@
 //! The disk space that recordings, users' files, event logs, long messages and changes may use.
 //!
 //! They share a disk with the rest of the store, without which no account can work. They leave a
-//! reserve free. Changes, notes and short messages may use half of it, so that the rest is left to
-//! what nobody can refuse: calls, messages of users and sign-ins. On a node of several main accounts, those of one account take at most as much
-//! space as is still free above the reserve. So an account always leaves as much room to the others
-//! as it has taken. See `docs/recordings.md#disk-space`.
+//! reserve free. Changes, private notes and short messages may use half of it. The rest is for
+//! calls, messages from users and sign-ins, which are not refused. On a node of several main
+//! accounts, the files, event logs and long messages of one account take at most as much space as is
+//! still free above the reserve. So an account always leaves as much room to the others as it has
+//! taken. See `docs/recordings.md#disk-space`.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -248,10 +249,17 @@ impl DiskSpace {
         state.used.retain(|_, used| used.total() > 0);
     }
 
-    /// Counts rows of a call's history if they may be stored, and returns whether they may.
-    pub fn take_history(self: &Arc<Self>, main_account: &AuthId, bytes: usize) -> bool {
-        let mut rows = self.file(Content::EventLog, main_account.clone());
-        rows.grow(bytes.try_into().unwrap_or(u64::MAX)).is_ok()
+    /// Returns whether rows of a call's history may be stored, and counts them.
+    pub fn take_history(&self, main_account: &AuthId, bytes: usize) -> bool {
+        let mut state = self.state();
+        let used = state.used.entry(main_account.clone()).or_default();
+        used.add_row(self.day(), bytes.try_into().unwrap_or(u64::MAX));
+        self.check(&mut state, Content::EventLog, main_account).is_ok()
+    }
+
+    /// The current day, as a number of days since 1970.
+    fn day(&self) -> i64 {
+        self.clock.wall().secs() / DAY_SECS
     }
 
     /// Checks whether a change, a note or a short message may be stored.
@@ -373,7 +381,7 @@ fn count_growth(state: &mut State, account: &AuthId, before: &mut u64, bytes: u6
 
 impl Drop for GrowingFile {
     fn drop(&mut self) {
-        let day = self.space.clock.wall().secs() / DAY_SECS;
+        let day = self.space.day();
         if let Some(used) = self.space.state().used.get_mut(&self.main_account) {
             used.growing = used.growing.saturating_sub(self.bytes);
             match self.content {

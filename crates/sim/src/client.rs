@@ -106,7 +106,7 @@ pub async fn send(
             ),
             (true, true) => format!(
                 "could not connect to {authority}: {cause}; set SSL_CERT_FILE to the certificate of its authority, \
-                 also for `offhook dev` and `offhook sim`"
+                 also for the `offhook dev` that simulates Meta"
             ),
             (false, _) => format!("the request to {authority} failed: {cause}"),
         }

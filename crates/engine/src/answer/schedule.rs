@@ -15,7 +15,7 @@ pub const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3_600);
 /// Longest `Retry-After` that is honoured.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
-/// Longest pause between two attempts, with its jitter.
+/// Upper bound of the pause between two attempts, including jitter.
 pub const PAUSE_MAX: Duration = Duration::from_secs(2 * 3_600);
 
 /// The pause before retry number `retry` (from 1) of a callback that is `age` old, with 20 %

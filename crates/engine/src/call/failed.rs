@@ -1,8 +1,6 @@
 //! Failed requests to URLs of customers, for the list of errors across calls. What was sent, and
 //! documents that were received, are in the event logs of the calls.
 
-use std::sync::Arc;
-
 use crate::disk_space::DiskSpace;
 use model::{AuthId, CallUuid, Timestamp};
 use store::{FailedRequest, Store};
@@ -36,7 +34,7 @@ const ROW_BYTES: usize = 300;
 /// Adds the request to the store, unless there is no disk space for it.
 pub(super) fn record(
     store: &Store,
-    space: &Arc<DiskSpace>,
+    space: &DiskSpace,
     id: Uuid,
     at: Timestamp,
     failed: Failed<'_>,

@@ -240,8 +240,9 @@ impl Drop for Inner {
 }
 
 impl EventLogWriter {
-    /// Creates the writer of a call whose time begins at `zero`. The stored log takes the disk space
-    /// of `file`, and `sink` receives the lines when the last clone is dropped.
+    /// Creates the writer of a call's event log. Times in the log are relative to `zero`. The size of
+    /// the stored log is accounted for in `file`. `sink` receives the lines when the last clone is
+    /// dropped.
     pub(super) fn new(
         call: CallUuid,
         (clock, zero): (Clock, Instant),

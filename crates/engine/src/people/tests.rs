@@ -70,7 +70,8 @@ impl World {
     }
 }
 
-/// Somebody gets a new password from the file, and is not deleted with the entry.
+/// The configuration sets the password of an existing user. When it no longer names the user, the
+/// user and the password remain.
 #[tokio::test]
 async fn a_user_who_existed_before_the_file_named_it_stays_without_the_entry() {
     let w = world().await;

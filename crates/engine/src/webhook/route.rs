@@ -68,7 +68,7 @@ pub struct WebhookHandler<C> {
     others: Option<Arc<dyn OtherNodes>>,
     /// Calls of unknown numbers.
     unknown_numbers: Repeats,
-    /// Calls whose time is too far from this node's clock.
+    /// Calls that were ignored because their webhooks are too old or from the future.
     stale_calls: Repeats,
 }
 
@@ -949,7 +949,7 @@ impl<C: Calls> WebhookHandler<C> {
                 tracing::error!(
                     calls,
                     age_s = age,
-                    "calls ignored: their webhooks are too old or of the future; check that the clock is right"
+                    "calls ignored: their webhooks are too old or from the future; check this machine's clock"
                 );
             }
             return Effect::Stale;
