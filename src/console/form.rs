@@ -71,13 +71,12 @@ impl Form {
         }
     }
 
-    /// Returns a query with these fields only.
+    /// Returns a query with these fields only. Blanks around their values are removed.
     pub(super) fn only(&self, names: &[&str]) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
+        let trimmed = self.0.iter().map(|(name, value)| (name.as_str(), value.trim()));
         query.extend_pairs(
-            self.0
-                .iter()
-                .filter(|(name, value)| names.contains(&name.as_str()) && !value.is_empty()),
+            trimmed.filter(|(name, value)| names.contains(name) && !value.is_empty()),
         );
         format!("?{}", query.finish())
     }

@@ -205,6 +205,8 @@ struct Inbox {
     assignee: String,
     labels: Vec<Label>,
     label: String,
+    /// Whether `label` was deleted since this page was linked.
+    is_label_deleted: bool,
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
@@ -220,6 +222,8 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     };
     let first = query.some("cursor").is_none();
     let agents = choices(&console, &visitor).await;
+    let labels: Vec<Label> = visitor.items(&console, LABELS).await;
+    let label = query.get("label").to_owned();
     html(&Inbox {
         rows: list.items.into_iter().map(|one| row(&console, &visitor, &agents, one)).collect(),
         next: list.next.map(|cursor| query.with("cursor", Some(&cursor))).unwrap_or_default(),
@@ -228,8 +232,10 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         q: query.get("q").to_owned(),
         unread: query.some("unread").is_some(),
         assignee: query.get("assignee").to_owned(),
-        labels: visitor.items(&console, LABELS).await,
-        label: query.get("label").to_owned(),
+        is_label_deleted: !label.is_empty()
+            && labels.iter().all(|known| known.id.to_string() != label),
+        labels,
+        label,
         page: visitor.page(&console, visitor.lang().t("nav.inbox"), "inbox").listening(if first {
             "conversation number agent"
         } else {
@@ -591,6 +597,7 @@ struct Chat {
     /// Query of the list of the person's calls.
     calls: String,
     draft: String,
+    note: String,
     wrong: String,
     /// Media types that may be sent, as the `accept` attribute; and message type and maximum size
     /// of each, as JSON.
@@ -603,7 +610,10 @@ struct Chat {
 /// Content and error of a rejected form.
 #[derive(Default)]
 struct RejectedForm {
+    /// The text of a reply.
     draft: String,
+    /// The text of a note.
+    note: String,
     wrong: String,
 }
 
@@ -735,6 +745,7 @@ async fn render_chat(
             may_call: Apis::serves(&Method::POST, CALLS),
             calls: Form::default().with("party", Some(conversation.user.key())),
             draft: refused.draft,
+            note: refused.note,
             wrong: refused.wrong,
             accepted: FILES.iter().map(|file| file.mime).collect::<Vec<_>>().join(","),
             kinds: Value::Object(
@@ -824,7 +835,8 @@ pub(super) async fn act(
     let one = path_of(id);
     let to = format!("/console/inbox/{id}/");
     let post = |what: &str| (Method::POST, format!("{one}{what}/"), None);
-    let (method, path, body) = match form.get("do") {
+    let action = form.get("do");
+    let (method, path, body) = match action {
         "send" => (
             Method::POST,
             format!("{one}messages/"),
@@ -880,13 +892,15 @@ pub(super) async fn act(
         },
         _ => return bad_form(&console, &visitor, "do"),
     };
-    let gone = form.get("do") == "delete";
     let answer = visitor.ask(&console, method, &path, body.as_ref()).await;
     match answer.is_ok() {
-        true => Redirect::to(if gone { "/console/inbox/" } else { &to }).into_response(),
+        true => {
+            Redirect::to(if action == "delete" { "/console/inbox/" } else { &to }).into_response()
+        }
         false => {
             let refused = RejectedForm {
                 draft: form.get("text").to_owned(),
+                note: form.some("note").filter(|_| action == "note").unwrap_or_default().to_owned(),
                 wrong: error_text(visitor.lang(), &answer),
             };
             render_chat(&console, &visitor, id, answer.status, refused).await

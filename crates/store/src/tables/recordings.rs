@@ -5,6 +5,8 @@
 
 use std::collections::HashSet;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
@@ -18,7 +20,7 @@ use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
 use crate::tables::{files_to_remove, outbox};
-use crate::write::Write;
+use crate::write::{Write, WriteTask};
 use model::{AuthId, CallUuid, Timestamp};
 
 /// Handle to the recordings. See [`Store::recordings`](crate::Store::recordings).
@@ -199,6 +201,20 @@ impl Recordings<'_> {
         limit: u32,
     ) -> Result<RecordingWork, StoreError> {
         work(&self.0.read, node_id, now, limit).await
+    }
+
+    /// Makes work of a node due `now` that is due after `latest`, and returns the number of its
+    /// items. Its time was set while the system's clock was ahead.
+    ///
+    /// # Errors
+    /// Fails if the database rejects the write or the store was closed first.
+    pub async fn bring_forward(
+        self,
+        node_id: &str,
+        latest: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.0.queue.run(BringForward { node_id: node_id.to_owned(), latest, now }).await
     }
 
     /// Stores the result of an attempt to transcribe a recording. Returns the callback that reports
@@ -523,6 +539,42 @@ pub(crate) async fn object_name(
     select.fetch_optional(pool).await.map_err(failed("find a recording's copy"))
 }
 
+struct BringForward {
+    node_id: String,
+    latest: Timestamp,
+    now: Timestamp,
+}
+
+impl WriteTask for BringForward {
+    fn execute<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        let of_recordings = |update: &'static str| sql::query(update).bind(self.node_id.clone());
+        // Objects in the bucket belong to no node.
+        let updates = [
+            of_recordings(
+                "UPDATE recordings SET upload_us = $2 WHERE node_id = $1 AND upload_us > $3",
+            ),
+            of_recordings(
+                "UPDATE recordings SET transcribe_us = $2 WHERE node_id = $1 AND transcribe_us > $3",
+            ),
+            sql::query("UPDATE objects_to_remove SET due_us = $1 WHERE due_us > $2"),
+        ];
+        let times = [self.now.micros(), self.latest.micros()];
+        async move {
+            let mut changed = 0;
+            for update in updates {
+                let update = update.bind(times[0]).bind(times[1]);
+                changed += update.execute(&mut *to).await?.rows_affected();
+            }
+            Ok(changed)
+        }
+        .boxed()
+    }
+}
+
 /// Returns the work on complete recordings that is due for a node, at most `limit` items of each
 /// kind. The main accounts take turns: the first item of each, then the second of each, and so on.
 pub(crate) async fn work(
@@ -744,6 +796,12 @@ mod tests {
             store.recordings().work("other", at(9_000), 10).await.unwrap(),
             RecordingWork::default()
         );
+        // Nothing of this node is postponed beyond 9,000.
+        for (node, latest, changed) in [("node", 9_000, 0), ("other", 0, 0), ("node", 1_999, 1)] {
+            let forward = store.recordings().bring_forward(node, at(latest), at(900));
+            assert_eq!(forward.await.unwrap(), changed, "{node} {latest}");
+        }
+        assert_eq!((ids(&work(999).await), work(999).await.next), (vec![2], Some(at(1_000))));
 
         let [one, two] = [1, 2].map(Uuid::from_u128);
         store
@@ -787,6 +845,9 @@ mod tests {
             work(5_000).await,
             RecordingWork { next: Some(at(6_000)), ..RecordingWork::default() }
         );
+        let forward = store.recordings().bring_forward("other", at(5_999), at(5_500));
+        assert_eq!(forward.await.unwrap(), 1);
+        assert_eq!(work(5_500).await.objects, [("a/2.wav".to_owned(), 1)]);
         assert_eq!(work(6_000).await.objects, [("a/2.wav".to_owned(), 1)]);
         store.close().await;
     }

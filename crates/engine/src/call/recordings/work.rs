@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Inner, Recordings};
+use crate::answer::PAUSE_MAX;
 use store::{RecordingWork, StoreError};
 
 /// Maximum number of concurrent uploads and deletions.
@@ -65,6 +66,7 @@ impl RunningWork {
 impl Recordings {
     /// Runs background work until `stop`. Interrupted tasks are repeated after the next start.
     pub async fn run_background_work(self, stop: CancellationToken) {
+        self.0.bring_forward().await;
         let mut under_way = RunningWork::default();
         loop {
             let wait = self.0.begin_background_work(&mut under_way).await;
@@ -79,6 +81,21 @@ impl Recordings {
 }
 
 impl Inner {
+    /// Makes work due that was postponed while the system's clock was ahead of today's time.
+    async fn bring_forward(&self) {
+        let now = self.clock.wall();
+        let latest = now.plus(PAUSE_MAX);
+        match self.store.recordings().bring_forward(&self.node_id, latest, now).await {
+            Ok(0) => {}
+            Ok(items) => tracing::warn!(
+                items,
+                "uploads, transcriptions and deletions of recordings made due now: they were \
+                 postponed while the clock was ahead"
+            ),
+            Err(error) => tracing::warn!(%error, "due times of recording work not checked"),
+        }
+    }
+
     /// Starts as many tasks as the limits allow. Returns how long to wait before the next read.
     async fn begin_background_work(self: &Arc<Self>, under_way: &mut RunningWork) -> Duration {
         let now = self.clock.wall();
