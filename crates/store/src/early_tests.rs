@@ -71,6 +71,23 @@ fn delivered(queued: &QueuedCallback) -> Settlement {
 }
 
 #[tokio::test]
+async fn an_end_with_an_event_of_a_conversation_is_not_reported_early() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let conversation = 1_000_000;
+    store.outbox().insert(callback(conversation, 1)).await.unwrap();
+    for n in 2..200 {
+        begin(&store, n);
+        let event = callback(conversation, n);
+        let end = Conclusion { callbacks: vec![callback(n, n), event], ..conclusion(n) };
+        let concluded = store.calls().conclude(end).await.unwrap();
+        let [hangup, event] = &concluded.callbacks[..] else { panic!("{concluded:?}") };
+        assert!(hangup.first && !event.first && !is_early(event), "{n}: behind the first one");
+    }
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_reader_finds_the_end_that_was_reported_early() {
     if skipped_on_postgres() {
         return;

@@ -30,7 +30,7 @@ use crate::disk_space::DiskSpace;
 use machine::CallbackKind;
 use machine::log;
 use model::Clock;
-use model::{AuthId, E164, Timestamp};
+use model::{AuthId, CallUuid, E164, Timestamp};
 use store::{
     Callback, DeliveryOutcome, NewCallback, QueuedCallback, Settlement, Store, StoreError, WEBHOOK,
 };
@@ -44,6 +44,9 @@ const REST: Duration = Duration::from_millis(20);
 /// Time to write the results of attempts that are cut off. Rows that the store has not written
 /// after that are due again at the next start.
 const NOTING: Duration = Duration::from_millis(250);
+
+/// Maximum number of entries of [`InMemory::followed`].
+const FOLLOWED_MAX: usize = 20_000;
 
 /// Number of callbacks of events after which an account's waiting ones are counted again.
 const COUNT_AFTER: u32 = 500;
@@ -134,9 +137,24 @@ struct InMemory {
     of_origin: HashMap<String, OfOrigin>,
     /// Origins with more callbacks in the store than fit into memory.
     left: HashSet<String>,
+    /// Calls and conversations of which a callback is known to wait behind another one. The result
+    /// of the other one is stored without delay.
+    followed: HashSet<CallUuid>,
     /// Callbacks released while the store is being read. A row that was read before the release may
     /// be out of date.
     gone: Option<HashSet<CallbackKey>>,
+}
+
+impl InMemory {
+    /// Notes that a callback of a call or conversation waits behind another one. Returns whether
+    /// that was unknown.
+    fn follow(&mut self, call: CallUuid) -> bool {
+        // Only a hint: what is forgotten here costs half a second.
+        if self.followed.len() >= FOLLOWED_MAX {
+            self.followed.clear();
+        }
+        self.followed.insert(call)
+    }
 }
 
 /// An estimate of the number of waiting callbacks of a main account.
@@ -274,6 +292,10 @@ impl Outbox {
     /// call, if known.
     pub fn send(&self, written: QueuedCallback, keys: impl Into<Option<SigningKeys>>) {
         if !written.first {
+            if self.0.held().follow(written.callback.new.call) {
+                // The result of the earlier one may be on its way to the store already.
+                self.0.store.outbox().hurry();
+            }
             return;
         }
         if let Some(place) = self.0.place(&written.callback, true) {
@@ -537,9 +559,20 @@ impl Inner {
         let why = (!of_a_call && matches!(outcome, DeliveryOutcome::Failed)).then(|| last.clone());
         place.attempted();
         let settlement = Settlement { row, attempts: delivery.attempts, at, outcome, last };
+        let is_done = !matches!(outcome, DeliveryOutcome::Retry { .. });
+        let settled = self.store.outbox().settle(settlement);
+        // Callbacks of other calls may wait for the last one of a multi-party call.
+        let is_room = kind == CallbackKind::MultiParty;
+        if is_done && (is_room || self.held().followed.contains(&call)) {
+            self.store.outbox().hurry();
+        }
         // Fails only while the store closes. The row is then due again at the next start.
-        let others_wait = self.store.outbox().settle(settlement).await.unwrap_or_default();
+        let others_wait = settled.await.unwrap_or_default();
         drop(place);
+        if is_done {
+            let mut held = self.held();
+            let _ = if others_wait { held.follow(call) } else { held.followed.remove(&call) };
+        }
         if let (Some(why), Some(tell)) = (why, self.undelivered.get()) {
             // The queue of a URL ends with its origin.
             let origin = || new.origin.rsplit(' ').next().unwrap_or_default().to_owned();
@@ -547,11 +580,7 @@ impl Inner {
             let number = number.map(|number| number.spec.number.clone());
             tell(GivenUp { account: new.account, main_account: new.main_account, to, number, why });
         }
-        // Callbacks of other calls may wait for the last one of a multi-party call.
-        if others_wait
-            || kind == CallbackKind::MultiParty
-            || matches!(outcome, DeliveryOutcome::Retry { .. })
-        {
+        if others_wait || is_room || !is_done {
             self.woken.notify_one();
         }
     }

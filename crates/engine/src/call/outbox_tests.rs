@@ -166,6 +166,38 @@ async fn callbacks_of_a_deleted_subaccount_are_signed_by_its_main_account() {
     node.store.close().await;
 }
 
+/// The writer stores results that nobody waits for twice a second.
+#[tokio::test]
+async fn a_callback_behind_another_one_follows_without_delay() {
+    let server = Server::start(|_| Reply::status(200)).await;
+    let room = Room::new();
+    let node = room.node(OutboxLimits::default()).await;
+    node.outbox.start();
+    let until_seen = async |count: usize| {
+        let seen = server.until_seen(count);
+        tokio::time::timeout(Duration::from_secs(15), seen).await.expect("one after another");
+        assert!(events(&server).is_sorted());
+    };
+    for event in 0..60 {
+        node.notify(1, event, CallbackKind::Message, &server.url("/message")).await;
+    }
+    until_seen(60).await;
+    node.kill().await;
+
+    // Those of an earlier process, too.
+    let node = room.node(OutboxLimits::default()).await;
+    for event in 100..160 {
+        let url = server.url("/message");
+        let callback = node.new_callback(1, event, CallbackKind::Message, &url);
+        node.store.outbox().insert(callback).await.unwrap();
+    }
+    node.outbox.start();
+    until_seen(120).await;
+    assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
+    assert!(node.outbox.0.held().followed.is_empty());
+    node.store.close().await;
+}
+
 #[tokio::test]
 async fn r04_outbox_survives_kill() {
     let tries = Arc::new(AtomicU32::new(0));

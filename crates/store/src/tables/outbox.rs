@@ -52,7 +52,7 @@ impl Outbox<'_> {
     }
 
     /// Stores the result of attempts to deliver a callback. Returns whether other callbacks of the
-    /// same call are waiting.
+    /// same call are waiting. The write may take half a second.
     ///
     /// # Errors
     /// Fails with [`StoreError::Closed`] if the store was closed first.
@@ -61,6 +61,11 @@ impl Outbox<'_> {
         settlement: Settlement,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
         self.0.queue.request_lazily(|sender| Write::SettleCallback(Box::new(settlement), sender))
+    }
+
+    /// Makes the writer store the results so far now, because callbacks wait for them.
+    pub fn hurry(self) {
+        self.0.queue.wake();
     }
 
     /// Returns the origins that have due callbacks, and the time when the next other one becomes

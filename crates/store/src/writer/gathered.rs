@@ -21,8 +21,7 @@ pub(crate) struct GatheredWrites {
     pub(crate) lines: Vec<Write>,
     /// Whether a caller waits for a write of the batch.
     pub(crate) is_waited_for: bool,
-    /// Open calls without a callback so far. The callbacks of their end need not wait for other
-    /// ones.
+    /// Open calls without a callback so far. A callback of their end need not wait for other ones.
     without_callbacks: HashSet<CallUuid>,
     /// Whether the batch contains starts of calls that are not synced in the pending log.
     has_unsynced_starts: bool,
@@ -42,7 +41,12 @@ impl GatheredWrites {
                 self.has_unsynced_starts = true;
             }
             Write::CallEnded(conclusion, _) => {
-                match self.without_callbacks.remove(&conclusion.start.call) && can_report {
+                let call = conclusion.start.call;
+                let is_without_callbacks = self.without_callbacks.remove(&call);
+                // Events follow the earlier ones of their conversation, which the database knows.
+                let is_about_call_only =
+                    conclusion.callbacks.iter().all(|callback| callback.call == call);
+                match is_without_callbacks && is_about_call_only && can_report {
                     true => self.reportable.push(self.batch.len()),
                     false => self.is_waited_for = true,
                 }
