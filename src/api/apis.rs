@@ -149,9 +149,10 @@ impl Apis {
         self.0.audit.flush().await;
     }
 
-    /// Whether the account of a person exists and is enabled.
-    pub fn is_enabled(&self, person: &Person) -> bool {
-        self.0.is_enabled(&person.user.account)
+    /// Whether an account exists and is enabled. The people and phones of other ones have no
+    /// access.
+    pub fn is_enabled(&self, account: &AuthId) -> bool {
+        self.0.is_enabled(account)
     }
 
     /// Whether the number API serves this method and path.

@@ -174,7 +174,7 @@ pub(super) async fn person(
     headers: &HeaderMap,
 ) -> Result<Option<Person>, Box<Response>> {
     let person = session_person(console, headers).await?;
-    Ok(person.filter(|person| console.apis.is_enabled(person)))
+    Ok(person.filter(|person| console.apis.is_enabled(&person.user.account)))
 }
 
 /// Like [`person`], also if the account is disabled or was deleted.

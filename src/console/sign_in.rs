@@ -110,7 +110,7 @@ pub(super) async fn page(
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
     let preferences = Preferences::of(&headers);
     let wrong = match session_person(&console, &headers).await {
-        Ok(Some(person)) if console.apis.is_enabled(&person) => {
+        Ok(Some(person)) if console.apis.is_enabled(&person.user.account) => {
             return Redirect::to(safe_path(query.get("to"))).into_response();
         }
         Ok(Some(_)) => preferences.lang.t("sign_in.disabled").to_owned(),

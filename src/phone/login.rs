@@ -9,7 +9,7 @@ use super::Inner;
 use super::message::RequestError;
 use engine::limiter::{Guess, Origin, Refusal};
 use engine::people::{Person, Token};
-use model::{EndpointName, Role, Secret};
+use model::{AuthId, EndpointName, Role, Secret};
 use store::Endpoint;
 
 /// Parses an endpoint's name, which may be given as its SIP address.
@@ -25,11 +25,22 @@ fn ours(error: &dyn std::fmt::Display) -> RequestError {
     RequestError::new("unavailable", "internal error; try again")
 }
 
-/// Returns the person of a session, if the session is valid and its account is served by this node.
+/// Returns the person of a session, if the session is valid and its account is enabled.
 pub(super) async fn person(inner: &Inner, token: &Token) -> Result<Option<Person>, RequestError> {
     let person = inner.people.who(token).await.map_err(|error| ours(&error))?;
-    Ok(person
-        .filter(|person| inner.gate.directory().tables().account(&person.user.account).is_some()))
+    Ok(person.filter(|person| inner.apis.is_enabled(&person.user.account)))
+}
+
+/// Checks that the account of an endpoint has access. It may have been disabled or deleted since
+/// the phone registered.
+pub(super) fn check_account(inner: &Inner, account: &AuthId) -> Result<(), RequestError> {
+    match inner.apis.is_enabled(account) {
+        true => Ok(()),
+        false => Err(RequestError::new(
+            "account_disabled",
+            "the endpoint's account is disabled or deleted; its main account can enable it",
+        )),
+    }
 }
 
 /// Whether the role of a person allows them to register an endpoint of their account.

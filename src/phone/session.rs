@@ -230,6 +230,12 @@ impl Session {
             return Err(Exit::Lost);
         }
         self.put(Message::Ping(bytes::Bytes::new())).await?;
+        if let Some(phone) = &self.phone
+            && let Err(RequestError { code, .. }) =
+                login::check_account(&self.inner, &phone.owner.account)
+        {
+            return self.deliver(&ToPhone::Unregistered { why: code }).await;
+        }
         self.is_still_signed_in().await
     }
 
@@ -420,6 +426,9 @@ impl Session {
             }
             (None, name) => login::by_session(&inner, self.signed_in.as_ref(), name).await,
         };
+        let found = found.and_then(|endpoint| {
+            login::check_account(&inner, &endpoint.account).map(|()| endpoint)
+        });
         let endpoint = match found {
             Ok(endpoint) => endpoint,
             Err(trouble) => {
@@ -508,6 +517,7 @@ impl Session {
             return Err(RequestError::new("bad_message", "ref is at most 64 characters"));
         }
         let (inner, owner, place) = (&self.inner, &phone.owner, phone.registration.place());
+        login::check_account(inner, &owner.account)?;
         let to = dialled(to)?;
         let offer = offer(sdp)?;
         if inner.phones.calls(place).len() >= engine::call::phones::CALLS_MAX {

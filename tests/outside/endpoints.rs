@@ -1,6 +1,8 @@
 //! Endpoints: created over REST, registered at `/phone`, calling through their application; and the
 //! example page in a real Chromium.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::console::Session;
@@ -253,6 +255,58 @@ async fn a_phone_registers_and_receives_errors() {
     let mut large = Phone::open(&world.node.public).await;
     large.send(&"a".repeat((48 << 10) + 1)).await;
     assert_eq!(large.closed().await, Some(1009));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_phones_of_a_disabled_subaccount_are_refused_and_inherited_with_it() {
+    let world = endpoints().await;
+    let public = &world.node.public;
+    for cascade in [false, true] {
+        let made = world.post("Subaccount/", json!({"name": "Branch", "enabled": true})).await;
+        let [id, token] = ["auth_id", "auth_token"].map(|name| made[name].as_str().expect("text"));
+        let basic = format!("Basic {}", STANDARD.encode(format!("{id}:{token}")));
+        let as_branch = async |path: &str, body: Value| {
+            let url = format!("{public}/v1/Account/{id}/{path}");
+            let headers = [("authorization", &*basic), ("content-type", "application/json")];
+            http::send("POST", &url, &headers, body.to_string()).await
+        };
+        let app = json!({"app_name": "a", "answer_url": world.app.url("/answer"), "default_endpoint_app": true});
+        assert_eq!(as_branch("Application/", app).await.status, 201);
+        let endpoint = json!({"username": "till", "password": PASSWORD});
+        assert_eq!(as_branch("Endpoint/", endpoint).await.status, 201);
+        let mut phone = world.phone("till").await;
+        phone.say(call("support")).await;
+        phone.receive("calling").await;
+
+        let path = format!("Subaccount/{id}/");
+        world.post(&path, json!({"name": "Branch", "enabled": false})).await;
+        assert_eq!(phone.receive("unregistered").await["why"], "account_disabled");
+        let mut again = Phone::open(public).await;
+        let register = json!({"type": "register", "endpoint": "till", "password": PASSWORD});
+        again.say(register.clone()).await;
+        assert_eq!(again.receive("error").await["code"], "account_disabled");
+        world.post(&path, json!({"name": "Branch", "enabled": true})).await;
+        again.say(register.clone()).await;
+        again.receive("registered").await;
+
+        let delete = format!("{path}?cascade={cascade}");
+        assert_eq!(world.rest("DELETE", &delete, &[], String::new()).await.status, 204);
+        assert_eq!(again.receive("unregistered").await["why"], "account_disabled");
+        let listed = world.rest("GET", "Endpoint/", &[], String::new()).await.json();
+        let left = listed["objects"].as_array().expect("a list");
+        let mut after = Phone::open(public).await;
+        after.say(register).await;
+        if cascade {
+            assert!(left.is_empty(), "{listed}");
+            assert_eq!(after.receive("error").await["code"], "unauthorized");
+        } else {
+            assert_eq!((left.len(), &left[0]["username"]), (1, &"till".into()), "{listed}");
+            after.receive("registered").await;
+            let id = left[0]["endpoint_id"].as_str().expect("an id");
+            let endpoint = format!("Endpoint/{id}/");
+            assert_eq!(world.rest("DELETE", &endpoint, &[], String::new()).await.status, 204);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

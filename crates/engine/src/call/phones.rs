@@ -293,8 +293,17 @@ impl Phones {
 
     /// Ends the registrations of an endpoint, because it was deleted or its password has changed.
     pub fn unregister(&self, endpoint: &EndpointId, why: &'static str) {
+        self.unregister_where(why, |owner| owner.endpoint == *endpoint);
+    }
+
+    /// Ends the registrations of an account, because it was disabled or deleted.
+    pub fn unregister_account(&self, account: &AuthId, why: &'static str) {
+        self.unregister_where(why, |owner| owner.account == *account);
+    }
+
+    fn unregister_where(&self, why: &'static str, is_meant: impl Fn(&Owner) -> bool) {
         let table = self.table();
-        for place in table.places.values().filter(|place| place.owner.endpoint == *endpoint) {
+        for place in table.places.values().filter(|place| is_meant(&place.owner)) {
             let _ = place.to.try_send(ToPhone::Unregistered { why });
         }
     }

@@ -68,4 +68,11 @@ pub(crate) enum EndpointWrite {
     },
     /// Deletes the endpoints of an application.
     DeleteOf(Scope, AppId),
+    /// Gives the endpoints of a subaccount to its main account.
+    Inherit {
+        from: AuthId,
+        main_account: AuthId,
+    },
+    /// Deletes the endpoints of a subaccount.
+    DeleteOfAccount(AuthId),
 }

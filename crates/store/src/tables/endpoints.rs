@@ -7,7 +7,7 @@ use crate::scope::{Scope, push_scope};
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
 use crate::write::Write;
-use model::{AppId, EndpointId, EndpointName, Timestamp};
+use model::{AppId, AuthId, EndpointId, EndpointName, Timestamp};
 
 /// Handle to the endpoints. See [`Store::endpoints`](crate::Store::endpoints).
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +127,26 @@ impl Endpoints<'_> {
     pub async fn delete_all(self, scope: &Scope, of: &AppId) -> Result<(), StoreError> {
         self.write(EndpointWrite::DeleteOf(scope.clone(), of.clone())).await.map(drop)
     }
+
+    /// Gives the endpoints of a deleted subaccount to its main account. They belong to no user
+    /// then.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
+    pub async fn inherit(self, from: &AuthId, main_account: &AuthId) -> Result<(), StoreError> {
+        let (from, main_account) = (from.clone(), main_account.clone());
+        self.write(EndpointWrite::Inherit { from, main_account }).await.map(drop)
+    }
+
+    /// Deletes the endpoints of a subaccount.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
+    pub async fn delete_all_of_account(self, of: &AuthId) -> Result<(), StoreError> {
+        self.write(EndpointWrite::DeleteOfAccount(of.clone())).await.map(drop)
+    }
 }
 
 const COLUMNS: &str =
@@ -182,6 +202,15 @@ pub(crate) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, 
             let mut delete = QueryBuilder::new("DELETE FROM endpoints");
             with_application(&mut delete, scope, id);
             delete.build().execute(to).await?
+        }
+        EndpointWrite::Inherit { from, main_account } => {
+            let update = "UPDATE endpoints SET auth_id = $1, main_auth_id = $1, user_id = NULL WHERE auth_id = $2";
+            let update = sql::query(update).bind(main_account.as_str()).bind(from.as_str());
+            update.execute(to).await?
+        }
+        EndpointWrite::DeleteOfAccount(account) => {
+            let delete = sql::query("DELETE FROM endpoints WHERE auth_id = $1");
+            delete.bind(account.as_str()).execute(to).await?
         }
     };
     Ok(done.rows_affected() > 0)
