@@ -54,7 +54,7 @@ pub use live::{
     newest_page,
 };
 pub use number::voices::SAMPLE_CHARS_MAX;
-pub(crate) use number::waterfall::{event_log, waterfall_of};
+pub(crate) use number::waterfall::{evaluate_log, read_log};
 pub use operator::{
     ConfigFinding, FleetStatus, NodeState, NodeStatus, Operator, ReloadOutcome, ReloadSummary,
     RequestCount, Units,
@@ -189,9 +189,9 @@ impl ApiState {
         self.rate_limits.record_request(self.api.clock.now(), scope.auth_id())
     }
 
-    /// Whether the disk has space for a change of this account.
-    fn has_space(&self, scope: &Scope) -> bool {
-        self.api.space.check_change(&self.main_account_of(scope)).is_ok()
+    /// Whether the disk has space for a change of this account with a body of this size, in bytes.
+    fn take_space(&self, scope: &Scope, bytes: usize) -> bool {
+        self.api.space.take_change(&self.main_account_of(scope), bytes).is_ok()
     }
 
     /// The main account of a scope.

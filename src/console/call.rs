@@ -18,7 +18,7 @@ use super::quality_chart;
 use super::replay::{self, ReplayView};
 use super::view::{self, When};
 use super::{App, Console};
-use crate::api::{event_log, waterfall_of};
+use crate::api::{evaluate_log, read_log};
 use engine::call::waterfall::{Bar, Body, Fidelity, Flow, Kind, Waterfall};
 use model::{CallQuality, CallUuid, DirectionQuality, E164};
 use store::{RecordingFilter, StoreError};
@@ -183,10 +183,10 @@ async fn load_page(
     };
     call_row::add_own_numbers(console, visitor, std::slice::from_mut(&mut row)).await;
     call_row::add_conversations(console, visitor, vec![&mut row]).await;
-    let log = event_log(api, &scope, call).await?;
-    let fall = waterfall_of(api, &scope, call, &log).await?;
     let chosen = visitor.query.get("step").parse::<usize>().ok();
-    let replayed = replay::steps(lang, &log, chosen);
+    let owner = (&scope, &visitor.person.user.main_account);
+    let evaluate = move |log: &str, fall| (fall, replay::steps(lang, log, chosen));
+    let (fall, replayed): (Option<Waterfall>, _) = evaluate_log(api, owner, call, evaluate).await?;
     let sound_over = fall.as_ref().and_then(|fall| fall.course.as_ref());
     let sound_so_far = sound_over.is_none().then(|| api.live.course(&scope, call)).flatten();
     let course = sound_over
@@ -418,7 +418,7 @@ pub(super) async fn log(
     if !known {
         return missing(&console, &visitor);
     }
-    match event_log(api, &scope, id).await {
+    match read_log(api, (&scope, &visitor.person.user.main_account), id).await {
         Ok(text) => {
             let name = format!("attachment; filename=\"{id}.jsonl\"");
             let kind = "application/x-ndjson; charset=utf-8".to_owned();

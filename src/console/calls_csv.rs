@@ -64,7 +64,7 @@ impl Export {
         if limit == 0 {
             return Ok(None);
         }
-        let _turn = turns::next().await;
+        let _turn = turns::next(&self.visitor.person.user.main_account).await;
         let calls = self.console.apis.api().store.calls();
         let records = calls.first(&self.visitor.person.scope(), &self.filter, limit).await?;
         let whole = u32::try_from(records.len()).is_ok_and(|read| read == limit);

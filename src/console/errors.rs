@@ -17,7 +17,7 @@ use super::form::{Form, Unreadable};
 use super::page::{Page, bad_query, failed, html};
 use super::view::When;
 use super::{App, Console};
-use crate::api::{event_log, turns, waterfall_of};
+use crate::api::{evaluate_log, turns};
 use engine::call::FETCH_FILE;
 use engine::call::waterfall::{Actor, Body, Flow, Waterfall};
 use model::{CallUuid, Timestamp};
@@ -128,7 +128,7 @@ async fn load_page(
     // The latest request may still be on its way to the store.
     api.store.flush().await;
     let requests = api.store.failed_requests();
-    let turn = turns::next().await;
+    let turn = turns::next(&visitor.person.user.main_account).await;
     let Some(url) = query.some("url") else {
         let groups = requests.groups(&scope, since).await?.into_iter();
         page.groups = groups
@@ -169,8 +169,8 @@ async fn load_page(
         let fall = match falls.entry(call) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let log = event_log(api, &scope, call).await?;
-                new.insert(waterfall_of(api, &scope, call, &log).await?)
+                let owner = (&scope, &visitor.person.user.main_account);
+                new.insert(evaluate_log(api, owner, call, |_, fall| fall).await?)
             }
         };
         let bodies = fall.as_ref().and_then(|fall| {

@@ -30,6 +30,7 @@ use super::form::Form;
 use super::page_diff::{self, Snapshot};
 use super::{App, Console, auth};
 use crate::api::session;
+use egress::FairPermits;
 use engine::feed::{FeedChange, FeedEvent};
 use engine::limiter::{Share, Shares};
 use model::AuthId;
@@ -48,11 +49,25 @@ const STREAM_MAX: Duration = Duration::from_secs(120);
 /// Maximum number of streams of a user, in all of their browsers.
 const STREAMS_MAX: usize = 32;
 
-/// The open streams, by user.
-pub type OpenStreams = Shares<Uuid>;
+/// Maximum number of main accounts for whose streams a page is rendered at once. Those of one main
+/// account are rendered one after another, since each change may concern all of them.
+const RENDERED_ACCOUNTS_MAX: usize = 4;
 
-pub fn open_streams() -> OpenStreams {
-    Shares::new(STREAMS_MAX, usize::MAX)
+/// The open streams.
+pub struct OpenStreams {
+    /// By user.
+    open: Shares<Uuid>,
+    /// For rendering, by main account.
+    renders: FairPermits<AuthId>,
+}
+
+impl Default for OpenStreams {
+    fn default() -> Self {
+        Self {
+            open: Shares::new(STREAMS_MAX, usize::MAX),
+            renders: FairPermits::new(RENDERED_ACCOUNTS_MAX, 1),
+        }
+    }
 }
 
 /// The console's routes, except this one.
@@ -102,7 +117,7 @@ pub(super) async fn serve(
     };
     let news = console.apis.api().feed.watch();
     let User { id, account, main_account, .. } = person.user;
-    let Some(open) = console.streams.take(id) else {
+    let Some(open) = console.streams.open.take(id) else {
         tracing::info!(user = %id, max = STREAMS_MAX, "event stream refused: the user has too many");
         return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "10")]).into_response();
     };
@@ -116,10 +131,13 @@ pub(super) async fn serve(
     let pages = of_fleet.map_or(pages, |Extension(FleetPages(pages))| pages);
     let watched = match query.some("page") {
         None => None,
-        Some(path) => match WatchedPage::of(pages, path, &headers).await {
-            Some(watched) => Some(watched),
-            None => return StatusCode::NOT_FOUND.into_response(),
-        },
+        Some(path) => {
+            let _turn = console.streams.renders.acquire(&main_account).await;
+            match WatchedPage::of(pages, path, &headers).await {
+                Some(watched) => Some(watched),
+                None => return StatusCode::NOT_FOUND.into_response(),
+            }
+        }
     };
     // Read after the page was rendered: a change that this page includes and the browser's does not
     // must not be taken for known, because no later event would contain it.
@@ -162,7 +180,10 @@ impl Feed {
             if !is_refresh && !watched.is_affected_by(&kinds) {
                 continue;
             }
-            if let Some(parts) = watched.parts().await? {
+            let turn = self.console.streams.renders.acquire(&self.main_account).await;
+            let parts = watched.parts().await?;
+            drop(turn);
+            if let Some(parts) = parts {
                 return Some(
                     Event::default().event("parts").id(last.to_string()).data(parts.to_string()),
                 );

@@ -65,7 +65,7 @@ pub use draft::{Drafts, PATH as DRAFT_PATH, serve as serve_drafts};
 use engine::call::drafts;
 use engine::call::walk::Walker;
 use engine::openid::{BACK, Provider};
-pub use events::{FleetPages, OpenStreams, open_streams};
+pub use events::{FleetPages, OpenStreams};
 use model::AuthId;
 pub use request_log::RequestLog;
 pub use set_up::PATH as SET_UP;

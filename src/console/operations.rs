@@ -14,10 +14,10 @@ use super::i18n::Lang;
 use super::page::{Page, bad_query, failed, respond};
 use super::time_range::{Choice, TimeRange};
 use super::{App, Console, chart, view};
-use crate::api::{LiveCall, LiveStatus, NodeState, NodeStatus};
+use crate::api::{LiveCall, LiveStatus, NodeState, NodeStatus, turns};
 use engine::admission::settings::Permissions;
 use model::{CallType, Direction, MessageStatus, Timestamp};
-use store::{CallSpan, MessageCount, RequestCount, RequestTarget, Scope, StoreError};
+use store::{CallSpan, MessageCount, RequestCount, RequestTarget, StoreError};
 
 /// Maximum number of calls, of messages and of failed requests that are read. The latest ones of
 /// the range are used.
@@ -328,7 +328,7 @@ async fn render_page(
     console.request_log.flush().await;
     api.store.flush().await;
     let StoredFigures { records, messages, failures, requests, graph_failures } =
-        match read_stored(console, &scope, &range).await {
+        match read_stored(console, visitor, &range).await {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::warn!(%error, "data of the operations page not read");
@@ -468,10 +468,12 @@ struct StoredFigures {
 
 async fn read_stored(
     console: &Console,
-    scope: &Scope,
+    visitor: &Visitor,
     range: &TimeRange,
 ) -> Result<StoredFigures, StoreError> {
     let (store, from, to) = (&console.apis.api().store, range.start(), range.end());
+    let (scope, main_account) = (&visitor.person.scope(), &visitor.person.user.main_account);
+    let _turn = turns::next(main_account).await;
     Ok(StoredFigures {
         records: store.calls().spans(scope, from, to, READ_MAX).await?,
         messages: store.messages().count(scope, (from, to), READ_MAX).await?,

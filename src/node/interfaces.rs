@@ -20,7 +20,7 @@ use super::watch::Memory;
 use super::{StartError, changes, routes};
 use crate::api;
 use crate::api::server::Pause;
-use crate::console::{self, Console, DRAFT_PATH, Drafts, RequestLog, SignUpWindow};
+use crate::console::{self, Console, DRAFT_PATH, Drafts, OpenStreams, RequestLog, SignUpWindow};
 use crate::phone::{PhoneListener, PhoneService};
 use engine::admission::settings::NumberSettings;
 use engine::answer::Fetcher;
@@ -356,7 +356,7 @@ impl Base {
                 clock: clock.clone(),
                 random: random.clone(),
             }),
-            streams: console::open_streams(),
+            streams: OpenStreams::default(),
             stop: self.stop_public.clone(),
         })
     }

@@ -1,5 +1,6 @@
 //! Permits that owners, such as accounts, share. A free permit goes to the waiting owner that holds the
-//! fewest, so that the work of one delays the first work of another one by one permit at most.
+//! fewest, of several to the one whose turn it is, so that the work of one delays the first work of
+//! another one by one permit at most.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -18,6 +19,7 @@ struct State<K: Clone + Eq + Hash> {
     share: usize,
     /// Number of permits that each owner holds. Owners without one have no entry.
     held: HashMap<K, usize>,
+    /// In the order of their turns: an owner that gives a permit back goes to the end.
     waiting: VecDeque<Waiting<K>>,
 }
 
@@ -101,6 +103,11 @@ impl<K: Clone + Eq + Hash> State<K> {
 
     fn give_back(&mut self, owner: &K, count: usize) {
         self.free += count;
+        // The others had less recently what this owner has just had.
+        let (own, others) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|one| one.owner == *owner);
+        self.waiting = others;
+        self.waiting.extend::<VecDeque<_>>(own);
         if let Some(held) = self.held.get_mut(owner) {
             *held -= count;
             if *held == 0 {
@@ -109,8 +116,8 @@ impl<K: Clone + Eq + Hash> State<K> {
         }
     }
 
-    /// Takes free permits for the owner that holds the fewest, of several for the one that has
-    /// waited longest. `None` if no owner may have what it waits for.
+    /// Takes free permits for the owner that holds the fewest, of several for the one that comes
+    /// first in `waiting`. `None` if no owner may have what it waits for.
     fn grant(&mut self) -> Option<Waiting<K>> {
         self.waiting.retain(|waiting| !waiting.granted.is_closed());
         let may_have =
@@ -161,6 +168,25 @@ mod tests {
         drop(other);
         drop(third.now_or_never().expect("then the one that waited longest"));
         drop(fourth.now_or_never().expect("then the next one"));
+    }
+
+    #[tokio::test]
+    async fn owners_take_turns_at_a_single_permit() {
+        let permits = FairPermits::new(1, 1);
+        let (a, b) = ("a", "b");
+        let first = permits.acquire(&a).await;
+        let (mut second, mut third) = (pin!(permits.acquire(&a)), pin!(permits.acquire(&a)));
+        assert!(poll!(second.as_mut()).is_pending() && poll!(third.as_mut()).is_pending());
+        let mut other = pin!(permits.acquire(&b));
+        let mut another = pin!(permits.acquire(&b));
+        assert!(poll!(other.as_mut()).is_pending() && poll!(another.as_mut()).is_pending());
+        drop(first);
+        assert!(poll!(second.as_mut()).is_pending(), "its owner was the last one");
+        drop(other.now_or_never().expect("the other owner's turn"));
+        assert!(poll!(another.as_mut()).is_pending());
+        drop(second.now_or_never().expect("the first owner's turn"));
+        drop(another.now_or_never().expect("the other owner's turn"));
+        assert!(third.now_or_never().is_some());
     }
 
     #[tokio::test]

@@ -5,7 +5,8 @@
 //! calls, messages from users and sign-ins, which are not refused. On a node of several main
 //! accounts, the files, event logs and long messages of one account take at most as much space as is
 //! still free above the reserve. So an account always leaves as much room to the others as it has
-//! taken. See `docs/recordings.md#disk-space`.
+//! taken. Changes, notes and short messages are limited in the same way, but not by what else the
+//! account stores. See `docs/recordings.md#disk-space`.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -27,7 +28,11 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 /// Maximum number of bytes that changes leave free, if the configured reserve is larger.
 const CHANGE_RESERVE_MAX: u64 = 128 << 20;
 
-/// How long event logs and messages count as used. Event logs are deleted after
+/// What a change takes in the store besides its content: rows, entries of indexes and records of the
+/// audit trail. In bytes.
+const CHANGE_OVERHEAD: u64 = 2 << 10;
+
+/// How long event logs, messages and changes count as used. Event logs are deleted after
 /// `retention.event_log_days`, 30 by default.
 const ROW_DAYS: i64 = 30;
 /// Seconds of a day.
@@ -141,24 +146,36 @@ struct Used {
     /// By files that were completed since.
     ended: u64,
     growing: u64,
-    /// By event logs and long messages, for each of the latest days of this process.
-    rows: VecDeque<(i64, u64)>,
+    /// By event logs and long messages.
+    rows: LatestDays,
+    /// By changes, notes and short messages.
+    changes: LatestDays,
 }
 
 impl Used {
     fn total(&self) -> u64 {
-        let rows: u64 = self.rows.iter().map(|(_, bytes)| bytes).sum();
-        self.counted.saturating_add(self.ended).saturating_add(self.growing).saturating_add(rows)
+        let files = self.counted.saturating_add(self.ended).saturating_add(self.growing);
+        files.saturating_add(self.rows.sum()).saturating_add(self.changes.sum())
+    }
+}
+
+/// Numbers of bytes for each of the latest days of this process.
+#[derive(Clone, Debug, Default)]
+struct LatestDays(VecDeque<(i64, u64)>);
+
+impl LatestDays {
+    fn add(&mut self, day: i64, bytes: u64) {
+        match self.0.back_mut() {
+            Some((last, so_far)) if *last == day => *so_far = so_far.saturating_add(bytes),
+            _ => self.0.push_back((day, bytes)),
+        }
+        while self.0.front().is_some_and(|(first, _)| first.saturating_add(ROW_DAYS) <= day) {
+            self.0.pop_front();
+        }
     }
 
-    fn add_row(&mut self, day: i64, bytes: u64) {
-        match self.rows.back_mut() {
-            Some((last, so_far)) if *last == day => *so_far = so_far.saturating_add(bytes),
-            _ => self.rows.push_back((day, bytes)),
-        }
-        while self.rows.front().is_some_and(|(first, _)| first.saturating_add(ROW_DAYS) <= day) {
-            self.rows.pop_front();
-        }
+    fn sum(&self) -> u64 {
+        self.0.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
 }
 
@@ -253,7 +270,7 @@ impl DiskSpace {
     pub fn take_history(&self, main_account: &AuthId, bytes: usize) -> bool {
         let mut state = self.state();
         let used = state.used.entry(main_account.clone()).or_default();
-        used.add_row(self.day(), bytes.try_into().unwrap_or(u64::MAX));
+        used.rows.add(self.day(), bytes.try_into().unwrap_or(u64::MAX));
         self.check(&mut state, Content::EventLog, main_account).is_ok()
     }
 
@@ -262,12 +279,17 @@ impl DiskSpace {
         self.clock.wall().secs() / DAY_SECS
     }
 
-    /// Checks whether a change, a note or a short message may be stored.
+    /// Checks whether a change, a note or a short message with this content may be stored, and
+    /// counts it.
     ///
     /// # Errors
     /// Returns the reason if it may not.
-    pub fn check_change(&self, main_account: &AuthId) -> Result<(), &'static str> {
-        self.check(&mut self.state(), Content::Change, main_account)
+    pub fn take_change(&self, main_account: &AuthId, bytes: usize) -> Result<(), &'static str> {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(CHANGE_OVERHEAD);
+        let mut state = self.state();
+        self.check(&mut state, Content::Change, main_account)?;
+        state.used.entry(main_account.clone()).or_default().changes.add(self.day(), bytes);
+        Ok(())
     }
 
     fn check(
@@ -279,14 +301,16 @@ impl DiskSpace {
         // If the file system cannot be read, writing will show whether there is space.
         let Some(disk) = self.disk(state) else { return Ok(()) };
         let reserve = disk.reserve(self.reserve);
-        let used = state.used.get(account).map_or(0, Used::total);
+        let used = state.used.get(account);
+        let (reserve, used) = match content {
+            Content::Change => {
+                ((reserve / 2).min(CHANGE_RESERVE_MAX), used.map_or(0, |used| used.changes.sum()))
+            }
+            _ => (reserve, used.map_or(0, Used::total)),
+        };
         // The count may be older than what has been deleted since.
         let used = used.min(disk.used());
         let used = (self.has_several_accounts)().then_some(used);
-        let (reserve, used) = match content {
-            Content::Change => ((reserve / 2).min(CHANGE_RESERVE_MAX), None),
-            _ => (reserve, used),
-        };
         let Some(lack) = lack(disk, reserve, used) else { return Ok(()) };
         let why = lack.label();
         metrics::counter!(content.refused_metric(), "why" => why).increment(1);
@@ -307,7 +331,7 @@ impl DiskSpace {
                     used_mib = used.unwrap_or_default() >> 20,
                     free_mib,
                     reserve_mib,
-                    "files or event logs of an account that has used its share of the disk not kept; delete some of its recordings or conversations, lower retention.event_log_days, or enlarge the disk"
+                    "files, event logs or changes of an account that has used its share of the disk not stored; delete some of its recordings or conversations, lower retention.event_log_days, or enlarge the disk"
                 ),
             }
         }
@@ -386,7 +410,7 @@ impl Drop for GrowingFile {
             used.growing = used.growing.saturating_sub(self.bytes);
             match self.content {
                 _ if !self.is_kept => {}
-                Content::EventLog | Content::Message => used.add_row(day, self.bytes),
+                Content::EventLog | Content::Message => used.rows.add(day, self.bytes),
                 Content::Recording | Content::UserFile | Content::Change => {
                     used.ended = used.ended.saturating_add(self.bytes);
                 }
@@ -454,11 +478,31 @@ mod tests {
     #[test]
     fn r11_changes_leave_half_of_the_reserve_to_calls() {
         let node = Node::new(1);
-        let change = || node.space.check_change(&"MA1".into());
+        let change = || node.space.take_change(&"MA1".into(), 100);
         node.free(CHANGE_RESERVE_MAX);
         assert!(change().is_ok() && node.file("MA1").grow(0).is_err());
         node.free(CHANGE_RESERVE_MAX - 1);
         assert_eq!(change(), Err(DISK_FULL));
+    }
+
+    #[test]
+    fn r11_changes_of_an_account_take_no_more_than_they_leave() {
+        let node = Node::new(3);
+        let gib = usize::try_from(GIB).unwrap();
+        let change = |account: &str, bytes| node.space.take_change(&account.into(), bytes);
+        assert_eq!(node.file("MA1").grow(GIB / 2), Ok(()));
+        assert_eq!(change("MA1", gib), Ok(()));
+        node.free(GIB + CHANGE_RESERVE_MAX);
+        assert!(change("MA1", 1).is_err_and(|why| why.contains("share of the disk")));
+        assert_eq!(change("MA2", 1), Ok(()), "others go on");
+        assert_eq!(change("MA3", 2 * gib), Ok(()), "a single one may exceed it");
+        node.several.store(false, Ordering::Relaxed);
+        assert_eq!(change("MA1", 1), Ok(()), "an account that is alone has the whole disk");
+        // Recordings don't keep an account from changes.
+        node.several.store(true, Ordering::Relaxed);
+        let mut file = node.file("MA4");
+        assert!(file.grow(9 * GIB).is_err());
+        assert_eq!(change("MA4", 1), Ok(()));
     }
 
     #[tokio::test]

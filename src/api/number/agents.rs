@@ -571,7 +571,7 @@ impl<'a> Batches<'a> {
         if self.ended {
             return Ok(None);
         }
-        let _turn = turns::next().await;
+        let _turn = turns::next(&self.request.main_account()).await;
         let agents = self.request.api().store.agents();
         let batch = agents.list(self.request.scope(), self.before, BATCH).await;
         let batch = batch.map_err(ApiError::store("list agents"))?;

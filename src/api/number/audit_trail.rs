@@ -229,11 +229,12 @@ async fn export(request: ApiRequest) -> Result<Response, ApiError> {
     request.state.audit.flush().await;
     let scope = request.scope().clone();
     // Read before the response begins, so that an unavailable store is answered with 503.
-    let turn = turns::next().await;
+    let main_account = request.main_account();
+    let turn = turns::next(&main_account).await;
     let first = store.audit().list(&scope, &filter, RECORDS_PER_TURN).await;
     drop(turn);
     let first = first.map_err(ApiError::store("list audit records"))?;
-    let lines = lines(store, scope, filter, format, first);
+    let lines = lines(store, (scope, main_account), filter, format, first);
     let mut response = Response::new(Body::from_stream(lines));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -247,22 +248,24 @@ async fn export(request: ApiRequest) -> Result<Response, ApiError> {
 
 fn lines(
     store: Store,
-    scope: Scope,
+    (scope, main_account): (Scope, AuthId),
     filter: AuditFilter,
     format: Format,
     first: Vec<AuditRow>,
 ) -> impl Stream<Item = Result<Bytes, StoreError>> {
-    let state = Some((store, scope, filter, Some(first)));
+    let state = Some((store, (scope, main_account), filter, Some(first)));
     stream::try_unfold(state, move |state| async move {
-        let Some((store, scope, mut filter, first)) = state else { return Ok(None) };
+        let Some((store, (scope, main_account), mut filter, first)) = state else {
+            return Ok(None);
+        };
         let is_first = first.is_some();
-        let _turn = turns::next().await;
+        let _turn = turns::next(&main_account).await;
         let rows = match first {
             Some(rows) => rows,
             None => store.audit().list(&scope, &filter, RECORDS_PER_TURN).await?,
         };
         filter.before = rows.last().map(|row| (row.at, row.id));
-        let next = filter.before.is_some().then_some((store, scope, filter, None));
+        let next = filter.before.is_some();
         let mut text = String::new();
         if let (Format::Csv, true) = (format, is_first) {
             text.push_str("at,account,actor,action,object,source,before,after\r\n");
@@ -277,6 +280,7 @@ fn lines(
                 Format::Csv => text.push_str(&csv_line(&view)),
             }
         }
+        let next = next.then_some((store, (scope, main_account), filter, None));
         Ok(Some((Bytes::from(text), next)))
     })
 }
@@ -327,7 +331,7 @@ mod tests {
         let export = async |format| {
             let (scope, filter) = (Scope::of(account.clone()), AuditFilter::default());
             let first = store.audit().list(&scope, &filter, RECORDS_PER_TURN).await.unwrap();
-            let lines = lines(store.clone(), scope, filter, format, first);
+            let lines = lines(store.clone(), (scope, account.clone()), filter, format, first);
             let text: Vec<Bytes> = lines.try_collect().await.unwrap();
             String::from_utf8(text.concat()).unwrap()
         };

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::super::error::ApiError;
 use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec};
+use super::super::turns;
 use super::error::{NO_CONVERSATION, conversation_without_number};
 use super::labels::LabelView;
 use super::presets;
@@ -471,7 +472,15 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let filter =
         ConversationFilter { number, status, unread, agent, assignee, label, search, before };
     let api = request.api();
+    // Such a list reads conversations that the filter leaves out, too.
+    let is_search =
+        !filter.search.is_empty() || filter.label.is_some() || filter.assignee.is_some();
+    let turn = match is_search {
+        true => Some(turns::next(&request.main_account()).await),
+        false => None,
+    };
     let page = api.store.conversations().list(request.scope(), &filter, limit).await;
+    drop(turn);
     let page = page.map_err(ApiError::store("list conversations"))?;
     let labels = presets::list(&request, PresetKind::Label).await?;
     let senders = page.found.iter().map(|conversation| conversation.last.sender.as_deref());

@@ -159,7 +159,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     store.flush().await;
     // Such a list reads the requests that the filter leaves out, too.
     let turn = match filter.url.is_some() || filter.kind.is_some() {
-        true => turns::next().await,
+        true => Some(turns::next(&request.main_account()).await),
         false => None,
     };
     let found = store.failed_requests().list(request.scope(), &filter, limit + 1).await;
@@ -174,7 +174,7 @@ async fn groups(request: ApiRequest) -> Result<Response, ApiError> {
     let since = since(&request)?.unwrap_or_default();
     request.api().store.flush().await;
     // All failed requests of the account are read.
-    let turn = turns::next().await;
+    let turn = turns::next(&request.main_account()).await;
     let found = request.api().store.failed_requests().groups(request.scope(), since).await;
     drop(turn);
     let found = found.map_err(ApiError::store("count failed requests"))?;

@@ -184,7 +184,10 @@ async fn answer(
     request.check_has_no_fields().await?;
     let is_recorded =
         audit::is_recorded(operation) && !matches!(request.query("dryRun"), Some("true" | "1"));
-    if is_recorded && operation.method != "DELETE" && !state.has_space(&principal.scope) {
+    if is_recorded
+        && operation.method != "DELETE"
+        && !state.take_space(&principal.scope, request.body_size())
+    {
         return Err(error::NO_DISK_SPACE);
     }
     let fields = request.field_names.clone();

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use bytes::Bytes;
 use http::request::Parts;
@@ -25,6 +25,9 @@ pub(super) type FieldNames = Arc<OnceLock<Vec<String>>>;
 /// Default and maximum number of items on a page (`docs/reference/rest.md#paging`).
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
+
+/// Size at which a body without `Content-Length` is counted, in bytes.
+const UNKNOWN_SIZE: usize = 64 << 10;
 
 /// A request that matches a row, from an authorized principal.
 pub(in crate::api) struct ApiRequest {
@@ -57,6 +60,13 @@ impl ApiRequest {
 
     pub(super) fn api(&self) -> &Api {
         &self.state.api
+    }
+
+    /// The size of the body in bytes, or a large one if it is not known in advance.
+    pub(super) fn body_size(&self) -> usize {
+        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        let exact = body.size_hint().exact().and_then(|exact| usize::try_from(exact).ok());
+        exact.unwrap_or(UNKNOWN_SIZE)
     }
 
     pub(super) fn scope(&self) -> &Scope {

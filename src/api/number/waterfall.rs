@@ -16,7 +16,7 @@ use super::request::{ApiRequest, NO_CALL};
 use super::response::{Timestamp3339, ok};
 use super::route::{Route, handler};
 use engine::call::waterfall::{self, Waterfall};
-use model::{CallUuid, PromptVoice, Role};
+use model::{AuthId, CallUuid, PromptVoice, Role};
 use store::{Scope, StoreError};
 
 pub(super) const ROUTES: &[Route] = &[Route {
@@ -35,6 +35,9 @@ pub(super) const ROUTES: &[Route] = &[Route {
 
 /// Number of lines per read from the store.
 const LINES: u32 = 1_000;
+/// Size of an event log, in bytes, up to which its evaluation need not leave the processor to
+/// other tasks.
+const LOG_OF_A_MILLISECOND: usize = 64 << 10;
 /// Maximum number of bytes of an event log that are read.
 const BYTES_MAX: usize = 8 << 20;
 
@@ -149,22 +152,25 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
         let record = api.store.calls().get(scope, call_uuid).await;
         record.map_err(ApiError::store("read a call"))?.ok_or(ApiError::NotFound(NO_CALL))?;
     }
-    let log = event_log(api, scope, call_uuid).await;
-    let log = log.map_err(ApiError::store("read an event log"))?;
-    let waterfall = waterfall_of(api, scope, call_uuid, &log).await;
-    let waterfall = waterfall.map_err(ApiError::store("read a call's callbacks"))?;
-    let mut view = CallWaterfall {
-        call_uuid,
-        started: None,
-        answered_us: None,
-        ended_us: None,
-        cause: None,
-        bars: Vec::new(),
-        voices: Vec::new(),
-        recognisers: Vec::new(),
-        left_out: 0,
-    };
-    if let Some(waterfall) = waterfall {
+    let view = move |_: &str, waterfall| ok(&CallWaterfall::of(call_uuid, waterfall));
+    let response = evaluate_log(api, (scope, &request.main_account()), call_uuid, view).await;
+    response.map_err(ApiError::store("read an event log"))
+}
+
+impl CallWaterfall {
+    fn of(call_uuid: CallUuid, waterfall: Option<Waterfall>) -> Self {
+        let mut view = Self {
+            call_uuid,
+            started: None,
+            answered_us: None,
+            ended_us: None,
+            cause: None,
+            bars: Vec::new(),
+            voices: Vec::new(),
+            recognisers: Vec::new(),
+            left_out: 0,
+        };
+        let Some(waterfall) = waterfall else { return view };
         view.started = waterfall.started.map(Timestamp3339);
         view.answered_us = waterfall.answered_us;
         view.ended_us = waterfall.ended_us;
@@ -181,35 +187,42 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
             })
             .collect();
         view.left_out = waterfall.left_out;
+        view
     }
-    Ok(ok(&view))
 }
 
-/// The waterfall of an event log, with the bodies of the call's callbacks. `None` if the log is
-/// empty or can't be read.
+/// Reads the event log of a call, and passes it to `evaluate` with its waterfall, which has the
+/// bodies of the call's callbacks and is `None` if the log is empty or can't be read. Requests of one
+/// main account do so one after another.
 ///
 /// # Errors
-/// Fails if the store can't read the callbacks.
-pub(crate) async fn waterfall_of(
+/// Fails if the store can't read the log or the callbacks.
+pub(crate) async fn evaluate_log<T: Send + 'static>(
     api: &Api,
-    scope: &Scope,
+    (scope, main_account): (&Scope, &AuthId),
     call: CallUuid,
-    log: &str,
-) -> Result<Option<Waterfall>, StoreError> {
+    evaluate: impl FnOnce(&str, Option<Waterfall>) -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    let _turn = turns::next(main_account).await;
+    let log = event_log(api, scope, call).await?;
     let outbox = api.store.outbox().of_call(scope, call).await?;
-    let _turn = turns::next().await;
-    Ok(Waterfall::with(log.as_bytes(), &outbox).ok())
+    let is_small = log.len() < LOG_OF_A_MILLISECOND;
+    let evaluate = move || {
+        let waterfall = Waterfall::with(log.as_bytes(), &outbox).ok();
+        evaluate(&log, waterfall)
+    };
+    if is_small {
+        return Ok(evaluate());
+    }
+    // Fails only after a panic, or while the process ends.
+    tokio::task::spawn_blocking(evaluate).await.map_err(|_| StoreError::Closed)
 }
 
 /// The event log of a live or ended call, cut after 8 MiB; empty if the call has none.
 ///
 /// # Errors
 /// Fails if the store can't read the log.
-pub(crate) async fn event_log(
-    api: &Api,
-    scope: &Scope,
-    call: CallUuid,
-) -> Result<String, StoreError> {
+async fn event_log(api: &Api, scope: &Scope, call: CallUuid) -> Result<String, StoreError> {
     let mut text = String::new();
     if let Some(mut lines) = api.live.events(scope, call, false) {
         while let Some(line) = lines.next().await {
@@ -227,4 +240,17 @@ pub(crate) async fn event_log(
         }
     }
     Ok(text)
+}
+
+/// Like [`evaluate_log`], and returns the log itself.
+///
+/// # Errors
+/// Fails if the store can't read the log.
+pub(crate) async fn read_log(
+    api: &Api,
+    (scope, main_account): (&Scope, &AuthId),
+    call: CallUuid,
+) -> Result<String, StoreError> {
+    let _turn = turns::next(main_account).await;
+    event_log(api, scope, call).await
 }

@@ -35,7 +35,7 @@ async fn check(mut request: ApiRequest) -> Result<Response, ApiError> {
         return Err(ApiError::bad_body("the body must be the document itself, not JSON"));
     }
     let charset = charset(&request.head.headers);
-    let turn = turns::next().await;
+    let turn = turns::next(&request.main_account()).await;
     let parsed = xml::parse(&bytes, charset.as_deref());
     drop(turn);
     let parsed = request.api().without_own_findings(parsed);

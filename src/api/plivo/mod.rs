@@ -212,7 +212,7 @@ fn serve(
     if !audit::is_recorded(operation) {
         return (route.handler)(request);
     }
-    if operation.method != "DELETE" && !state.has_space(&scope) {
+    if operation.method != "DELETE" && !state.take_space(&scope, request.body.len()) {
         return std::future::ready(Err(PlivoError::Unavailable(NO_SPACE.1))).boxed();
     }
     let fields = Fields::read(&request.headers, &request.body).map(|fields| fields.names());

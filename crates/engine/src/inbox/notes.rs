@@ -42,7 +42,7 @@ impl Notes {
         text: &str,
         author: &str,
     ) -> Result<NewMessage, NoteError> {
-        self.space.check_change(&pair.main_account).map_err(NoteError::NoSpace)?;
+        self.space.take_change(&pair.main_account, text.len()).map_err(NoteError::NoSpace)?;
         let content = json!({"note": {"text": text}});
         let note = NewMessage {
             id: Uuid::new_v4(),

@@ -223,15 +223,16 @@ impl MessageSender {
         let number = self.numbers.number_of(pair).ok_or(SendError::NoNumber)?;
         let count = outgoing.len().min(REPLIES_MAX);
         let shares = self.lanes.take_shares(pair, count).ok_or(SendError::TooMany(1))?;
-        let others = outgoing.iter().filter(|(_, one)| one.kind != "text");
-        let bytes = others.map(|(_, one)| one.content.to_string().len());
-        let long: usize = bytes.filter(|bytes| *bytes > LONG).sum();
+        let size = |(_, one): &(Uuid, Outgoing)| one.content.to_string().len();
+        let (short, long): (Vec<_>, Vec<_>) =
+            outgoing.iter().partition(|one| one.1.kind == "text" || size(one) <= LONG);
+        let [short, long] = [short, long].map(|all| all.into_iter().map(size).sum::<usize>());
         let space = &self.uploads.space;
         if long > 0 {
             let mut space = space.file(Content::Message, pair.main_account.clone());
             space.grow(long.try_into().unwrap_or(u64::MAX)).map_err(SendError::NoSpace)?;
         } else {
-            space.check_change(&pair.main_account).map_err(SendError::NoSpace)?;
+            space.take_change(&pair.main_account, short).map_err(SendError::NoSpace)?;
         }
         let to_count = outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing);
         let counted = self.requests.count(&number, pair, to_count).await?;
