@@ -13,9 +13,10 @@ use http::{HeaderValue, header};
 
 use super::super::error::ApiError;
 use super::super::routes::{Operation, QueryParameter, ResponseSpec};
+use super::super::turns;
 use super::request::{ApiRequest, NO_CALL};
 use super::route::{Route, handler};
-use model::{CallUuid, Role};
+use model::{AuthId, CallUuid, Role};
 use store::{Scope, Store, StoreError};
 
 const CONTENT_TYPE: &str = "application/x-ndjson; charset=utf-8";
@@ -55,7 +56,8 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     let record =
         api.store.calls().get(scope, call).await.map_err(ApiError::store("read an event log"))?;
     record.ok_or(ApiError::NotFound(NO_CALL))?;
-    Ok(response(Body::from_stream(stored(api.store.clone(), scope.clone(), call))))
+    let (store, owner) = (api.store.clone(), (scope.clone(), request.main_account()));
+    Ok(response(Body::from_stream(stored(store, owner, call))))
 }
 
 /// Waits until the key or session of a request is no longer valid, or its role is reduced. A store
@@ -71,16 +73,18 @@ async fn revoked(request: ApiRequest) {
 
 fn stored(
     store: Store,
-    scope: Scope,
+    owner: (Scope, AuthId),
     call: CallUuid,
 ) -> impl Stream<Item = Result<Bytes, StoreError>> {
-    stream::try_unfold((store, scope, Some(None)), move |(store, scope, from)| async move {
+    stream::try_unfold((store, owner, Some(None)), move |(store, owner, from)| async move {
         let Some(after) = from else { return Ok(None) };
-        let lines = store.calls().events(&scope, call, after, PAGE).await?;
+        let turn = turns::next(&owner.1).await;
+        let lines = store.calls().events(&owner.0, call, after, PAGE).await?;
+        drop(turn);
         let next = lines.last().map(|(seq, _)| Some(*seq));
         let text: Vec<u8> =
             lines.iter().flat_map(|(_, line)| line.bytes().chain([b'\n'])).collect();
-        Ok(next.is_some().then(|| (Bytes::from(text), (store, scope, next))))
+        Ok(next.is_some().then(|| (Bytes::from(text), (store, owner, next))))
     })
 }
 

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::super::error::ApiError;
 use super::super::routes::{Operation, ResponseSpec};
+use super::super::turns;
 use super::request::{ApiRequest, NO_CALL};
 use super::response::{Timestamp3339, ok};
 use super::route::{Route, handler};
@@ -85,7 +86,9 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
             let record = api.store.calls().get(scope, call_uuid).await;
             let record = record.map_err(ApiError::store("read a call"))?;
             let record = record.ok_or(ApiError::NotFound(NO_CALL))?;
+            let turn = turns::next(&request.main_account()).await;
             let course = stored(&api.store, scope, call_uuid).await;
+            drop(turn);
             (record.start.started, course.map_err(ApiError::store("read an event log"))?)
         }
     };
