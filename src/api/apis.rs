@@ -21,6 +21,9 @@ use engine::people::{Person, Token};
 use model::{AuthId, Role};
 use store::{Endpoint, EndpointChange, Scope, User};
 
+/// Maximum number of own endpoints of people with the same name.
+const SAME_NAME_MAX: u32 = 20;
+
 /// The HTTP APIs and their state; cheap to clone.
 #[derive(Clone)]
 pub struct Apis(Arc<ApiState>);
@@ -212,7 +215,8 @@ impl Apis {
     }
 
     /// Creates an endpoint that belongs to the person, whatever their role. Only signed-in people
-    /// can register it, since its password is random. A person has at most one such endpoint.
+    /// can register it, since its password is random. A person has at most one such endpoint. A
+    /// number is appended to the name if an endpoint of the account has it.
     pub async fn create_own_endpoint(&self, person: (&Person, IpAddr), name: &str) -> ApiResponse {
         let (user, endpoints) = (&person.0.user, self.0.api.store.endpoints());
         let _turn = self.0.own_endpoints.lock().await;
@@ -224,10 +228,21 @@ impl Apis {
             Err(_) => return ApiResponse::internal_error(),
         }
         let password = Token::fresh();
-        let body = serde_json::json!({
-            "username": name, "alias": user.full_name, "password": password.reveal(),
-        });
-        let made = self.plivo(person, Method::POST, "Endpoint/", Some(&body)).await;
+        let mut made = ApiResponse::internal_error();
+        // An endpoint of the account may have the name, such as that of a colleague with another
+        // mail domain.
+        for number in 1..=SAME_NAME_MAX {
+            let number = if number == 1 { String::new() } else { number.to_string() };
+            let body = serde_json::json!({
+                "username": format!("{name}{number}"),
+                "alias": user.full_name,
+                "password": password.reveal(),
+            });
+            made = self.plivo(person, Method::POST, "Endpoint/", Some(&body)).await;
+            if made.status != StatusCode::CONFLICT {
+                break;
+            }
+        }
         let Some(id) = made.body.get("endpoint_id").and_then(Value::as_str) else { return made };
         let change = EndpointChange { user: Some(user.id), ..EndpointChange::default() };
         match endpoints.change(&person.0.scope(), &id.into(), change).await {

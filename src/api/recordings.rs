@@ -118,8 +118,10 @@ async fn copy(
             return Some(ApiError::from_store(&error).into_response());
         }
     };
-    // A link is signed for GET: a HEAD is answered here.
-    if redirect && !is_head {
+    // A link is signed for GET: a HEAD is answered here. So are the pages of the console, which
+    // may load files from their own origin only.
+    let is_of_page = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+    if redirect && !is_head && !is_of_page {
         let link = bucket.link(&object, LINK_LIFETIME).ok()?;
         let response = Response::builder()
             .status(StatusCode::TEMPORARY_REDIRECT)

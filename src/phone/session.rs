@@ -54,6 +54,8 @@ const TRY_AGAIN_LATER: u16 = 1013;
 const UNAUTHORIZED: u16 = 4401;
 /// RFC 6455, section 7.4.1: a message is too large.
 const TOO_LARGE: u16 = 1009;
+/// Time for a phone to read why its connection is closed.
+const CLOSE_READ_WITHIN: Duration = Duration::from_secs(1);
 const REPLACED: u16 = 4409;
 
 /// How a socket ended.
@@ -608,10 +610,9 @@ impl Session {
         let is_too_large = close.as_ref().is_some_and(|close| close.code == TOO_LARGE);
         let _ = tokio::time::timeout(SEND_WITHIN, self.socket.send(Message::Close(close))).await;
         if is_too_large {
-            // A close with unread bytes would reset the connection before the phone reads the frame.
-            let rest =
-                async { while self.socket.recv().await.is_some_and(|message| message.is_ok()) {} };
-            let _ = tokio::time::timeout(SEND_WITHIN, rest).await;
+            // The rest of the message can't be read. Unread bytes reset a connection that is closed,
+            // so the phone gets time to read the frame.
+            tokio::time::sleep(CLOSE_READ_WITHIN).await;
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::console_talk::api;
 use crate::outbound::{World, world};
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::http;
-use crate::support::node::nodes;
+use crate::support::node::{API_KEY, nodes};
 use crate::support::phone::{OFFER, Phone};
 
 pub const PASSWORD: &str = "correct horse";
@@ -342,6 +342,18 @@ async fn a_console_session_registers_its_accounts_endpoints_without_a_password()
     assert_eq!(made, [303, 400, 400]);
     other.say(by_session(None)).await;
     assert_eq!(other.receive("registered").await["endpoint"], "ravi");
+    // A colleague with the same name at another mail domain.
+    let colleague =
+        json!({"name": "ravi@b.example", "role": "agent", "password": crate::console::PASSWORD});
+    let users = format!("{public}/api/v1/users/");
+    let made = http::send("POST", &users, &[("x-api-key", API_KEY)], colleague.to_string()).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let colleague = Session::of(&world, "ravi@b.example").await;
+    let made = colleague.post("/console/phone/endpoints", &[("do", "own")]).await;
+    assert_eq!(made.status, 303, "{}", made.text());
+    let mut theirs = Phone::open_with(public, &[("cookie", &colleague.cookie)]).await;
+    theirs.say(by_session(None)).await;
+    assert_eq!(theirs.receive("registered").await["endpoint"], "ravi2");
     let mut shared = Phone::open_with(public, &signed_in).await;
     shared.say(by_session(Some("sip:support@127.0.0.1"))).await;
     assert_eq!(shared.receive("registered").await["endpoint"], "support", "an owner may");

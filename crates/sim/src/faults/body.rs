@@ -29,36 +29,53 @@ impl BodyVariant {
         ("case", Self::Case),
     ];
 
+    /// Changes a body that reports a call or a call's status. `no_direction` and `bsuid` leave
+    /// statuses as they are.
     pub(crate) fn apply(self, body: &mut Value) {
         let value = &mut body["entry"][0]["changes"][0]["value"];
         match self {
             Self::NoContacts => remove(value, "contacts"),
-            Self::NoDirection => remove(&mut value["calls"][0], "direction"),
+            Self::NoDirection => {
+                if let Some(call) = first(value, "calls") {
+                    remove(call, "direction");
+                }
+            }
             Self::Case => {
-                for name in ["event", "direction", "status"] {
-                    let member = &mut value["calls"][0][name];
-                    let flipped = member.as_str().map(|word| {
-                        if word.starts_with(char::is_uppercase) {
-                            word.to_lowercase()
-                        } else {
-                            word.to_uppercase()
-                        }
-                    });
-                    match flipped {
-                        Some(word) => *member = json!(word),
-                        // Indexing has inserted a null.
-                        None => remove(&mut value["calls"][0], name),
+                for list in LISTS {
+                    if let Some(item) = first(value, list) {
+                        flip_words(item);
                     }
                 }
             }
             Self::Bsuid => {
-                value["contacts"] = json!([{"profile": {"name": "Asha"}, "user_id": BSUID}]);
-                let call = &mut value["calls"][0];
-                remove(call, "from");
-                call["from_user_id"] = json!(BSUID);
+                if let Some(call) = first(value, "calls") {
+                    remove(call, "from");
+                    call["from_user_id"] = json!(BSUID);
+                    value["contacts"] = json!([{"profile": {"name": "Asha"}, "user_id": BSUID}]);
+                }
             }
             Self::Numbers => numbers(value),
             Self::Future => future(body),
+        }
+    }
+}
+
+/// The lists of a webhook's value that report calls.
+const LISTS: [&str; 2] = ["calls", "statuses"];
+
+/// The first item of a list. `None` if there is no such list.
+fn first<'v>(value: &'v mut Value, list: &str) -> Option<&'v mut Value> {
+    value.get_mut(list)?.get_mut(0)
+}
+
+/// Changes the case of the words that say what has happened.
+fn flip_words(item: &mut Value) {
+    for name in ["event", "direction", "status"] {
+        if let Some(Value::String(word)) = item.get_mut(name) {
+            *word = match word.starts_with(char::is_uppercase) {
+                true => word.to_lowercase(),
+                false => word.to_uppercase(),
+            };
         }
     }
 }
@@ -92,24 +109,35 @@ fn future(body: &mut Value) {
         json!({"major": 31, "features": ["video", null, 1.5], "nested": nested});
     let entry = &mut body["entry"][0];
     entry["uid"] = json!(true);
-    let id = entry["changes"][0]["value"]["calls"][0]["id"].clone();
-    if let Some(changes) = entry["changes"].as_array_mut() {
-        if let Some(change) = changes.first_mut() {
-            change["priority"] = json!(9);
-            let value = &mut change["value"];
-            value["calls"][0]["media_kinds"] = json!(["audio", "video"]);
-            value["calls"][0]["session"]["e2ee"] = json!({"version": 2});
-            value["metadata"]["region"] = json!("ap-south-1");
-            if let Some(calls) = value["calls"].as_array_mut() {
-                // Unknown events of the same call before and after the known one.
-                calls.insert(0, json!({"id": id, "event": "screen_share", "timestamp": "1", "direction": "SIDEWAYS"}));
-                calls.push(json!({"id": id, "event": "hold", "timestamp": "1"}));
-            }
-            value["statuses"] =
-                json!([{"id": id, "timestamp": "1", "type": "call", "status": "PONDERING"}]);
-        }
-        changes.insert(0, json!({"field": "call_summaries", "value": {"calls": [{"id": id, "event": "connect"}]}}));
+    let Some(changes) = entry["changes"].as_array_mut() else { return };
+    let Some(change) = changes.first_mut() else { return };
+    change["priority"] = json!(9);
+    let value = &mut change["value"];
+    value["metadata"]["region"] = json!("ap-south-1");
+    let id = LISTS.into_iter().find_map(|list| Some(first(value, list)?["id"].clone()));
+    if let Some(call) = first(value, "calls") {
+        call["media_kinds"] = json!(["audio", "video"]);
+        call["session"]["e2ee"] = json!({"version": 2});
     }
+    // Unknown events and statuses of the same call before and after the known one.
+    if let Some(calls) = value.get_mut("calls").and_then(Value::as_array_mut) {
+        calls.insert(
+            0,
+            json!({"id": id, "event": "screen_share", "timestamp": "1", "direction": "SIDEWAYS"}),
+        );
+        calls.push(json!({"id": id, "event": "hold", "timestamp": "1"}));
+    }
+    let unknown = json!({"id": id, "timestamp": "1", "type": "call", "status": "PONDERING"});
+    match value.get_mut("statuses").and_then(Value::as_array_mut) {
+        Some(statuses) => {
+            statuses.insert(0, unknown.clone());
+            statuses.push(unknown);
+        }
+        None => value["statuses"] = json!([unknown]),
+    }
+    let summary =
+        json!({"field": "call_summaries", "value": {"calls": [{"id": id, "event": "connect"}]}});
+    changes.insert(0, summary);
 }
 
 /// Other items in the same body, around the item of the call.
@@ -201,19 +229,17 @@ fn entry(field: &str, value: Value) -> Value {
     json!({"id": "1029384756", "changes": [{"field": field, "value": value}]})
 }
 
-/// Adds `seconds` to the timestamps of all calls.
+/// Adds `seconds` to the timestamps of all calls and statuses.
 pub(crate) fn skew(body: &mut Value, seconds: i64) {
-    for call in
-        body["entry"][0]["changes"][0]["value"]["calls"].as_array_mut().into_iter().flatten()
-    {
-        for name in ["timestamp", "start_time", "end_time"] {
-            let moved = call[name]
-                .as_str()
-                .and_then(|t| t.parse::<i64>().ok())
-                .map(|t| t.saturating_add(seconds));
-            match moved {
-                Some(moved) => call[name] = json!(moved.to_string()),
-                None => remove(call, name),
+    let value = &mut body["entry"][0]["changes"][0]["value"];
+    for list in LISTS {
+        let items = value.get_mut(list).and_then(Value::as_array_mut);
+        for item in items.into_iter().flatten() {
+            for name in ["timestamp", "start_time", "end_time"] {
+                let time = item.get(name).and_then(Value::as_str);
+                if let Some(time) = time.and_then(|time| time.parse::<i64>().ok()) {
+                    item[name] = json!(time.saturating_add(seconds).to_string());
+                }
             }
         }
     }

@@ -222,6 +222,27 @@ fn h8_h9_h10_reshapes_bodies() {
         reshape.apply(&mut reshaped);
         assert_ne!(reshaped, body(), "{name}");
     }
+    // The status of a call that the business has placed.
+    let mut status = body();
+    status["entry"][0]["changes"][0]["value"] = json!({
+        "metadata": {"display_phone_number": "918035737458", "phone_number_id": "106540352242922"},
+        "statuses": [{"id": "wacid.A", "type": "call", "status": "RINGING", "timestamp": "1790000000"}],
+    });
+    let statuses = |body: &Value| {
+        body["entry"][0]["changes"].as_array().unwrap().last().unwrap()["value"]["statuses"].clone()
+    };
+    for (name, reshape) in BodyVariant::ALL {
+        let mut reshaped = status.clone();
+        reshape.apply(&mut reshaped);
+        let known = statuses(&reshaped).as_array().unwrap().iter().any(|one| {
+            one["id"] == "wacid.A"
+                && one["status"].as_str().is_some_and(|word| word.eq_ignore_ascii_case("ringing"))
+        });
+        assert!(known, "{name}: {reshaped}");
+    }
+    let mut skewed = status.clone();
+    skew(&mut skewed, -61);
+    assert_eq!(statuses(&skewed)[0]["timestamp"], "1789999939");
     let mut reshaped = body();
     BodyVariant::Numbers.apply(&mut reshaped);
     assert_eq!(call(&reshaped)["timestamp"], 1_790_000_000);
