@@ -232,6 +232,7 @@ fn describe() {
     }
     for name in [
         metric::MEDIA_LATE_TICKS_TOTAL,
+        metric::MEDIA_EXCESS_PACKETS_TOTAL,
         metric::TERMS_TOTAL,
         metric::REPLAYED_TOTAL,
         metric::STORE_ERRORS_TOTAL,

@@ -255,7 +255,7 @@ impl JitterBuffer {
 
 /// Returns the duration of an Opus packet in RTP ticks, from its first bytes (RFC 6716 §3.1, §3.2).
 /// `None` if it is not a valid packet.
-fn opus_ticks(payload: &[u8]) -> Option<u32> {
+pub(super) fn opus_ticks(payload: &[u8]) -> Option<u32> {
     let toc = *payload.first()?;
     let config = toc >> 3;
     let frame = match config {

@@ -15,6 +15,7 @@ mod network;
 mod outbound;
 mod path_checks;
 mod prefetch;
+mod quota;
 mod reporter;
 
 use std::net::SocketAddr;

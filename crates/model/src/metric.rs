@@ -135,6 +135,8 @@ pub const MEDIA_MOS: &str = "offhook_media_mos";
 pub const MEDIA_ROUND_TRIP_SECONDS: &str = "offhook_media_round_trip_seconds";
 /// Counter `{what}`: calls without audio 3 s and 8 s after `accept`, with a value of [`missing`].
 pub const MEDIA_MISSING_TOTAL: &str = "offhook_media_missing_total";
+/// Counter: RTP packets dropped because a peer sends far more than a call needs.
+pub const MEDIA_EXCESS_PACKETS_TOTAL: &str = "offhook_media_excess_packets_total";
 
 /// Every metric with its type and its help text.
 pub const ALL: &[(&str, Kind, &str)] = &[
@@ -165,6 +167,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         MEDIA_MISSING_TOTAL,
         Kind::Counter,
         "Calls without audio 3 s and 8 s after accept, or with a wrong certificate, by what is missing.",
+    ),
+    (
+        MEDIA_EXCESS_PACKETS_TOTAL,
+        Kind::Counter,
+        "RTP packets dropped because a peer sends far more than a call needs.",
     ),
     (INSTRUCTIONS_TOTAL, Kind::Counter, "Executed XML elements, by outcome."),
     (STORE_ERRORS_TOTAL, Kind::Counter, "Failed store statements and refused writes."),

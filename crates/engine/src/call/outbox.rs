@@ -443,7 +443,12 @@ impl Inner {
     }
 
     /// Makes one delivery attempt and stores its result.
-    async fn deliver(&self, callback: Callback, mut place: MemorySlot, keys: Option<SigningKeys>) {
+    async fn deliver(
+        self: &Arc<Self>,
+        callback: Callback,
+        mut place: MemorySlot,
+        keys: Option<SigningKeys>,
+    ) {
         let Callback { row, new, since, attempts, retries } = callback;
         let (call, kind, event_id, hops) = (new.call, new.notice.kind, new.event_id, Hops::new());
         // Messages and events do not belong to a call.
@@ -568,6 +573,7 @@ impl Inner {
         }
         // Fails only while the store closes. The row is then due again at the next start.
         let others_wait = settled.await.unwrap_or_default();
+        let row_url = place.key.1.clone();
         drop(place);
         if is_done {
             let mut held = self.held();
@@ -580,8 +586,26 @@ impl Inner {
             let number = number.map(|number| number.spec.number.clone());
             tell(GivenUp { account: new.account, main_account: new.main_account, to, number, why });
         }
+        if others_wait {
+            self.follow_up(call, &row_url).await;
+        }
         if others_wait || is_room || !is_done {
             self.woken.notify_one();
+        }
+    }
+
+    /// Sends the next callback of a call to a URL, so that a long queue of one call or conversation
+    /// need not be searched for each of its callbacks.
+    async fn follow_up(self: &Arc<Self>, call: CallUuid, url: &DocUrl) {
+        let now = self.clock.steady();
+        match self.store.outbox().next_of_call(&self.node_id, call, url, now).await {
+            Ok(Some(next)) => {
+                if let Some(place) = self.place(&next, false) {
+                    self.spawn(next, place, None);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "next callback of a call not read"),
         }
     }
 

@@ -186,13 +186,13 @@ async fn a_callback_behind_another_one_follows_without_delay() {
 
     // Those of an earlier process, too.
     let node = room.node(OutboxLimits::default()).await;
-    for event in 100..160 {
+    for event in 100..1_000 {
         let url = server.url("/message");
         let callback = node.new_callback(1, event, CallbackKind::Message, &url);
         node.store.outbox().insert(callback).await.unwrap();
     }
     node.outbox.start();
-    until_seen(120).await;
+    until_seen(960).await;
     assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
     assert!(node.outbox.0.held().followed.is_empty());
     node.store.close().await;

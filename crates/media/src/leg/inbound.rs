@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::quota::PeerQuota;
 use super::reporter::Reporter;
 use crate::LegEvent;
 use crate::audio_detector::{AudioDetector, AudioDetectorState};
@@ -15,7 +16,7 @@ use crate::tap::{TapEntry, Taps};
 use crate::tones::{ToneDetector, ToneReceiver};
 use crate::transport::ReceivedPacket;
 use machine::MediaEvent;
-use model::Digit;
+use model::{Digit, metric};
 use serde::{Deserialize, Serialize};
 
 /// Amount of received audio after which the peer of an outbound call counts as having answered
@@ -39,6 +40,7 @@ pub(super) struct Inbound {
     digits: Vec<Digit>,
     /// The detector of voice and beeps. `None` while neither is detected.
     detector: Option<Box<AudioDetector>>,
+    pub(super) quota: PeerQuota,
 }
 
 /// The state of an [`Inbound`] in the snapshot of a leg.
@@ -81,6 +83,7 @@ impl Inbound {
             detector: state
                 .detector
                 .map(|detector| Box::new(AudioDetector::restore(detector, base))),
+            quota: PeerQuota::default(),
         }
     }
 
@@ -102,6 +105,7 @@ impl Inbound {
             tones: with_tones.then(|| Box::new(ToneReceiver::new())),
             digits: Vec::new(),
             detector: None,
+            quota: PeerQuota::default(),
         }
     }
 
@@ -129,6 +133,11 @@ impl Inbound {
     }
 }
 
+/// Counts a packet that was dropped because its peer sends too much.
+pub(super) fn count_excess() {
+    metrics::counter!(metric::MEDIA_EXCESS_PACKETS_TOTAL).increment(1);
+}
+
 /// The parts of a leg that process decrypted packets.
 pub(super) struct PacketHandler<'a> {
     pub(super) inbound: &'a mut Inbound,
@@ -145,6 +154,10 @@ impl PacketHandler<'_> {
         let is_key = !is_sound && inbound.telephone_events.contains(&packet.payload_type);
         if !is_sound && !is_key {
             // The payload type was not negotiated. The packet only shows that the peer is alive.
+            return;
+        }
+        if is_sound && !inbound.quota.take_audio(now, packet.payload) {
+            count_excess();
             return;
         }
         self.reporter.count_received();

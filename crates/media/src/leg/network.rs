@@ -16,7 +16,7 @@ use str0m::{Event, Input, Output, Rtc, RtcError};
 
 use super::Leg;
 use super::checks::CheckRetransmitter;
-use super::inbound::PacketHandler;
+use super::inbound::{PacketHandler, count_excess};
 use super::path_checks::PathChecks;
 use crate::LegEvent;
 use crate::MediaError;
@@ -298,9 +298,11 @@ impl Network {
         let arrived = now.checked_sub(waited).unwrap_or(now);
         if let Some(mut transport) = self.transport.take_if(|_| kind != PacketKind::Other) {
             match kind {
+                PacketKind::Rtp if !handler.inbound.quota.has_packets(now) => count_excess(),
                 PacketKind::Rtp => {
                     if let Some(received) = transport.receive_rtp(arrived, datagram) {
                         self.last_valid = now;
+                        handler.inbound.quota.count_packet();
                         handler.handle(now, &received);
                     }
                 }

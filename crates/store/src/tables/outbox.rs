@@ -145,6 +145,33 @@ impl Outbox<'_> {
         Ok(due)
     }
 
+    /// Returns the next due callback of a call to a URL, if no other one must be delivered before it.
+    /// An unreadable row is left to [`Outbox::due`].
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn next_of_call(
+        self,
+        node_id: &str,
+        call: CallUuid,
+        url: &DocUrl,
+        now: Timestamp,
+    ) -> Result<Option<Callback>, StoreError> {
+        // The index of open callbacks has them in the order of their ids.
+        static SELECT: LazyLock<String> = LazyLock::new(|| {
+            format!(
+                "SELECT {COLUMNS} FROM callbacks c WHERE call_uuid = $1 AND next_us IS NOT NULL AND node_id = $2 \
+                AND url = $3 AND next_us <= $4 AND NOT {} ORDER BY id LIMIT 1",
+                must_wait("c")
+            )
+        });
+        let select = sql::query(SELECT.as_str()).bind(call.to_string()).bind(node_id);
+        let select = select.bind(&*url.0).bind(now.micros());
+        let row = select.fetch_optional(&self.0.read).await;
+        let row = row.map_err(failed("read the next callback of a call"))?;
+        Ok(row.and_then(|row| read(&row, &self.0.seal).ok()))
+    }
+
     /// Returns the content of a call's callbacks by event id, without secret parameters. Empty if
     /// the scope has no such call.
     ///
