@@ -60,9 +60,10 @@ impl PeerQuota {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::{PACKETS_MAX, PeerQuota};
+    use model::{Clock, Timestamp};
 
     /// Wideband SILK in one frame of 20 ms, and in two of 60 ms.
     const SHORT: [u8; 2] = [9 << 3, 0];
@@ -70,7 +71,7 @@ mod tests {
 
     #[test]
     fn audio_in_real_time_passes_for_ever_and_a_flood_of_long_packets_does_not() {
-        let start = Instant::now();
+        let start = Clock::stepped(Timestamp::from_secs(1_000)).now();
         let mut quota = PeerQuota::default();
         for n in 0..3_000 {
             // Bursts of a second every second.
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn packets_are_counted_by_the_second() {
-        let start = Instant::now();
+        let start = Clock::stepped(Timestamp::from_secs(1_000)).now();
         let mut quota = PeerQuota::default();
         for _ in 0..PACKETS_MAX {
             assert!(quota.has_packets(start));

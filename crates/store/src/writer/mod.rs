@@ -7,10 +7,10 @@
 //!
 //! A transaction rewrites a page of each index, however few rows it has. So on SQLite, there are
 //! two transactions a second for writes without a waiting caller, after a burst of four. The
-//! callbacks of a call's end don't wait for theirs: the end goes to the [pending
-//! log](crate::pending_log) first, which is synced, and the callbacks are sent. Their result
-//! usually arrives before the transaction, which then writes both. Readers make the writer catch up
-//! first.
+//! callbacks of a call's end don't wait for theirs, unless events of a conversation are among them:
+//! the end goes to the [pending log](crate::pending_log) first, which is synced, and the callbacks
+//! are sent. Their result usually arrives before the transaction, which then writes both. Readers
+//! make the writer catch up first.
 //!
 //! While the database rejects writes, they go to the journal, and the database is retried every 200
 //! ms. Once it accepts writes again, the journal is replayed in order, each entry once. If the
