@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use sim::free_ports::FreePorts;
 use sim::{PermissionPolicy, SimOptions};
 
@@ -522,11 +523,18 @@ impl Node {
         ended.code()
     }
 
+    /// Sends a signal. Returns after `STOP` when the process has stopped, which takes a while on a
+    /// busy machine.
     pub fn signal(&self, name: &str) {
         let others = self.others.iter().map(|member| member.child.id());
         for pid in std::iter::once(self.pid()).chain(others) {
-            let pid = pid.to_string();
-            Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill");
+            let id = pid.to_string();
+            Command::new("kill").args([&format!("-{name}"), &id]).status().expect("kill");
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            if let (Some(pid), "STOP") = (pid, name) {
+                // Fails if the process is no child.
+                let _ = waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED);
+            }
         }
     }
 

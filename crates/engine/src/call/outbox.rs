@@ -577,7 +577,11 @@ impl Inner {
         drop(place);
         if is_done {
             let mut held = self.held();
-            let _ = if others_wait { held.follow(call) } else { held.followed.remove(&call) };
+            if others_wait {
+                held.follow(call);
+            } else {
+                held.followed.remove(&call);
+            }
         }
         if let (Some(why), Some(tell)) = (why, self.undelivered.get()) {
             // The queue of a URL ends with its origin.

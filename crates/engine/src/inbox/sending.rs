@@ -228,11 +228,10 @@ impl MessageSender {
             outgoing.iter().partition(|one| one.1.kind == "text" || size(one) <= LONG);
         let [short, long] = [short, long].map(|all| all.into_iter().map(size).sum::<usize>());
         let space = &self.uploads.space;
+        space.take_change(&pair.main_account, short).map_err(SendError::NoSpace)?;
         if long > 0 {
             let mut space = space.file(Content::Message, pair.main_account.clone());
             space.grow(long.try_into().unwrap_or(u64::MAX)).map_err(SendError::NoSpace)?;
-        } else {
-            space.take_change(&pair.main_account, short).map_err(SendError::NoSpace)?;
         }
         let to_count = outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing);
         let counted = self.requests.count(&number, pair, to_count).await?;
