@@ -220,11 +220,10 @@ impl Apis {
     pub async fn create_own_endpoint(&self, person: (&Person, IpAddr), name: &str) -> ApiResponse {
         let (user, endpoints) = (&person.0.user, self.0.api.store.endpoints());
         let _turn = self.0.own_endpoints.lock().await;
+        let has_one = || ApiResponse::refused(StatusCode::CONFLICT, "you already have an endpoint");
         match endpoints.of_user(user).await {
             Ok(None) => {}
-            Ok(Some(_)) => {
-                return ApiResponse::refused(StatusCode::CONFLICT, "you already have an endpoint");
-            }
+            Ok(Some(_)) => return has_one(),
             Err(_) => return ApiResponse::internal_error(),
         }
         let password = Token::fresh();
@@ -241,6 +240,10 @@ impl Apis {
             made = self.plivo(person, Method::POST, "Endpoint/", Some(&body)).await;
             if made.status != StatusCode::CONFLICT {
                 break;
+            }
+            // Another node may have created it for this person at the same moment.
+            if matches!(endpoints.of_user(user).await, Ok(Some(_))) {
+                return has_one();
             }
         }
         let Some(id) = made.body.get("endpoint_id").and_then(Value::as_str) else { return made };

@@ -151,10 +151,22 @@ pub async fn allow_writes(folder: &Path) {
     run(folder, "DROP FUNCTION refuse() CASCADE".to_owned()).await;
 }
 
+/// Executes statements in one transaction, again if it deadlocks with one of a node.
 async fn run(folder: &Path, statements: String) {
     let at = PgConnectOptions::from_str(&url_of(folder)).expect("a URL");
     let mut store = at.connect().await.expect("PostgreSQL");
-    sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut store).await.expect("a change");
+    let is_deadlock = |error: &sqlx::Error| {
+        error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("40P01"))
+    };
+    loop {
+        match sqlx::raw_sql(AssertSqlSafe(statements.clone())).execute(&mut store).await {
+            Err(error) if is_deadlock(&error) => {}
+            done => {
+                done.expect("a change");
+                break;
+            }
+        }
+    }
     store.close().await.expect("closed");
 }
 
