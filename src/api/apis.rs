@@ -18,11 +18,11 @@ use super::audit::{Actor, Change};
 use super::auth::{Principal, RateChanges};
 use super::{Api, ApiState, number, plivo, router};
 use engine::people::{Person, Token};
-use model::{AuthId, Role};
+use model::{AuthId, EndpointName, Role};
 use store::{Endpoint, EndpointChange, Scope, User};
 
-/// Maximum number of own endpoints of people with the same name.
-const SAME_NAME_MAX: u32 = 20;
+/// Maximum number of names that are tried for a person's own endpoint.
+const NAMES_MAX: u32 = 20;
 
 /// The HTTP APIs and their state; cheap to clone.
 #[derive(Clone)]
@@ -220,32 +220,34 @@ impl Apis {
     pub async fn create_own_endpoint(&self, person: (&Person, IpAddr), name: &str) -> ApiResponse {
         let (user, endpoints) = (&person.0.user, self.0.api.store.endpoints());
         let _turn = self.0.own_endpoints.lock().await;
-        let has_one = || ApiResponse::refused(StatusCode::CONFLICT, "you already have an endpoint");
-        match endpoints.of_user(user).await {
-            Ok(None) => {}
-            Ok(Some(_)) => return has_one(),
-            Err(_) => return ApiResponse::internal_error(),
-        }
-        let password = Token::fresh();
-        let mut made = ApiResponse::internal_error();
+        let mut username = name.to_owned();
         // An endpoint of the account may have the name, such as that of a colleague with another
         // mail domain.
-        for number in 1..=SAME_NAME_MAX {
-            let number = if number == 1 { String::new() } else { number.to_string() };
-            let body = serde_json::json!({
-                "username": format!("{name}{number}"),
-                "alias": user.full_name,
-                "password": password.reveal(),
-            });
-            made = self.plivo(person, Method::POST, "Endpoint/", Some(&body)).await;
-            if made.status != StatusCode::CONFLICT {
-                break;
+        for number in 2..=NAMES_MAX {
+            // Another node may create one for this person at the same moment.
+            match endpoints.of_user(user).await {
+                Ok(None) => {}
+                Ok(Some(_)) => {
+                    let message = "you already have an endpoint";
+                    return ApiResponse::refused(StatusCode::CONFLICT, message);
+                }
+                Err(_) => return ApiResponse::internal_error(),
             }
-            // Another node may have created it for this person at the same moment.
-            if matches!(endpoints.of_user(user).await, Ok(Some(_))) {
-                return has_one();
+            // The request below refuses an invalid name.
+            let Ok(parsed) = EndpointName::parse(&username) else { break };
+            match endpoints.by_name(&parsed).await {
+                Ok(Some(known)) if person.0.scope().holds(&known.account, &known.main_account) => {
+                    username = format!("{name}{number}");
+                }
+                Ok(Some(_) | None) => break,
+                Err(_) => return ApiResponse::internal_error(),
             }
         }
+        let password = Token::fresh();
+        let body = serde_json::json!({
+            "username": username, "alias": user.full_name, "password": password.reveal(),
+        });
+        let made = self.plivo(person, Method::POST, "Endpoint/", Some(&body)).await;
         let Some(id) = made.body.get("endpoint_id").and_then(Value::as_str) else { return made };
         let change = EndpointChange { user: Some(user.id), ..EndpointChange::default() };
         match endpoints.change(&person.0.scope(), &id.into(), change).await {

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use egress::{FairPermit, FairPermits};
 use model::AuthId;
 
-/// Number of accounts whose work runs at once, so that one whose call is at a slow node of the fleet
-/// does not stop the others.
+/// Maximum number of main accounts whose work runs at the same time. With one only, a request that
+/// waits for a slow node of the fleet would stop those of all accounts.
 const ACCOUNTS_MAX: usize = 2;
 
 static TURNS: LazyLock<FairPermits<AuthId>> = LazyLock::new(|| FairPermits::new(ACCOUNTS_MAX, 1));
@@ -20,4 +20,9 @@ pub(crate) const RECORDS_PER_TURN: u32 = 250;
 /// other requests. Drop it before anything is sent: the client may be slow.
 pub(crate) async fn next(main_account: &AuthId) -> FairPermit<AuthId> {
     TURNS.acquire(main_account).await
+}
+
+/// Like [`next`], for work that takes milliseconds only under a condition.
+pub(crate) async fn next_if(takes_long: bool, main_account: &AuthId) -> Option<FairPermit<AuthId>> {
+    if takes_long { Some(next(main_account).await) } else { None }
 }

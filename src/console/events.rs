@@ -49,8 +49,8 @@ const STREAM_MAX: Duration = Duration::from_secs(120);
 /// Maximum number of streams of a user, in all of their browsers.
 const STREAMS_MAX: usize = 32;
 
-/// Maximum number of main accounts for whose streams a page is rendered at once. Those of one main
-/// account are rendered one after another, since each change may concern all of them.
+/// Maximum number of main accounts whose open pages are rendered at the same time. The pages of one
+/// main account are rendered one after another, because a change may concern all of them.
 const RENDERED_ACCOUNTS_MAX: usize = 4;
 
 /// The open streams.

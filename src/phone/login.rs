@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Inner;
 use super::message::RequestError;
+use engine::call::phones::ACCOUNT_DISABLED;
 use engine::limiter::{Guess, Origin, Refusal};
 use engine::people::{Person, Token};
 use model::{AuthId, EndpointName, Role, Secret};
@@ -37,7 +38,7 @@ pub(super) fn check_account(inner: &Inner, account: &AuthId) -> Result<(), Reque
     match inner.apis.is_enabled(account) {
         true => Ok(()),
         false => Err(RequestError::new(
-            "account_disabled",
+            ACCOUNT_DISABLED,
             "the endpoint's account is disabled or deleted; its main account can enable it",
         )),
     }

@@ -233,10 +233,9 @@ impl Session {
         }
         self.put(Message::Ping(bytes::Bytes::new())).await?;
         if let Some(phone) = &self.phone
-            && let Err(RequestError { code, .. }) =
-                login::check_account(&self.inner, &phone.owner.account)
+            && let Err(error) = login::check_account(&self.inner, &phone.owner.account)
         {
-            return self.deliver(&ToPhone::Unregistered { why: code }).await;
+            return self.deliver(&ToPhone::Unregistered { why: error.code }).await;
         }
         self.is_still_signed_in().await
     }

@@ -1,6 +1,6 @@
 //! Permits that owners, such as accounts, share. A free permit goes to the waiting owner that holds the
-//! fewest, of several to the one whose turn it is, so that the work of one delays the first work of
-//! another one by one permit at most.
+//! fewest. Owners that hold equally many take turns. So the work of one delays the first work of another
+//! one by one permit at most.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -103,11 +103,8 @@ impl<K: Clone + Eq + Hash> State<K> {
 
     fn give_back(&mut self, owner: &K, count: usize) {
         self.free += count;
-        // The others had less recently what this owner has just had.
-        let (own, others) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|one| one.owner == *owner);
-        self.waiting = others;
-        self.waiting.extend::<VecDeque<_>>(own);
+        // It is the others' turn. The sort is stable, so nothing else changes its place.
+        self.waiting.make_contiguous().sort_by_key(|waiting| waiting.owner == *owner);
         if let Some(held) = self.held.get_mut(owner) {
             *held -= count;
             if *held == 0 {

@@ -475,10 +475,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     // Such a list reads conversations that the filter leaves out, too.
     let is_search =
         !filter.search.is_empty() || filter.label.is_some() || filter.assignee.is_some();
-    let turn = match is_search {
-        true => Some(turns::next(&request.main_account()).await),
-        false => None,
-    };
+    let turn = turns::next_if(is_search, &request.main_account()).await;
     let page = api.store.conversations().list(request.scope(), &filter, limit).await;
     drop(turn);
     let page = page.map_err(ApiError::store("list conversations"))?;

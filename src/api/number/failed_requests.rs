@@ -158,10 +158,8 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     // The latest request may still be on its way to the store.
     store.flush().await;
     // Such a list reads the requests that the filter leaves out, too.
-    let turn = match filter.url.is_some() || filter.kind.is_some() {
-        true => Some(turns::next(&request.main_account()).await),
-        false => None,
-    };
+    let is_search = filter.url.is_some() || filter.kind.is_some();
+    let turn = turns::next_if(is_search, &request.main_account()).await;
     let found = store.failed_requests().list(request.scope(), &filter, limit + 1).await;
     drop(turn);
     let found = found.map_err(ApiError::store("list failed requests"))?;

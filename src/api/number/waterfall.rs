@@ -35,9 +35,10 @@ pub(super) const ROUTES: &[Route] = &[Route {
 
 /// Number of lines per read from the store.
 const LINES: u32 = 1_000;
-/// Size of an event log, in bytes, up to which its evaluation need not leave the processor to
-/// other tasks.
-const LOG_OF_A_MILLISECOND: usize = 64 << 10;
+/// Maximum size of an event log, in bytes, that is evaluated in the task of its request, which takes
+/// about a millisecond. A larger one would delay other tasks, and is evaluated on a thread for
+/// blocking work.
+const SMALL_LOG_MAX: usize = 64 << 10;
 /// Maximum number of bytes of an event log that are read.
 const BYTES_MAX: usize = 8 << 20;
 
@@ -206,7 +207,7 @@ pub(crate) async fn evaluate_log<T: Send + 'static>(
     let _turn = turns::next(main_account).await;
     let log = event_log(api, scope, call).await?;
     let outbox = api.store.outbox().of_call(scope, call).await?;
-    let is_small = log.len() < LOG_OF_A_MILLISECOND;
+    let is_small = log.len() < SMALL_LOG_MAX;
     let evaluate = move || {
         let waterfall = Waterfall::with(log.as_bytes(), &outbox).ok();
         evaluate(&log, waterfall)
@@ -242,7 +243,7 @@ async fn event_log(api: &Api, scope: &Scope, call: CallUuid) -> Result<String, S
     Ok(text)
 }
 
-/// Like [`evaluate_log`], and returns the log itself.
+/// Returns the event log of a call. Requests of one main account read theirs one after another.
 ///
 /// # Errors
 /// Fails if the store can't read the log.

@@ -182,9 +182,6 @@ async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
     Ok(created(&CreatedSubaccount { auth_id, auth_token, message: "created" }))
 }
 
-/// Why the phones of an account are unregistered. Phones at other nodes notice it themselves.
-const PHONES_OUT: &str = "account_disabled";
-
 async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
     let (api, main, id) = (request.api(), main_account(&request)?, subaccount_id(&request));
     if api.keeper.book().subaccount(main, &id).is_none() {
@@ -208,7 +205,7 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
     });
     change.await?;
     if enabled == Some(false) {
-        api.phones.unregister_account(&id, PHONES_OUT);
+        api.phones.unregister_account(&id);
     }
     Ok(changed())
 }
@@ -233,7 +230,7 @@ async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
     if let Err(error) = api.people.remove_all_of(&id).await {
         tracing::warn!(account = %id, %error, "users and API keys of a deleted subaccount not deleted");
     }
-    api.phones.unregister_account(&id, PHONES_OUT);
+    api.phones.unregister_account(&id);
     let endpoints = api.store.endpoints();
     let done = match cascade {
         true => endpoints.delete_all_of_account(&id).await,

@@ -149,7 +149,7 @@ impl InMemory {
     /// Notes that a callback of a call or conversation waits behind another one. Returns whether
     /// that was unknown.
     fn follow(&mut self, call: CallUuid) -> bool {
-        // Only a hint: what is forgotten here costs half a second.
+        // Without an entry, the next callback is delayed by up to half a second.
         if self.followed.len() >= FOLLOWED_MAX {
             self.followed.clear();
         }
@@ -294,7 +294,7 @@ impl Outbox {
         if !written.first {
             if self.0.held().follow(written.callback.new.call) {
                 // The result of the earlier one may be on its way to the store already.
-                self.0.store.outbox().hurry();
+                self.0.store.outbox().settle_now();
             }
             return;
         }
@@ -569,7 +569,7 @@ impl Inner {
         // Callbacks of other calls may wait for the last one of a multi-party call.
         let is_room = kind == CallbackKind::MultiParty;
         if is_done && (is_room || self.held().followed.contains(&call)) {
-            self.store.outbox().hurry();
+            self.store.outbox().settle_now();
         }
         // Fails only while the store closes. The row is then due again at the next start.
         let others_wait = settled.await.unwrap_or_default();

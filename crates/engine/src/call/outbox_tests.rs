@@ -166,7 +166,7 @@ async fn callbacks_of_a_deleted_subaccount_are_signed_by_its_main_account() {
     node.store.close().await;
 }
 
-/// The writer stores results that nobody waits for twice a second.
+/// Results of deliveries are stored twice a second, unless another callback waits for one.
 #[tokio::test]
 async fn a_callback_behind_another_one_follows_without_delay() {
     let server = Server::start(|_| Reply::status(200)).await;

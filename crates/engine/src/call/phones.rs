@@ -30,6 +30,9 @@ const BEHIND: usize = 64;
 /// events.
 const BESIDE_CAPTIONS: usize = BEHIND / 2;
 
+/// Why phones of a disabled or deleted account are refused and unregistered, as a word for programs.
+pub const ACCOUNT_DISABLED: &str = "account_disabled";
+
 /// Identifies a registration, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RegistrationId(u64);
@@ -296,9 +299,10 @@ impl Phones {
         self.unregister_where(why, |owner| owner.endpoint == *endpoint);
     }
 
-    /// Ends the registrations of an account, because it was disabled or deleted.
-    pub fn unregister_account(&self, account: &AuthId, why: &'static str) {
-        self.unregister_where(why, |owner| owner.account == *account);
+    /// Ends the registrations of an account at this node, because it was disabled or deleted. Phones
+    /// at other nodes notice that themselves.
+    pub fn unregister_account(&self, account: &AuthId) {
+        self.unregister_where(ACCOUNT_DISABLED, |owner| owner.account == *account);
     }
 
     fn unregister_where(&self, why: &'static str, is_meant: impl Fn(&Owner) -> bool) {

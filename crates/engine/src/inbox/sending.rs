@@ -223,15 +223,17 @@ impl MessageSender {
         let number = self.numbers.number_of(pair).ok_or(SendError::NoNumber)?;
         let count = outgoing.len().min(REPLIES_MAX);
         let shares = self.lanes.take_shares(pair, count).ok_or(SendError::TooMany(1))?;
-        let size = |(_, one): &(Uuid, Outgoing)| one.content.to_string().len();
-        let (short, long): (Vec<_>, Vec<_>) =
-            outgoing.iter().partition(|one| one.1.kind == "text" || size(one) <= LONG);
-        let [short, long] = [short, long].map(|all| all.into_iter().map(size).sum::<usize>());
+        let (mut short, mut long) = (0, 0);
+        for (_, Outgoing { kind, content }) in &outgoing {
+            let bytes = content.to_string().len();
+            let sum = if kind != "text" && bytes > LONG { &mut long } else { &mut short };
+            *sum += bytes;
+        }
         let space = &self.uploads.space;
         space.take_change(&pair.main_account, short).map_err(SendError::NoSpace)?;
         if long > 0 {
             let mut space = space.file(Content::Message, pair.main_account.clone());
-            space.grow(long.try_into().unwrap_or(u64::MAX)).map_err(SendError::NoSpace)?;
+            space.grow(u64::try_from(long).unwrap_or(u64::MAX)).map_err(SendError::NoSpace)?;
         }
         let to_count = outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing);
         let counted = self.requests.count(&number, pair, to_count).await?;

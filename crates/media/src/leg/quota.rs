@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::jitter_buffer::opus_ticks;
 
-/// Maximum number of authentic packets a second: a packet of 2.5 ms of audio takes 400, and digits
-/// take 50 more.
+/// Maximum number of authentic packets a second. Audio in packets of 2.5 ms needs 400, and digits
+/// need 50 more.
 const PACKETS_MAX: u32 = 1_000;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -83,7 +83,10 @@ mod tests {
             .count();
         // Ten seconds, a quarter faster, and a burst.
         assert!((100..=150).contains(&passed), "{passed}");
-        assert!(quota.take_audio(start + Duration::from_secs(12), &LONG), "then it is heard again");
+        assert!(
+            quota.take_audio(start + Duration::from_secs(12), &LONG),
+            "later audio is accepted again"
+        );
     }
 
     #[test]

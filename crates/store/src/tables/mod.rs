@@ -1,5 +1,6 @@
 pub(crate) mod agents;
 pub(crate) mod audit;
+pub(crate) mod bring_forward;
 pub(crate) mod call_lists;
 pub(crate) mod call_logs;
 pub(crate) mod call_remarks;

@@ -9,8 +9,6 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::database::Database;
@@ -25,8 +23,9 @@ use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::connect::open_store_beside_node;
 use crate::sql::{self, Conn, Outcome, Pool, Query, Row, TupleRow};
+use crate::tables::bring_forward::BringForward;
 use crate::tables::deliveries::{OF_NUMBER, Receiver};
-use crate::write::{Write, WriteTask};
+use crate::write::Write;
 use machine::{CallbackKind, CallbackRequest, EVENT_TYPE, MPC_END, Param, Params};
 use model::{AuthId, CallUuid, Timestamp};
 use xml::ast::DocUrl;
@@ -52,7 +51,8 @@ impl Outbox<'_> {
     }
 
     /// Stores the result of attempts to deliver a callback. Returns whether other callbacks of the
-    /// same call are waiting. The write may take half a second.
+    /// same call are waiting. Unless [`Outbox::settle_now`] is called, the write may take half a
+    /// second.
     ///
     /// # Errors
     /// Fails with [`StoreError::Closed`] if the store was closed first.
@@ -63,8 +63,9 @@ impl Outbox<'_> {
         self.0.queue.request_lazily(|sender| Write::SettleCallback(Box::new(settlement), sender))
     }
 
-    /// Makes the writer store the results so far now, because callbacks wait for them.
-    pub fn hurry(self) {
+    /// Makes the writer store the results that were passed to [`Outbox::settle`] without further
+    /// delay, because other callbacks wait for them.
+    pub fn settle_now(self) {
         self.0.queue.wake();
     }
 
@@ -92,7 +93,9 @@ impl Outbox<'_> {
         latest: Timestamp,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        self.0.queue.run(BringForward { node_id: node_id.to_owned(), latest, now }).await
+        let (of_node, of_no_node) = (BRING_FORWARD, &[][..]);
+        let node_id = node_id.to_owned();
+        self.0.queue.run(BringForward { of_node, of_no_node, node_id, latest, now }).await
     }
 
     /// Counts the waiting callbacks of a main account, up to `most`.
@@ -243,27 +246,11 @@ fn is_before(row: &str) -> String {
     )
 }
 
-struct BringForward {
-    node_id: String,
-    latest: Timestamp,
-    now: Timestamp,
-}
-
-impl WriteTask for BringForward {
-    fn execute<'a>(
-        &'a self,
-        to: &'a mut Conn,
-        _: &'a Seal,
-    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        let update = "UPDATE callbacks SET next_us = $1, \
-            since_us = CASE WHEN since_us > $1 THEN $1 ELSE since_us END, \
-            created_us = CASE WHEN created_us > $1 THEN $1 ELSE created_us END \
-            WHERE node_id = $2 AND next_us > $3";
-        let update = sql::query(update).bind(self.now.micros()).bind(self.node_id.clone());
-        let update = update.bind(self.latest.micros());
-        async move { Ok(update.execute(to).await?.rows_affected()) }.boxed()
-    }
-}
+/// Makes callbacks of a node due. See [`BringForward`].
+const BRING_FORWARD: &[&str] = &["UPDATE callbacks SET next_us = $1, \
+    since_us = CASE WHEN since_us > $1 THEN $1 ELSE since_us END, \
+    created_us = CASE WHEN created_us > $1 THEN $1 ELSE created_us END \
+    WHERE next_us > $2 AND node_id = $3"];
 
 /// Inserts a callback that is due immediately.
 pub(crate) async fn insert(

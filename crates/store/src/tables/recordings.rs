@@ -5,8 +5,6 @@
 
 use std::collections::HashSet;
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
@@ -19,8 +17,9 @@ use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
+use crate::tables::bring_forward::BringForward;
 use crate::tables::{files_to_remove, outbox};
-use crate::write::{Write, WriteTask};
+use crate::write::Write;
 use model::{AuthId, CallUuid, Timestamp};
 
 /// Handle to the recordings. See [`Store::recordings`](crate::Store::recordings).
@@ -214,7 +213,9 @@ impl Recordings<'_> {
         latest: Timestamp,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        self.0.queue.run(BringForward { node_id: node_id.to_owned(), latest, now }).await
+        let (of_node, of_no_node) = (BRING_FORWARD, BRING_REMOVALS_FORWARD);
+        let node_id = node_id.to_owned();
+        self.0.queue.run(BringForward { of_node, of_no_node, node_id, latest, now }).await
     }
 
     /// Stores the result of an attempt to transcribe a recording. Returns the callback that reports
@@ -539,41 +540,14 @@ pub(crate) async fn object_name(
     select.fetch_optional(pool).await.map_err(failed("find a recording's copy"))
 }
 
-struct BringForward {
-    node_id: String,
-    latest: Timestamp,
-    now: Timestamp,
-}
-
-impl WriteTask for BringForward {
-    fn execute<'a>(
-        &'a self,
-        to: &'a mut Conn,
-        _: &'a Seal,
-    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        let of_recordings = |update: &'static str| sql::query(update).bind(self.node_id.clone());
-        // Objects in the bucket belong to no node.
-        let updates = [
-            of_recordings(
-                "UPDATE recordings SET upload_us = $2 WHERE node_id = $1 AND upload_us > $3",
-            ),
-            of_recordings(
-                "UPDATE recordings SET transcribe_us = $2 WHERE node_id = $1 AND transcribe_us > $3",
-            ),
-            sql::query("UPDATE objects_to_remove SET due_us = $1 WHERE due_us > $2"),
-        ];
-        let times = [self.now.micros(), self.latest.micros()];
-        async move {
-            let mut changed = 0;
-            for update in updates {
-                let update = update.bind(times[0]).bind(times[1]);
-                changed += update.execute(&mut *to).await?.rows_affected();
-            }
-            Ok(changed)
-        }
-        .boxed()
-    }
-}
+/// Makes work on recordings of a node due. See [`BringForward`].
+const BRING_FORWARD: &[&str] = &[
+    "UPDATE recordings SET upload_us = $1 WHERE upload_us > $2 AND node_id = $3",
+    "UPDATE recordings SET transcribe_us = $1 WHERE transcribe_us > $2 AND node_id = $3",
+];
+/// Makes deletions of objects in the bucket due, which belong to no node.
+const BRING_REMOVALS_FORWARD: &[&str] =
+    &["UPDATE objects_to_remove SET due_us = $1 WHERE due_us > $2"];
 
 /// Returns the work on complete recordings that is due for a node, at most `limit` items of each
 /// kind. The main accounts take turns: the first item of each, then the second of each, and so on.
