@@ -325,9 +325,11 @@ async fn forward(
     }
 }
 
-/// Whether a path is that of a recording or a user's file.
+/// The paths of recordings and of users' files.
+pub(super) const FILE_FOLDERS: [&str; 2] = ["/recordings/", "/media/"];
+
 fn is_file(path: &str) -> bool {
-    ["/recordings/", "/media/"].iter().any(|folder| path.starts_with(folder))
+    FILE_FOLDERS.iter().any(|folder| path.starts_with(folder))
 }
 
 impl Forwarder {

@@ -11,14 +11,14 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::StartError;
-use super::fleet::{self, Place};
-use super::settings::Bound;
+use super::fleet::{self, FILE_FOLDERS, Place};
+use super::settings::{Bound, base_url};
 use super::upgrade::{Inherited, Predecessor, TakenOver};
 use crate::api;
 use crate::api::server::{Pause, ServerConfig};
 use crate::observe::{self, Metrics};
 use crate::public_address;
-use egress::{Egress, EgressConfig, Guard, warm_up};
+use egress::{Egress, EgressConfig, Guard, OwnFiles, warm_up};
 use engine::admission::book::Keeper;
 use engine::admission::{Directory, Gate};
 use engine::answer::RandomSource;
@@ -171,8 +171,14 @@ pub(super) async fn open(
         config.answer.allow_insecure,
         [bound.public, admin].into_iter().chain(bound.https).collect(),
     );
-    let egress =
-        Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard.clone()) })?;
+    // Every client of the network may fetch these files, and `base_url` is the operator's.
+    let own_files =
+        OwnFiles::new(&base_url(&config, bound), &FILE_FOLDERS, Guard::new(true, vec![admin]));
+    let egress = Egress::new(EgressConfig {
+        clock: clock.clone(),
+        own_files: own_files.ok(),
+        ..EgressConfig::new(guard.clone())
+    })?;
     let base = Base {
         node_id: place.owner(&own_id),
         random: RandomSource::system(),

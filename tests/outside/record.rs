@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sim::{CallEvent, CallScript, CalleeBehaviour, HangupRule, caller};
 
 use super::console::{Session, people};
-use super::dial::tone;
+use super::dial::{heard_ms, tone};
 use super::outbound::{World, world};
 use crate::support::app::ReceivedRequest;
 use crate::support::database;
@@ -128,6 +128,27 @@ async fn links_to_recordings_expire_if_the_configuration_says_so() {
     let listed = world.rest("GET", "Recording/", &[], String::new()).await.json();
     let again = listed["objects"][0]["recording_url"].as_str().unwrap();
     assert_eq!(http::get(again).await.status, 200, "reading the recording gives a link");
+}
+
+/// In this test, the link leads to the node's own listener.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_hears_the_recording_that_was_made() {
+    let document = "<Record action=\"APP/recorded\" fileFormat=\"wav\" maxLength=\"2\"/>";
+    let world = recording_with(document, "[recordings]\nlink_days = 1\n").await;
+    call(&world, speaker(4, "")).await;
+    let url = world.app.wait("/recorded").await.param("RecordUrl").replace('&', "&amp;");
+    world.app.xml("/unused", format!("<Response><Play>{url}</Play></Response>"));
+    let listener = CallScript { record: true, ..CallScript::default() };
+    let events = call(&world, listener).await;
+    assert!(heard_ms(&events, CALLER_HZ) > 1_500, "{events:#?}");
+    // The node's other pages stay out of reach.
+    let page = format!("{}/console/sign-in", world.node.public);
+    world.app.xml("/unused", format!("<Response><Play>{page}</Play></Response>"));
+    call(&world, CallScript::default()).await;
+    let failed = world.rest("GET", "Call/?limit=1", &[], String::new()).await.json();
+    let call = failed["objects"][0]["call_uuid"].as_str().unwrap();
+    let (remarks, _) = remarks_of(&world, call).await;
+    assert!(remarks.contains("a listener of this node"), "{remarks}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,6 +28,7 @@ use super::connect::{
     WithTimeout,
 };
 use super::guard::{Guard, Refusal};
+use super::own_files::OwnFiles;
 use super::resolve::{Resolve, Resolver, SystemResolver};
 use super::tls::{client_tls_with, tls_for_sockets};
 use super::url::CustomerUrl;
@@ -59,6 +60,8 @@ pub struct EgressConfig {
     pub extra_roots: Vec<CertificateDer<'static>>,
     /// The clock for the duration of file fetches.
     pub clock: Clock,
+    /// The node's own files. `None` if it has none.
+    pub own_files: Option<OwnFiles>,
 }
 
 impl EgressConfig {
@@ -70,6 +73,7 @@ impl EgressConfig {
             system_roots: true,
             extra_roots: Vec::new(),
             clock: Clock::real(),
+            own_files: None,
         }
     }
 }
@@ -88,8 +92,13 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     /// The TLS configuration of [`Egress::socket`].
     pub(super) socket_tls: Arc<rustls::ClientConfig>,
-    client: Client<WithTimeout<HttpsConnector<Connector>>, Full<Bytes>>,
+    client: HttpClient,
+    /// The node's own files, and the client for them. Its connections may lead to the node's own
+    /// listeners, so that no other request may use them.
+    own_files: Option<(OwnFiles, HttpClient)>,
 }
+
+type HttpClient = Client<WithTimeout<HttpsConnector<Connector>>, Full<Bytes>>;
 
 /// A request to one URL.
 pub struct EgressRequest<'a> {
@@ -177,23 +186,13 @@ impl Egress {
         };
         let tls = client_tls_with(config.system_roots, config.extra_roots)?;
         let socket_tls = tls_for_sockets(tls.clone());
-        let https_connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(connector.clone());
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .http1_max_headers(HEADERS_MAX)
-            .http2_initial_connection_window_size(HTTP2_WINDOW)
-            .http2_initial_stream_window_size(HTTP2_WINDOW)
-            .http2_max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-            .build(WithTimeout(https_connector));
-        let shared = Shared { connector, clock: config.clock, socket_tls, client };
+        let own_files = config.own_files.map(|files| {
+            let connector = Connector { guard: files.guard().clone(), ..connector.clone() };
+            let client = http_client(connector, tls.clone());
+            (files, client)
+        });
+        let client = http_client(connector.clone(), tls);
+        let shared = Shared { connector, clock: config.clock, socket_tls, client, own_files };
         Ok(Self { shared: Arc::new(shared), owner: Arc::default() })
     }
 
@@ -237,21 +236,33 @@ impl Egress {
         request: EgressRequest<'_>,
         on_stage: &(dyn Fn(Stage) + Sync),
     ) -> Result<EgressResponse, EgressError> {
-        self.open_response(request, on_stage).await?.read(&mut |_| ()).await
+        let client = &self.shared.client;
+        self.open_response(client, request, on_stage).await?.read(&mut |_| ()).await
     }
 
-    /// Sends a request and returns the response before its body is read.
+    /// Requests a file, which may be one of the node's own, and returns the response before its body
+    /// is read.
     ///
     /// # Errors
     ///
     /// See [`Egress::request`].
-    pub(super) async fn open_response(
+    pub(super) async fn open_file_response(
         &self,
+        request: EgressRequest<'_>,
+    ) -> Result<OpenResponse, EgressError> {
+        let own = self.shared.own_files.as_ref().filter(|(files, _)| files.contains(request.url));
+        let client = own.map_or(&self.shared.client, |(_, client)| client);
+        self.open_response(client, request, &|_| {}).await
+    }
+
+    async fn open_response(
+        &self,
+        client: &HttpClient,
         request: EgressRequest<'_>,
         on_stage: &(dyn Fn(Stage) + Sync),
     ) -> Result<OpenResponse, EgressError> {
         let (read, body_policy) = (request.read, request.body_policy);
-        let (head, body) = self.send(request, on_stage).await?;
+        let (head, body) = self.send(client, request, on_stage).await?;
         let max = match body_policy {
             BodyPolicy::OnSuccess { max } if head.status.is_success() => Some(max),
             BodyPolicy::Always { max } => Some(max),
@@ -269,7 +280,7 @@ impl Egress {
     /// [`EgressError::Coding`] if the body is compressed.
     pub async fn stream(&self, request: EgressRequest<'_>) -> Result<EgressStream, EgressError> {
         let (read, body_policy) = (request.read, request.body_policy);
-        let (head, body) = self.send(request, &|_| {}).await?;
+        let (head, body) = self.send(&self.shared.client, request, &|_| {}).await?;
         let coding = head
             .headers
             .get(CONTENT_ENCODING)
@@ -305,6 +316,7 @@ impl Egress {
     /// Sends a request and waits for the response head.
     async fn send(
         &self,
+        client: &HttpClient,
         request: EgressRequest<'_>,
         on_stage: &(dyn Fn(Stage) + Sync),
     ) -> Result<(http::response::Parts, ResponseBody), EgressError> {
@@ -313,7 +325,7 @@ impl Egress {
         let mut http_request =
             build_request(request.url, request.method, request.headers, request.body)?;
         let mut connection = capture_connection(&mut http_request);
-        let response = OWNER.scope(self.owner.clone(), self.shared.client.request(http_request));
+        let response = OWNER.scope(self.owner.clone(), client.request(http_request));
         tokio::pin!(response);
         let early = timeout(request.connect, async {
             tokio::select! {
@@ -436,6 +448,26 @@ impl EgressStream {
         }
         Ok(None)
     }
+}
+
+/// Creates an HTTP client with its own connection pool.
+fn http_client(connector: Connector, tls: rustls::ClientConfig) -> HttpClient {
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(connector);
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_MAX)
+        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+        .http1_max_buf_size(HEAD_BYTES_MAX)
+        .http1_max_headers(HEADERS_MAX)
+        .http2_initial_connection_window_size(HTTP2_WINDOW)
+        .http2_initial_stream_window_size(HTTP2_WINDOW)
+        .http2_max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .build(WithTimeout(connector))
 }
 
 /// Returns the connection info of a request. `None` if there is no connection yet.

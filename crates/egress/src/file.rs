@@ -145,7 +145,7 @@ impl Egress {
                 read: READ_TIMEOUT,
                 body_policy: BodyPolicy::OnSuccess { max },
             };
-            let opened = self.open_response(request, &|_| {}).await?;
+            let opened = self.open_file_response(request).await?;
             if opened.is_success() {
                 return Ok(Some(opened));
             }

@@ -6,7 +6,7 @@
 //!
 //! - `url` parses and checks the text of a URL, `guard` checks addresses.
 //! - `resolve` looks up names, `connect` opens connections to checked addresses.
-//! - `client` sends HTTP requests, `file` fetches audio files, `socket` opens WebSockets,
+//! - `client` sends HTTP requests, `file` fetches audio files, also the node's own (`own_files`), `socket` opens WebSockets,
 //!   `certificate` retrieves TLS certificates.
 //! - `tls` and `direct` also serve requests to servers that the operator chose.
 
@@ -36,6 +36,7 @@ mod direct;
 mod fair_permits;
 mod file;
 mod guard;
+mod own_files;
 mod read_budget;
 mod resolve;
 mod socket;
@@ -61,6 +62,7 @@ pub use direct::{DirectClient, direct_client, direct_client_trusting, error_chai
 pub use fair_permits::{FairPermit, FairPermits};
 pub use file::{FetchedFile, FileResponse, FileSink};
 pub use guard::{Guard, Refusal, is_public};
+pub use own_files::OwnFiles;
 pub use read_budget::{ReadBudget, ReadTurn, SocketBudget};
 pub use resolve::{Lookup, Resolve, SystemResolver};
 pub use socket::{Socket, SocketTransport, is_too_large};

@@ -12,8 +12,8 @@ use tokio::net::TcpListener;
 
 use super::testing::{FakeResolver, Reply, Server, egress, egress_with, open_guard, tls_acceptor};
 use super::{
-    BodyPolicy, CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, FetchedFile,
-    FileResponse, FileSink, Guard, Lookup, Refusal, Resolve,
+    BodyPolicy, CustomerUrl, Egress, EgressConfig, EgressError, EgressRequest, EgressResponse,
+    FetchedFile, FileResponse, FileSink, Guard, Lookup, OwnFiles, Refusal, Resolve,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -224,6 +224,36 @@ async fn an_unreachable_address_does_not_hide_the_next() {
     let answer =
         ask(&both, &format!("http://app.example.com:{}/", server.address.port())).await.unwrap();
     assert_eq!(answer.body, "hello");
+}
+
+#[tokio::test]
+async fn r17_own_files_are_fetched_and_nothing_else_of_the_node() {
+    let node = Server::start(|seen| match seen.target.as_str() {
+        "/recordings/1.wav" => Reply::ok("RIFF"),
+        "/recordings/moved" => Reply::redirect(302, "/v1/Account/"),
+        _ => Reply::ok("secret"),
+    })
+    .await;
+    let own_files = OwnFiles::new(&node.url(""), &["/recordings/"], open_guard());
+    let config = EgressConfig {
+        own_files: Some(own_files.unwrap()),
+        system_roots: false,
+        ..EgressConfig::new(Guard::new(true, vec![node.address]))
+    };
+    let egress = Egress::new(config).unwrap();
+    let fetch = |path: &str| {
+        let (egress, url) = (egress.clone(), node.url(path));
+        async move { egress.fetch_file(&url, 10_000, None, &mut Received::default()).await }
+    };
+    let refused = EgressError::Refused(Refusal::OwnListener(node.address));
+    let file = fetch("/recordings/1.wav").await.unwrap();
+    assert!(matches!(file, FileResponse::File(file) if file.bytes == "RIFF"));
+    assert_eq!(fetch("/v1/Account/").await, Err(refused.clone()));
+    assert_eq!(fetch("/recordings/moved").await, Err(refused.clone()));
+    // The connection that files were fetched on is kept, and not used for other requests.
+    let document = ask(&egress, &node.url("/recordings/1.wav")).await;
+    assert_eq!(document.unwrap_err(), refused);
+    assert!(node.seen().iter().all(|seen| seen.target.starts_with("/recordings/")));
 }
 
 #[tokio::test]
