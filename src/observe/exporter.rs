@@ -231,6 +231,7 @@ fn describe() {
         let _ = metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => action, "status" => "200");
     }
     for name in [
+        metric::CALLS_WITHDRAWN_TOTAL,
         metric::MEDIA_LATE_TICKS_TOTAL,
         metric::MEDIA_EXCESS_PACKETS_TOTAL,
         metric::TERMS_TOTAL,

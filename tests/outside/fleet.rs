@@ -264,8 +264,7 @@ async fn f04_a_call_that_two_nodes_began_without_the_database_is_kept_by_one() {
     while in_use(&nodes).await > 3.0 {
         every.tick().await;
     }
-    let withdrawn = [("outcome", "withdrawn")];
-    let withdrawn = nodes.iter().map(|node| node.metric("offhook_calls_total", &withdrawn));
+    let withdrawn = nodes.iter().map(|node| node.metric("offhook_calls_withdrawn_total", &[]));
     assert_eq!(join_all(withdrawn).await.into_iter().sum::<f64>(), 1.0);
     // The one that is left is ended at any node, and reported once.
     let all: BTreeSet<String> = earlier.into_iter().chain([wacid.clone()]).collect();

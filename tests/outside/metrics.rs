@@ -33,9 +33,7 @@ fn words(metric: &str, label: &str) -> Option<&'static str> {
     Some(match (metric, label) {
         ("media_packets_total", "direction") => "in out",
         ("calls_active" | "calls_total" | "admission_total", "direction") => "inbound outbound",
-        ("calls_total", "outcome") => {
-            "completed busy no_answer rejected cancelled timeout failed withdrawn"
-        }
+        ("calls_total", "outcome") => "completed busy no_answer rejected cancelled timeout failed",
         ("admission_total", "result") => {
             "admitted number_full cps_exceeded unknown_number calling_disabled no_permission geo_blocked user_busy \
              bad_offer overloaded draining duplicate"

@@ -9,6 +9,8 @@
 pub const CALLS_ACTIVE: &str = "offhook_calls_active";
 /// Counter `{direction,outcome}`: ended calls, with an outcome of [`outcome`].
 pub const CALLS_TOTAL: &str = "offhook_calls_total";
+/// Counter: calls that two nodes of a fleet began, and that continue at the other one.
+pub const CALLS_WITHDRAWN_TOTAL: &str = "offhook_calls_withdrawn_total";
 /// Counter `{direction,result}`: admission decisions, with a result of [`admission`].
 pub const ADMISSION_TOTAL: &str = "offhook_admission_total";
 /// Gauge `{number}`: slots in use of each configured business number.
@@ -142,6 +144,11 @@ pub const MEDIA_EXCESS_PACKETS_TOTAL: &str = "offhook_media_excess_packets_total
 pub const ALL: &[(&str, Kind, &str)] = &[
     (CALLS_ACTIVE, Kind::Gauge, "Calls between admission and their end."),
     (CALLS_TOTAL, Kind::Counter, "Ended calls, by outcome."),
+    (
+        CALLS_WITHDRAWN_TOTAL,
+        Kind::Counter,
+        "Calls that two nodes of a fleet began, and that continue at the other one.",
+    ),
     (ADMISSION_TOTAL, Kind::Counter, "Admission decisions, by result."),
     (NUMBER_SLOTS_IN_USE, Kind::Gauge, "Slots in use of a business number."),
     (SETUP_SECONDS, Kind::Histogram, "Time from the connect webhook to the Graph accept."),
@@ -280,9 +287,7 @@ pub mod outcome {
     pub const CANCELLED: &str = "cancelled";
     pub const TIMEOUT: &str = "timeout";
     pub const FAILED: &str = "failed";
-    pub const WITHDRAWN: &str = "withdrawn";
-    pub const ALL: &[&str] =
-        &[COMPLETED, BUSY, NO_ANSWER, REJECTED, CANCELLED, TIMEOUT, FAILED, WITHDRAWN];
+    pub const ALL: &[&str] = &[COMPLETED, BUSY, NO_ANSWER, REJECTED, CANCELLED, TIMEOUT, FAILED];
 }
 
 /// Values of `result` of [`ADMISSION_TOTAL`].

@@ -330,9 +330,7 @@ impl Registry {
         view.log.close();
         self.0.services.author.over(view.setup.call);
         warn!("call withdrawn: another node has it");
-        let direction = view.setup.direction.as_str();
-        metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => metric::outcome::WITHDRAWN)
-            .increment(1);
+        metrics::counter!(metric::CALLS_WITHDRAWN_TOTAL).increment(1);
     }
 
     /// After a panic in a call's task: ends the call at Meta and completes its record.
