@@ -1211,6 +1211,10 @@ async fn reports_why_a_call_is_not_placed() {
         NotPlaced::Denied { to: E164::parse("919412341234").unwrap(), denied }
     };
     let full = NotPlaced::QueueFull { after: std::time::Duration::from_millis(2_300) };
+    let from = "from parameter is invalid. 918035737458 is not a calling-enabled WhatsApp number";
+    *node.calls.not_placed.lock().unwrap() = Some(denied(Reason::CallingDisabled));
+    let answer = node.post(MAIN, "application/json", "", &order().to_string()).await;
+    assert!(answer.body.contains(from), "{}", answer.body);
     for (why, status, retry) in [
         (denied(Reason::GeoBlocked), 403, false),
         (denied(Reason::CallingDisabled), 422, false),

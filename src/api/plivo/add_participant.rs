@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::fields::Fields;
-use super::super::placement::{self, RING_TIMEOUT, TIME_LIMIT, customer_url};
+use super::super::placement::{RING_TIMEOUT, TIME_LIMIT, customer_url};
 use super::super::routes::{Field, FieldKind, Operation, RequestBody};
 use super::super::{Api, LiveStatus};
 use super::error::{CALL_NOT_FOUND, PlivoError};
@@ -20,7 +20,7 @@ use super::field_values::{
     CALLER_NAME_CHARS_MAX, RING_TIMEOUT_MAX, SIP_HEADERS, caller_and_targets, send_digits,
     sip_headers, unused, url,
 };
-use super::make_call::not_own_number;
+use super::make_call::{self, not_own_number};
 use super::multi_party::{NO_ROOM, live_room, room_id};
 use super::request::PlivoRequest;
 use super::response::created;
@@ -279,7 +279,7 @@ async fn call_users(
 ) -> Result<Vec<AddedCall>, PlivoError> {
     let mut order = parse_order(request, fields, document)?;
     order.outbound.room = room;
-    let calls = placement::place(request.api(), &order).await?;
+    let calls = make_call::place(request.api(), &order).await?;
     let from = order.number.spec.number.to_string();
     let added = calls.iter().zip(&order.to).map(|(call, to)| AddedCall {
         to: to.to_string(),

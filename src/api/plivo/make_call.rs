@@ -18,7 +18,9 @@ use super::field_values::{
 use super::request::PlivoRequest;
 use super::response::created;
 use super::route::{BARRED_COUNTRY, CONFLICT, NOT_ALLOWED, Route, handler, object};
+use engine::admission::Reason;
 use engine::call::dialer::CallOrder;
+use engine::call::queues::NotPlaced;
 use machine::Outbound;
 use model::{CallUuid, E164, Method, is_line};
 use store::Scope;
@@ -155,7 +157,7 @@ async fn make(request: PlivoRequest) -> Result<Response, PlivoError> {
     let order = order
         .into_order(api, &request.scope)
         .ok_or_else(|| PlivoError::NotAllowed(not_own_number(&from)))?;
-    let calls = placement::place(api, &order).await?;
+    let calls = place(api, &order).await?;
     let fired = match calls.as_slice() {
         [one] if order.to.len() == 1 => {
             FiredCalls { message: "call fired", request_uuid: RequestUuids::One(one.to_string()) }
@@ -166,6 +168,16 @@ async fn make(request: PlivoRequest) -> Result<Response, PlivoError> {
         },
     };
     Ok(created(&fired))
+}
+
+/// Places the calls of an order, all of them or none.
+pub(super) async fn place(api: &Api, order: &CallOrder) -> Result<Vec<CallUuid>, PlivoError> {
+    placement::place(api, order).await.map_err(|error| match error {
+        NotPlaced::Denied { denied, .. } if denied.reason == Reason::CallingDisabled => {
+            PlivoError::NotAllowed(not_own_number(&order.number.spec.number))
+        }
+        error => error.into(),
+    })
 }
 
 /// The error text for a `from` that does not belong to the account, or from which it can't call.
