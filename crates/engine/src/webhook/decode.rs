@@ -306,6 +306,8 @@ fn connect(item: Value<'_>, key: CallKey, context: &ValueContext) -> Content {
             Some("answer") => Direction::Outbound,
             _ if display.is_some() && to.as_deref() == display => Direction::Inbound,
             _ if display.is_some() && from.as_deref() == display => Direction::Outbound,
+            // Only calls that a node placed carry its opaque data.
+            _ if named(opaque).is_some() => Direction::Outbound,
             _ => return Content::Malformed,
         },
     };

@@ -770,6 +770,13 @@ fn offers_and_directions_of_every_kind() {
         call["to"] = json!(null);
     });
     assert_eq!(World::at(NOW).effects(&nothing), [Effect::Malformed]);
+    let placed = connect("wacid.A", |call| {
+        call["direction"] = json!(null);
+        call["session"] = json!({"sdp": sdp});
+        call["to"] = json!(null);
+        call["biz_opaque_callback_data"] = json!("oh1.5b54a1a6-4e8a-4f0e-9d2b-0c4d3b2a1f60.n1");
+    });
+    assert_eq!(World::at(NOW).effects(&placed), [Effect::Parked], "the answer to a placed call");
 }
 
 #[test]
