@@ -185,11 +185,15 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> (Listen, Option<Place>) {
         .key("media", address(), "The address and the first UDP port of media.")
         .default(&d.media)
         .placed();
-    let media_ports =
-        s.key("media_ports", integer(1..=65_535), "The number of UDP ports.").or(d.media_ports);
+    let first_port = media.as_ref().map_or(d.media.port(), |(media, _)| media.port());
+    let ports_above = u16::MAX - first_port;
+    let media_ports = s
+        .key("media_ports", integer(1..=65_535), "The number of UDP ports.")
+        // The default is the most that a node uses: a high first port just leaves fewer.
+        .or(d.media_ports.min(ports_above.saturating_add(1)));
     if let Some((media, at)) = &media
         && media.port() != 0
-        && u32::from(media.port()) + u32::from(media_ports) > 65_536
+        && media_ports - 1 > ports_above
     {
         let message = format!("{media_ports} ports do not fit above `media` {media}");
         cx.fault(at.clone(), message, "use a lower port, or fewer `media_ports`");

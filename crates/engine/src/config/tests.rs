@@ -227,6 +227,8 @@ fn every_scalar_key_can_be_set_from_the_environment() {
         (c.listen.trusted_proxies.len(), c.listen.media_ports, c.public.media_ips.listed().len()),
         (2, 3, 1)
     );
+    let high = good(&format!("{SECRETS}[listen]\nmedia = \"0.0.0.0:65000\"\n"), &[]);
+    assert_eq!(high.listen.media_ports, 536, "all that are left");
     assert_eq!((c.meta.app_secret.reveal(), c.meta.verify_token.reveal()), ("12345", "found"));
     assert!(c.answer.allow_insecure);
     assert_eq!(c.store.database.to_string(), "/var/lib/offhook/o.db");
@@ -433,7 +435,12 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
     ),
     ("[listen]\nproxies_only = true", (2, 16), "no client could connect", "`trusted_proxies`"),
     ("[listen]\nmedia_ports = 0", (2, 15), "`media_ports` is 0", "from 1 to 65535"),
-    ("[listen]\nmedia = \"0.0.0.0:65000\"", (2, 9), "1000 ports do not fit", "use a lower port"),
+    (
+        "[listen]\nmedia = \"0.0.0.0:65000\"\nmedia_ports = 537",
+        (2, 9),
+        "537 ports do not fit",
+        "use a lower port",
+    ),
     (
         "[listen]\npublic = \"[::]:80\"\nadmin = \"[::]:80\"",
         (3, 9),
