@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::call_parts::{CallParts, Kept, LiveCalls};
@@ -219,6 +220,21 @@ impl Base {
         else {
             return Ok(router);
         };
+        let confirm = from_fn_with_state(cluster.clone(), fleet::confirm_credentials);
+        let router = router.layer(confirm);
+        let forwarder = Forwarder {
+            node_id: self.own_id.clone(),
+            cluster: cluster.clone(),
+            claims: claims.clone(),
+            registry: calls.registry.clone(),
+            dialer: calls.dialer.clone(),
+            rooms: parts.services.rooms.clone(),
+            room_hosts: room_hosts.clone(),
+            settings: interfaces.shared_settings.clone(),
+            store: self.store.clone(),
+            announced: AtomicI64::new(0),
+        };
+        let forwarding = fleet::with_forwarding(router.clone(), forwarder);
         let requests = PeerRequests {
             cluster: cluster.clone(),
             webhooks: interfaces.webhooks.clone(),
@@ -233,25 +249,14 @@ impl Base {
             counts: interfaces.shared_counts.clone(),
             settings: interfaces.shared_settings.clone(),
             pause: interfaces.pause.clone(),
-            router: router.clone(),
+            router,
+            forwarding: forwarding.clone(),
         };
         self.serve_peers(cluster, requests, calls.reaper.clone())?;
         if let Some(lost) = interfaces.lost.clone() {
             tokio::spawn(lost.run(self.stop_all.clone()));
         }
-        let forwarder = Forwarder {
-            node_id: self.own_id.clone(),
-            cluster: cluster.clone(),
-            claims: claims.clone(),
-            registry: calls.registry.clone(),
-            dialer: calls.dialer.clone(),
-            rooms: parts.services.rooms.clone(),
-            room_hosts: room_hosts.clone(),
-            settings: interfaces.shared_settings.clone(),
-            store: self.store.clone(),
-            announced: AtomicI64::new(0),
-        };
-        Ok(fleet::with_forwarding(router, forwarder))
+        Ok(forwarding)
     }
 
     /// Keeps count of the space that recordings and users' files take.

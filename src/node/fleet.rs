@@ -12,9 +12,11 @@ use axum::{Extension, Router};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, RETRY_AFTER, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, RETRY_AFTER, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -278,17 +280,22 @@ async fn forward(
         return forwarder.file(request, next).await;
     }
     let subject = subject_of(request.uri().path());
+    let is_here = match subject {
+        Some(Subject::Call(call)) => registry.get(call).is_some() || dialer.find(call).is_some(),
+        _ => false,
+    };
+    if is_here {
+        return next.run(request).await;
+    }
+    if let Some(carrier) = carrier(cluster, &request) {
+        return forwarder.relay(carrier, request).await;
+    }
     let is_node = matches!(subject, Some(Subject::Node(_)));
     let owner = match subject {
-        Some(Subject::Call(call)) => {
-            if registry.get(call).is_some() || dialer.find(call).is_some() {
-                return next.run(request).await;
-            }
-            match claims.owner_of(call).await {
-                Ok(owner) => owner.filter(|owner| *owner != cluster.run()),
-                Err(Unreachable) => return unreachable(OWNER_UNREACHABLE),
-            }
-        }
+        Some(Subject::Call(call)) => match claims.owner_of(call).await {
+            Ok(owner) => owner.filter(|owner| *owner != cluster.run()),
+            Err(Unreachable) => return unreachable(OWNER_UNREACHABLE),
+        },
         Some(Subject::Node(id)) if id != *node_id => {
             let others = cluster.others();
             others.iter().find(|other| other.node_id == id).map(|other| other.run)
@@ -311,13 +318,9 @@ async fn forward(
             false => response,
         };
     };
-    let Some(forwarded) = forwardable(request).await else { return too_large() };
+    let Some(forwarded) = forwardable(request, cluster::REST).await else { return too_large() };
     match cluster.peers().open(owner, forwarded).await {
-        Ok(response) => {
-            let mut response = response.map(Body::new);
-            remove_hop_headers(response.headers_mut());
-            response
-        }
+        Ok(response) => without_hop_headers(response),
         Err(error) => {
             warn!(%owner, %error, "request not forwarded to another node");
             unreachable(if is_node { NODE_UNREACHABLE } else { OWNER_UNREACHABLE })
@@ -332,7 +335,75 @@ fn is_file(path: &str) -> bool {
     FILE_FOLDERS.iter().any(|folder| path.starts_with(folder))
 }
 
+/// Marks a request that another node has relayed. It is not relayed again.
+#[derive(Clone, Copy)]
+pub(super) struct Relayed;
+
+/// Returns the run that relays a request to the APIs or the console: this node has lost the
+/// database, so that its accounts, keys and settings may be outdated. `None` if it has not.
+fn carrier(cluster: &Cluster, request: &axum::extract::Request) -> Option<Uuid> {
+    let is_api = ["/v1/", "/api/", "/console/"]
+        .iter()
+        .any(|prefix| request.uri().path().starts_with(prefix));
+    let is_first = request.extensions().get::<Relayed>().is_none();
+    let can_be_relayed = is_api && is_first && !request.headers().contains_key(UPGRADE);
+    cluster.state().borrow().carrier.filter(|_| can_be_relayed)
+}
+
+/// Refuses requests with credentials that another node, which has the database, does not accept.
+/// Only requests about the calls of this node get here while it has lost the database.
+pub(super) async fn confirm_credentials(
+    State(cluster): State<Arc<Cluster>>,
+    request: axum::extract::Request,
+    next: Next,
+) -> Response<Body> {
+    let Some(carrier) = carrier(&cluster, &request) else { return next.run(request).await };
+    let account = match request.uri().path().strip_prefix("/v1/Account/") {
+        Some(path) => {
+            format!("/v1/Account/{}/", path.split('/').next().unwrap_or_default())
+        }
+        None => "/api/v1/account/".to_owned(),
+    };
+    let mut question = axum::extract::Request::new(Body::empty());
+    *question.headers_mut() = request.headers().clone();
+    question.headers_mut().remove(CONTENT_TYPE);
+    if let Ok(account) = account.parse() {
+        *question.uri_mut() = account;
+    }
+    request.extensions().get::<Peer>().copied().map(|peer| question.extensions_mut().insert(peer));
+    let Some(question) = forwardable(question, cluster::RELAY).await else { return too_large() };
+    match cluster.peers().open(carrier, question).await {
+        Ok(answer) if answer.status().is_success() => {
+            let response = next.run(request).await;
+            match response.status() {
+                StatusCode::UNAUTHORIZED => unreachable(NEW_CREDENTIALS),
+                _ => response,
+            }
+        }
+        Ok(refused) => without_hop_headers(refused),
+        Err(_) => unreachable(CARRIER_UNREACHABLE),
+    }
+}
+
+fn without_hop_headers(response: Response<Incoming>) -> Response<Body> {
+    let mut response = response.map(Body::new);
+    remove_hop_headers(response.headers_mut());
+    response
+}
+
 impl Forwarder {
+    /// Has another node execute a request, because this one has lost the database.
+    async fn relay(&self, carrier: Uuid, request: axum::extract::Request) -> Response<Body> {
+        let Some(relayed) = forwardable(request, cluster::RELAY).await else { return too_large() };
+        match self.cluster.peers().open(carrier, relayed).await {
+            Ok(response) => without_hop_headers(response),
+            Err(error) => {
+                warn!(%carrier, %error, "request not relayed to another node");
+                unreachable(CARRIER_UNREACHABLE)
+            }
+        }
+    }
+
     /// Returns the other node that hosts a room.
     async fn host_of(&self, room: &RoomSubject) -> Result<Option<Uuid>, NoAnswer> {
         let RoomSubject { account, kind, name } = room;
@@ -359,7 +430,7 @@ impl Forwarder {
         let again = || axum::extract::Request::from_parts(head.clone(), Body::from(body.clone()));
         let others = self.cluster.others().into_iter().filter(|other| other.state.is_member());
         let failures = others.map(|other| async move {
-            let forwarded = forwardable(again()).await?;
+            let forwarded = forwardable(again(), cluster::REST).await?;
             let answer = self.cluster.peers().send(other.run, forwarded).await;
             answer.is_err().then_some(other.node_id)
         });
@@ -381,7 +452,7 @@ impl Forwarder {
         let Some(FileElsewhere { owner }) = response.extensions().get().cloned() else {
             return response;
         };
-        let Some(forwarded) = forwardable(copy).await else { return response };
+        let Some(forwarded) = forwardable(copy, cluster::REST).await else { return response };
         let is_owner =
             |node_id: &str| owner.as_ref().is_none_or(|owner| node_of_owner(owner) == node_id);
         if owner.is_some() && is_owner(&self.node_id) {
@@ -443,16 +514,16 @@ impl Forwarder {
     }
 }
 
-/// Returns a request in the form in which it is sent to another node. `None` if its body can't be
-/// read.
-async fn forwardable(request: axum::extract::Request) -> Option<Request<Bytes>> {
+/// Returns a request in the form in which it is sent to another node, with a path below `prefix`.
+/// `None` if its body can't be read.
+async fn forwardable(request: axum::extract::Request, prefix: &str) -> Option<Request<Bytes>> {
     let client = request.extensions().get::<Peer>().map(|Peer(client)| client.to_string());
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, BODY_MAX).await.ok()?;
     let mut forwarded = Request::new(body);
     *forwarded.method_mut() = head.method;
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    *forwarded.uri_mut() = format!("{}{path}", cluster::REST).parse().ok()?;
+    *forwarded.uri_mut() = format!("{prefix}{path}").parse().ok()?;
     *forwarded.headers_mut() = head.headers;
     remove_hop_headers(forwarded.headers_mut());
     if let Some(client) = client.and_then(|client| client.parse().ok()) {
@@ -527,6 +598,10 @@ fn too_large() -> Response<Body> {
 
 const OWNER_UNREACHABLE: &str =
     "the node that has this call or room does not answer; try again in a second";
+const CARRIER_UNREACHABLE: &str = "the database does not answer this node, and the node that \
+    answers in its place does not, either; try again in a second";
+const NEW_CREDENTIALS: &str = "the database does not answer the node that has this call, and the \
+    node does not know these credentials yet; try again later";
 const NODE_UNREACHABLE: &str =
     "the node does not answer; if it does not run, other nodes end its calls by themselves";
 

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::fleet::{
-    CLIENT, LIVE, LIVE_MAX, NODE, ROOMS, ROOMS_MAX, RoomQuery, SETTINGS, TURNS, WAITING,
+    CLIENT, LIVE, LIVE_MAX, NODE, ROOMS, ROOMS_MAX, Relayed, RoomQuery, SETTINGS, TURNS, WAITING,
 };
 use super::live::Live;
 use super::operator::ThisNode;
@@ -54,14 +54,21 @@ pub(super) struct PeerRequests {
     /// The routes of the public listener, without forwarding, so that a request is forwarded only
     /// once.
     pub(super) router: Router,
+    /// The same with forwarding, for requests to a node that has lost the database.
+    pub(super) forwarding: Router,
 }
 
 impl PeerRequests {
-    /// Responds to a client's request that another node has received.
-    fn rest(&self, mut request: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
-        let router = self.router.clone();
+    /// Responds to a client's request that another node has received. Its path is below `prefix`.
+    fn rest(
+        &self,
+        mut request: Request<Bytes>,
+        prefix: &str,
+        router: &Router,
+    ) -> BoxFuture<'static, Response<Body>> {
+        let router = router.clone();
         let path = request.uri().path_and_query().map_or("", |path| path.as_str());
-        let Some(Ok(uri)) = path.strip_prefix(cluster::REST).map(str::parse::<Uri>) else {
+        let Some(Ok(uri)) = path.strip_prefix(prefix).map(str::parse::<Uri>) else {
             return empty(StatusCode::BAD_REQUEST);
         };
         *request.uri_mut() = uri;
@@ -111,7 +118,11 @@ impl PeerHandler for PeerRequests {
 }
 
 impl PeerRequests {
-    fn respond(&self, sender: Uuid, request: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
+    fn respond(
+        &self,
+        sender: Uuid,
+        mut request: Request<Bytes>,
+    ) -> BoxFuture<'static, Response<Body>> {
         match request.uri().path() {
             cluster::WEBHOOK => {
                 let (head, body) = request.into_parts();
@@ -236,7 +247,13 @@ impl PeerRequests {
                 }
                 Err(_) => empty(StatusCode::BAD_REQUEST),
             },
-            path if path.starts_with(cluster::REST) => self.rest(request),
+            path if path.starts_with(cluster::REST) => {
+                self.rest(request, cluster::REST, &self.router)
+            }
+            path if path.starts_with(cluster::RELAY) => {
+                request.extensions_mut().insert(Relayed);
+                self.rest(request, cluster::RELAY, &self.forwarding)
+            }
             _ => empty(StatusCode::NOT_FOUND),
         }
     }

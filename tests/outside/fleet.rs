@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use model::Clock;
+use serde_json::json;
 use sim::{CallEventKind, CallScript, HangupRule, PhoneKind, Sim};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio_util::sync::CancellationToken;
@@ -420,6 +421,7 @@ async fn f26_a_node_that_loses_the_database_alone_is_carried_by_another() {
     let nodes = [Node::start(&config).await, world.node("n1").await];
     let early = call(&nodes[0]).await;
     world.graph.wait(&early, "accept").await;
+    let key = new_key(&nodes[1]).await;
     cable.cut();
     nodes[0].until_metric("offhook_cluster_degraded", &[], 1.0).await;
     // Longer than the 4.5 s for which an answered beat allows admissions, and the 10 s after which a
@@ -441,11 +443,62 @@ async fn f26_a_node_that_loses_the_database_alone_is_carried_by_another() {
     assert_eq!(in_use(&nodes[1..]).await, calls.len() as f64);
     // Its own call goes on, and is reported when its record is written.
     assert_eq!(in_use(&nodes[..1]).await, 1.0);
+    manage_calls_at_a_carried_node(&nodes, &key).await;
     let ended = terminate_body(&early).to_string();
     assert_eq!(nodes[0].post_webhook(&ended).await.status, 200);
     cable.mend();
     nodes[0].until_metric("offhook_cluster_degraded", &[], 0.0).await;
     world.until_hung_up(&BTreeSet::from([early])).await;
+}
+
+/// Creates an API key. Returns its id and its secret.
+async fn new_key(node: &Node) -> [String; 2] {
+    let body = json!({"name": "temporary", "role": "owner"}).to_string();
+    let url = format!("{}/api/v1/api-keys/", node.public);
+    let made = http::send("POST", &url, &[("x-api-key", API_KEY)], body).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let made = made.json();
+    ["id", "secret"].map(|member| made[member].as_str().unwrap().to_owned())
+}
+
+/// The first node has lost the database. It shows the calls of both, and refuses a key that is
+/// deleted at the other one. A new key is not known to it, but to the other node.
+async fn manage_calls_at_a_carried_node(nodes: &[Node; 2], [id, secret]: &[String; 2]) {
+    let own = [("x-api-key", API_KEY)];
+    let key = [("x-api-key", secret.as_str())];
+    let get = async |node: &Node, path: &str, key: &[(&str, &str)]| {
+        http::send("GET", &format!("{}/api/v1/{path}", node.public), key, String::new()).await
+    };
+    let mut calls = Vec::new();
+    for node in nodes {
+        let live = get(node, "calls/?status=live&limit=200", &own).await.json();
+        calls = live["items"].as_array().unwrap().iter().map(call_uuid).collect();
+    }
+    assert_eq!(calls.len(), 6, "of both nodes");
+    for call in &calls {
+        let shown = get(&nodes[0], &format!("calls/{call}/"), &key).await;
+        assert_eq!(shown.status, 200, "{}", shown.text());
+    }
+    let [_, new] = new_key(&nodes[1]).await;
+    assert_eq!(get(&nodes[0], "account/", &[("x-api-key", &new)]).await.status, 200);
+    let of_new_key = join_all(calls.iter().map(async |call| {
+        get(&nodes[0], &format!("calls/{call}/"), &[("x-api-key", &new)]).await.status
+    }));
+    assert_eq!(of_new_key.await.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([200, 503]));
+    let url = format!("{}/api/v1/api-keys/{id}/", nodes[1].public);
+    assert_eq!(http::send("DELETE", &url, &own, String::new()).await.status, 204);
+    for path in ["account/".to_owned(), "calls/?status=live".to_owned()]
+        .into_iter()
+        .chain(calls.iter().map(|call| format!("calls/{call}/")))
+    {
+        for node in nodes {
+            assert_eq!(get(node, &path, &key).await.status, 401, "{path}");
+        }
+    }
+}
+
+fn call_uuid(call: &serde_json::Value) -> String {
+    call["callUuid"].as_str().unwrap_or_default().to_owned()
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use model::metric::{self, beat};
 use store::{FleetSession, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use super::lease::Units;
 use super::{BEAT, EVIDENCE, JoinOptions, Shared};
@@ -118,7 +119,7 @@ impl Beats {
         let now = self.shared.now();
         if let Some(request) = self.member.poll(now, false, &mut self.units) {
             let reply = self.execute(&request).await?;
-            self.receive(&request, reply, beat::ANSWERED);
+            self.receive(&request, reply, None);
         }
         Ok(self)
     }
@@ -231,7 +232,7 @@ impl Beats {
             && self.is_carried().await
         {
             match self.carry(beat).await {
-                Some(answer) => self.receive(&request, Reply::Answer(answer), beat::CARRIED),
+                Some((run, answer)) => self.receive(&request, Reply::Answer(answer), Some(run)),
                 None => self.fail(&request, beat::FAILED),
             }
             return;
@@ -248,7 +249,7 @@ impl Beats {
                 return self.fail(&request, beat::OVERDUE);
             }
         };
-        self.receive(&request, reply, beat::ANSWERED);
+        self.receive(&request, reply, None);
     }
 
     /// Whether other nodes carry the beats. Ends once there is a connection to the database again.
@@ -268,8 +269,9 @@ impl Beats {
         false
     }
 
-    /// Has another node send a beat to the database. Returns `None` if none of them can.
-    async fn carry(&self, beat: &Beat) -> Option<Answer> {
+    /// Has another node send a beat to the database. Returns its run and the answer, or `None` if
+    /// none of them can.
+    async fn carry(&self, beat: &Beat) -> Option<(Uuid, Answer)> {
         let body = Bytes::from(serde_json::to_vec(beat).ok()?);
         let mut nodes = self.shared.peers.sees();
         let turn = usize::try_from(beat.seq).unwrap_or_default() % nodes.len().max(1);
@@ -281,7 +283,7 @@ impl Beats {
                 *request.uri_mut() = Uri::from_static(BEAT);
                 let Ok(response) = self.shared.peers.send(run, request).await else { continue };
                 if response.status() == StatusCode::OK {
-                    return serde_json::from_slice(response.body()).ok();
+                    return Some((run, serde_json::from_slice(response.body()).ok()?));
                 }
             }
             None
@@ -310,10 +312,11 @@ impl Beats {
     }
 
     /// Records the answer to a request. `outcome` says who has sent it.
-    fn receive(&mut self, request: &Request, reply: Reply, outcome: &'static str) {
+    fn receive(&mut self, request: &Request, reply: Reply, carrier: Option<Uuid>) {
         let now = self.shared.now();
-        match (outcome, &mut self.outage) {
-            (beat::CARRIED, Some(outage)) => outage.is_for_all = false,
+        let outcome = if carrier.is_some() { beat::CARRIED } else { beat::ANSWERED };
+        match (carrier, &mut self.outage) {
+            (Some(_), Some(outage)) => outage.is_for_all = false,
             (_, outage) => *outage = None,
         }
         let term = match (request, reply) {
@@ -347,7 +350,7 @@ impl Beats {
         }
         self.shared.state.send_modify(|state| {
             state.is_connected = true;
-            state.is_carried = outcome == beat::CARRIED;
+            state.carrier = carrier;
             state.beats += 1;
             state.beat = Some(request.sent());
             state.beat_time = beat_time;

@@ -85,8 +85,12 @@ pub const TERM: &str = "/term";
 /// Path of the announcement that another process takes over from the sender.
 pub const MOVING: &str = "/moving";
 
-/// Prefix of the paths of forwarded client requests.
+/// Prefix of the paths of forwarded client requests. The receiver executes them itself.
 pub const REST: &str = "/rest";
+
+/// Prefix of the paths of client requests to a node that has lost the database. The receiver treats
+/// them like those of its own clients.
+pub const RELAY: &str = "/relay";
 
 /// Number of answered beats after which a unit that was not received is known to be free or in use
 /// elsewhere.
@@ -285,8 +289,8 @@ pub struct MemberState {
     pub is_cut_off: bool,
     /// Whether the last beat was answered.
     pub is_connected: bool,
-    /// Whether another node has sent that beat, because the database does not answer this one.
-    pub is_carried: bool,
+    /// The run that has sent that beat, because the database does not answer this node.
+    pub carrier: Option<Uuid>,
     /// Number of answered beats.
     pub beats: u64,
     /// Time at which the last answered beat was sent, since the run began.
@@ -300,7 +304,7 @@ pub struct MemberState {
 impl MemberState {
     /// Whether the database answers the process itself.
     fn is_direct(&self) -> bool {
-        self.is_connected && !self.is_carried
+        self.is_connected && self.carrier.is_none()
     }
 }
 

@@ -57,7 +57,7 @@ impl Cluster {
         let state = *shared.state.borrow();
         Status {
             run: shared.run,
-            is_connected: state.is_connected && !state.is_carried,
+            is_connected: state.is_connected && state.carrier.is_none(),
             beat_age: state.beat.map(|sent| shared.now().saturating_sub(sent)),
             beat_time: state.beat_time,
             term: state.term,

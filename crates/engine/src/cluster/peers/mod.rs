@@ -41,7 +41,7 @@ use uuid::Uuid;
 
 pub(super) use self::pins::MovedIdentity;
 use self::pins::{ALPN, Identity, Pin, SEATS_ALPN};
-use super::{CALLS, MOVING, REST, WANT, WEBHOOK};
+use super::{CALLS, MOVING, RELAY, REST, WANT, WEBHOOK};
 use crate::call::seats::ByteStream;
 use crate::limiter::Pool;
 use model::Clock;
@@ -563,7 +563,7 @@ fn kind_of(path: &str) -> &'static str {
         WEBHOOK => forward::WEBHOOK,
         CALLS => forward::CALL,
         WANT => forward::UNITS,
-        _ if path.starts_with(REST) => forward::REST,
+        _ if path.starts_with(REST) || path.starts_with(RELAY) => forward::REST,
         _ => forward::NODE,
     }
 }
