@@ -48,7 +48,7 @@ impl From<RoutingError> for ApiError {
             RoutingError::NoWebhook => Self::bad_value("webhook", "no such webhook"),
             RoutingError::WhichWebhook => Self::bad_value(
                 "webhook",
-                "webhook is required: the account has no webhook or several; webhooks are created \
+                "webhook is required: the number's account has no webhook or several; webhooks are created \
                  in the console",
             ),
             RoutingError::InvalidState(why) => Self::conflict("wrong_state", why),

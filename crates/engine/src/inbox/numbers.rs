@@ -111,13 +111,15 @@ impl ServedNumbers {
         directory.tables().numbers().filter(its).cloned().collect()
     }
 
-    /// The webhook of the number's own account, if it has exactly one. Webhooks of subaccounts
-    /// don't count.
+    /// The webhook of the number's own account, if it has exactly one, or that of its main account
+    /// if a subaccount has none. Webhooks of other subaccounts don't count.
     pub(super) fn only_webhook(&self, number: &NumberEntry) -> Option<Arc<Webhook>> {
         let all = self.directory.message_routes().webhooks();
-        let mut own = all.values().filter(|webhook| webhook.account == number.account.auth_id);
-        let only = own.next()?;
-        own.next().is_none().then(|| only.clone())
+        let (own, main) = (&number.account.auth_id, &number.account.main().auth_id);
+        let owner = if all.values().any(|webhook| webhook.account == *own) { own } else { main };
+        let mut webhooks = all.values().filter(|webhook| webhook.account == *owner);
+        let only = webhooks.next()?;
+        webhooks.next().is_none().then(|| only.clone())
     }
 
     /// Returns the webhook for events that belong to no conversation: the number's webhook, or the

@@ -143,7 +143,7 @@ impl CustomerWebhooks {
         })
     }
 
-    /// The named webhook, or the only one of the number's own account. A webhook serves the numbers
+    /// The named webhook, or the only one of the number's account or its main account. A webhook serves the numbers
     /// of its account; a main account's webhook also serves those of its subaccounts.
     ///
     /// # Errors
