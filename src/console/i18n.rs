@@ -202,6 +202,20 @@ mod tests {
     use super::Lang::{De, En};
 
     #[test]
+    fn no_key_has_two_texts() {
+        let catalogues = [
+            (En, include_str!("../../console/i18n/en.json")),
+            (De, include_str!("../../console/i18n/de.json")),
+        ];
+        for (lang, text) in catalogues {
+            let mut keys: Vec<&str> =
+                text.lines().filter_map(|line| line.trim_start().split("\": ").next()).collect();
+            keys.retain(|key| key.starts_with('"'));
+            assert_eq!(keys.len(), lang.words().len(), "{}", lang.name());
+        }
+    }
+
+    #[test]
     fn numbers_use_the_separators_of_the_language() {
         assert_eq!([En.count(1_000), De.count(1_000)], ["1000", "1000"]);
         assert_eq!([En.count(12_345), De.count(1_234_567)], ["12,345", "1.234.567"]);

@@ -365,7 +365,9 @@ async fn render_page(
         true => api.operator.nodes().await.unwrap_or_default(),
         false => Vec::new(),
     };
-    let started: Vec<Timestamp> = up.iter().map(|call| call.started).collect();
+    // Queued calls start when they are placed.
+    let is_placed = |call: &&LiveCall| call.status != LiveStatus::Queued;
+    let started: Vec<Timestamp> = up.iter().filter(is_placed).map(|call| call.started).collect();
     let ups = range.peak_live(&records, &started);
     let starts = records.iter().map(|record| record.started).chain(started.iter().copied());
     let begun = range.peak_rate(starts);
@@ -580,7 +582,7 @@ fn causes(lang: Lang, records: &[CallSpan]) -> Vec<Cause> {
         .map(|((word, is_answered), count)| {
             let (mut text, advice) = view::cause(lang, word);
             if !is_answered && answered.contains(word) {
-                text = format!("{text} ({})", lang.t("operations.unanswered"));
+                text = format!("{text} ({})", lang.t("operations.cause_unanswered"));
             }
             let percent = (count * 200 + all).checked_div(all * 2).unwrap_or_default();
             Cause { text, advice, tone: view::tone(word, is_answered), count, percent }

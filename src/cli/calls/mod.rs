@@ -129,7 +129,7 @@ async fn show(args: ShowArgs) -> Exit {
     };
     if log.is_empty() {
         return Exit::failed(format_args!(
-            "call {call} has no event log: it has expired ([retention].event_log_days), or the user's data was erased"
+            "call {call} has no event log: it was never placed, its log has expired ([retention].event_log_days), or the user's data was erased"
         ));
     }
     let fall = match Waterfall::of(log.as_slice()) {
