@@ -365,7 +365,9 @@ async fn calls_wait_in_order_for_permits_and_can_be_cancelled() {
             .find(|s| s.param("CallUUID") == uuid)
             .expect("its hangup");
         assert_eq!(gone.param("StartTime"), gone.param("EndTime"));
-        assert_eq!(world.node.record(uuid).await["call_state"], "CANCEL");
+        let record = world.node.record(uuid).await;
+        assert_eq!(record["call_state"], "CANCEL");
+        assert_eq!(record["initiation_time"], record["end_time"], "it was never placed");
     }
     let mut again = world.order();
     again["to"] = users[6].as_str().into();
@@ -397,7 +399,17 @@ async fn calls_wait_in_order_for_permits_and_can_be_cancelled() {
     assert_eq!(world.rest("DELETE", "Call/", &[], String::new()).await.status, 204);
     for uuid in &uuids[..7] {
         assert_eq!(ends(&world, uuid).await, ["1000", "API Request", "cancel"]);
+        let hangup = world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == uuid).await;
+        let record = world.node.record(uuid).await;
+        let started = record["initiation_time"].as_str().unwrap();
+        assert!(
+            started.starts_with(hangup.param("StartTime")),
+            "a call that waited starts when it is placed: {started}, {}",
+            hangup.param("StartTime")
+        );
     }
+    let cancelled = [("direction", "outbound"), ("outcome", "cancelled")];
+    assert_eq!(world.node.metric("offhook_calls_total", &cancelled).await, 9.0);
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 }
 
@@ -446,7 +458,11 @@ async fn r03_a_kill_ends_calls_that_ring_and_calls_that_wait() {
     world.sim.set_node_url(world.node.public.clone());
     for uuid in &uuids {
         assert_eq!(ends(&world, uuid).await, ["5010", "Error", "failed"]);
-        assert_eq!(world.node.record(uuid).await["hangup_cause_code"], 5010);
+        let record = world.node.record(uuid).await;
+        assert_eq!(record["hangup_cause_code"], 5010);
+        let waited = uuid != &uuids[0];
+        let is_instant = record["initiation_time"] == record["end_time"];
+        assert_eq!(is_instant, waited, "a call that was not placed has no duration: {record}");
     }
     // The call that rang is ended at Meta.
     let ended = async {

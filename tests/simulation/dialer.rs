@@ -139,6 +139,7 @@ impl World {
                 room: None,
                 room_music: None,
                 needs_company: false,
+                is_queued: false,
             })),
         }
     }

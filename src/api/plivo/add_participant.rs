@@ -351,6 +351,7 @@ impl CalledUsers {
             confirm,
             room_music,
             needs_company: !may_be_alone,
+            is_queued: false,
             ..Outbound::default()
         };
         Ok(Self { from, to, caller_name, headers, outbound, callback, each })

@@ -276,6 +276,7 @@ impl CallRequest {
                 room: None,
                 room_music: None,
                 needs_company: false,
+                is_queued: false,
             },
             each: Vec::new(),
         })

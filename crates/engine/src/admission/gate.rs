@@ -520,8 +520,25 @@ impl Gate {
         user: &str,
         consents: &Consents,
     ) -> Result<Outgoing, Denied> {
-        self.attempt_business(now, wall, id, user, consents).inspect_err(|denied| {
+        self.try_business(now, wall, id, user, consents).inspect_err(|denied| {
             self.count_refusal(Direction::Outbound, denied.number.as_deref(), denied.reason);
+        })
+    }
+
+    /// Like [`Gate::admit_business`], without counting a refusal: the call may be tried again.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first reason that applies.
+    pub fn try_business(
+        &self,
+        now: Instant,
+        wall: Timestamp,
+        id: &PhoneNumberId,
+        user: &str,
+        consents: &Consents,
+    ) -> Result<Outgoing, Denied> {
+        self.attempt_business(now, wall, id, user, consents).inspect_err(|denied| {
             self.request(self.lack(denied.number.as_deref(), denied.reason));
         })
     }

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::handover::{instant_of, micros_of};
 use super::queues::{Exit, NotPlaced, QUEUE_MAX, QueueRecord, Queues, Rules, Waiting};
+use super::record;
 use super::registry::{CallAdmission, Outgoing, Registry};
 use super::services::Services;
 use crate::admission::permission::Reservation;
@@ -593,19 +594,21 @@ impl Exit for Dialer {
     }
 
     fn note(&self, setup: &CallSetup) -> bool {
-        let services = &self.0.services;
-        services.store.calls().begin(
-            CallStart::of(setup, &services.node_id),
-            setup,
-            services.clock.steady(),
-        )
+        let mut setup = setup.clone();
+        setup.outbound.iter_mut().for_each(|outbound| outbound.is_queued = true);
+        self.write_record(&setup)
     }
 
     fn give_up(&self, waiting: Waiting, cause: HangupCause, why: Option<String>) {
         let is_shared = waiting.is_shared();
         // The reservation ends after the record is written.
-        let Waiting { setup, number, reservation, .. } = waiting;
+        let Waiting { mut setup, number, reservation, record, .. } = waiting;
         let call = setup.call;
+        setup.started = self.0.services.clock.wall();
+        if record != QueueRecord::Nothing {
+            // The open record has the time of the request. If this fails, it keeps that.
+            self.write_record(&setup);
+        }
         self.end(setup, Some(&number), cause, why);
         if is_shared {
             self.0.services.store.waiting_calls().remove(call);
@@ -615,19 +618,29 @@ impl Exit for Dialer {
 }
 
 impl Dialer {
+    /// Writes the open record of a call, or its new start. Returns `false` if the store's queue is
+    /// full.
+    fn write_record(&self, setup: &CallSetup) -> bool {
+        let services = &self.0.services;
+        let start = CallStart::of(setup, &services.node_id);
+        services.store.calls().begin(start, setup, services.clock.steady())
+    }
+
     /// Ends a call that never began. If its number no longer exists, the outbox delivers its
     /// callbacks.
     fn end(
         &self,
-        mut setup: CallSetup,
+        setup: CallSetup,
         number: Option<&NumberEntry>,
         cause: HangupCause,
         why: Option<String>,
     ) {
         let services = self.0.services.clone();
         info!(call_uuid = %setup.call, cause = cause.as_str(), "queued call given up");
-        setup.started = services.clock.wall();
         let summary = orphan_summary(setup.clone(), None, CallTime(0), cause);
+        let direction = summary.direction.as_str();
+        metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
+            .increment(1);
         let end = CallEnd::of(&summary, setup.started, why.into_iter().collect(), Vec::new());
         let conclusion = Conclusion {
             start: CallStart::of(&setup, &services.node_id),

@@ -27,6 +27,8 @@ const AT_ONCE: usize = 2_000;
 
 const REMARK: &str = "the node stopped in the middle of this call (killed, crashed or without power); the call ends where \
     the node last showed a sign of life";
+const QUEUED_REMARK: &str =
+    "the node stopped (killed, crashed or without power) while this call waited to be placed";
 
 /// The calls that an earlier process left open, now ended.
 #[derive(Debug, Default)]
@@ -103,21 +105,24 @@ pub struct Closing {
     pub farewell: Option<GraphAction>,
 }
 
-/// Decides how an orphan ends: with the cause `node_failure`, at the last heartbeat of its node.
+/// Decides how an orphan ends: with the cause `node_failure`, at the last heartbeat of its node. A
+/// call that waited to be placed has no duration.
 pub fn closing(orphan: &Orphan) -> Closing {
     let Orphan { start, setup, answered, lived } = orphan;
     let cause = HangupCause::NodeFailure;
     let farewell = start.wacid.is_some().then_some(GraphAction::Terminate);
-    let remarks = vec![REMARK.to_owned()];
+    let is_queued = setup.as_ref().is_some_and(CallSetup::is_queued);
+    let remarks = vec![if is_queued { QUEUED_REMARK } else { REMARK }.to_owned()];
+    let lived = if is_queued { Duration::ZERO } else { *lived };
     let Some(setup) = setup else {
         let end = CallEnd {
             remarks,
-            ..CallEnd::unanswered(cause, start.direction, start.started.plus(*lived))
+            ..CallEnd::unanswered(cause, start.direction, start.started.plus(lived))
         };
         return Closing { end, hangup: None, farewell };
     };
     let answered = answered.map(|at| CallTime(0).after(at.since(start.started)));
-    let summary = orphan_summary(setup.clone(), answered, CallTime(0).after(*lived), cause);
+    let summary = orphan_summary(setup.clone(), answered, CallTime(0).after(lived), cause);
     let end = CallEnd::of(&summary, start.started, remarks, Vec::new());
     Closing { end, hangup: Some((setup.clone(), summary)), farewell }
 }
@@ -134,7 +139,7 @@ fn end(services: &Services, orphan: &Orphan, dialogue: Vec<CallLine>) -> Conclus
             let direction = summary.direction.as_str();
             metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
                 .increment(1);
-            callbacks = services.reports_of(&setup, &summary, &dialogue, true);
+            callbacks = services.reports_of(&setup, &summary, &dialogue, !setup.is_queued());
         }
         None => {
             tracing::error!(call_uuid = %start.call, "call setup not readable, hangup callback skipped");

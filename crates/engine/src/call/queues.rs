@@ -299,6 +299,7 @@ fn try_one(
     let now = clock.now();
     if now.saturating_duration_since(waiting.since) >= WAIT_MAX {
         let why = "the call waited two minutes for the account's calls per second: place fewer calls or raise cps";
+        gate.count(Direction::Outbound, metric::admission::CPS_EXCEEDED);
         exit.give_up(waiting, HangupCause::CpsExceeded, Some(why.to_owned()));
         return TryResult::Gone;
     }
@@ -313,15 +314,14 @@ fn try_one(
         return TryResult::Until(at);
     }
     let setup = &waiting.setup;
-    match gate.admit_business(now, clock.wall(), &setup.phone_number_id, &setup.to, consents) {
+    match gate.try_business(now, clock.wall(), &setup.phone_number_id, &setup.to, consents) {
         Ok(mut admission) => {
             admission.1.hold(waiting.reservation.take());
             match exit.start(&waiting, admission, now) {
                 Ok(()) => gate.count(Direction::Outbound, metric::admission::ADMITTED),
                 Err(admitted) => {
                     admitted.withdraw();
-                    let number = Some(&*waiting.number);
-                    gate.count_refusal(Direction::Outbound, number, Reason::Overloaded);
+                    gate.count(Direction::Outbound, metric::admission::OVERLOADED);
                     let why = "the node is overloaded".to_owned();
                     exit.give_up(waiting, HangupCause::CpsExceeded, Some(why));
                 }
@@ -346,6 +346,8 @@ fn try_one(
             if let Some(next) = queue.iter_mut().find(is_of_number) {
                 next.lacking = next.lacking.or(waiting.lacking);
             }
+            // Not counted for its number: unlike a call that is refused at once, it has a record.
+            gate.count(Direction::Outbound, denied.reason.as_str());
             exit.give_up(
                 waiting,
                 cause_of(denied.reason),

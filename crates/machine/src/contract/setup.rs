@@ -78,12 +78,20 @@ pub struct Outbound {
     /// Whether the multi-party call does not start while this call is its only participant.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_company: bool,
+    /// Whether the call has not been placed yet: it waits for its account's calls per second.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_queued: bool,
 }
 
 impl CallSetup {
     /// Returns the data about the A-leg. `None` if the call is not a B-leg.
     pub fn b_leg(&self) -> Option<&BLegSetup> {
         self.outbound.as_ref()?.b_leg.as_deref()
+    }
+
+    /// Whether this is an outbound call that has not been placed yet.
+    pub fn is_queued(&self) -> bool {
+        self.outbound.as_ref().is_some_and(|outbound| outbound.is_queued)
     }
 
     /// Returns the name of the multi-party call that the call is placed for, and its id if it

@@ -644,6 +644,7 @@ fn outbound_setup(options: &BTreeMap<&str, &str>) -> CallSetup {
         send_digits: outbound_options.get("send_digits").map(|digits| (*digits).to_owned()),
         parent_call: None,
         needs_company: false,
+        is_queued: false,
         b_leg: outbound_options.get("dialled").map(|_| {
             Box::new(BLegSetup {
                 a_leg: CallUuid(uuid::Uuid::from_u128(0xa)),

@@ -13,7 +13,7 @@ use crate::sql::{self, Conn, Dialect, Pool, Query, QueryBuilder, Row};
 use crate::tables::call_logs;
 use crate::write::Write;
 use machine::{CallSetup, GraphAction};
-use model::{CallUuid, Timestamp, Wacid};
+use model::{CallUuid, Direction, Timestamp, Wacid};
 
 /// Handle to the call records. See [`Store::calls`](crate::Store::calls).
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,8 @@ pub struct Calls<'a>(pub(crate) &'a Shared);
 
 impl Calls<'_> {
     /// Records an admitted call and its set-up, which a later process needs to report the end of
-    /// the call if this one dies. `born` is monotonic time. Does not wait for the write. Returns
+    /// the call if this one dies. A queued outbound call is recorded again when it is placed. `born`
+    /// is monotonic time. Does not wait for the write. Returns
     /// `false` if the queue is full; the call must not start then. If the record is lost anyway,
     /// [`Calls::conclude`] restores it.
     #[must_use]
@@ -342,7 +343,7 @@ pub(crate) async fn insert(
     insert_all(to, &[(start, open)]).await.map(drop)
 }
 
-/// Inserts the rows of several calls unless they exist. Returns the calls that have no row because
+/// Inserts the rows of several calls. A call that has a row as a queued one starts now. Returns the calls that have no row because
 /// another node of a fleet has a call with the same id at Meta.
 pub(crate) async fn insert_all(
     to: &mut Conn,
@@ -375,8 +376,11 @@ pub(crate) async fn insert_all(
     for insert in sql::insert_statements(INSERT, starts, row) {
         inserted += insert.execute(&mut *to).await?.rows_affected();
     }
-    let is_complete = usize::try_from(inserted).is_ok_and(|inserted| inserted == starts.len());
-    if is_complete || to.dialect() == Dialect::Sqlite {
+    if usize::try_from(inserted).is_ok_and(|inserted| inserted == starts.len()) {
+        return Ok(Vec::new());
+    }
+    place_queued(to, starts).await?;
+    if to.dialect() == Dialect::Sqlite {
         return Ok(Vec::new());
     }
     let missing = "SELECT s.id FROM unnest(string_to_array($1, ' ')) AS s (id) \
@@ -384,6 +388,21 @@ pub(crate) async fn insert_all(
     let ids: Vec<String> = starts.iter().map(|(start, _)| start.call.to_string()).collect();
     let missing: Vec<String> = sql::query_scalar(missing).bind(ids.join(" ")).fetch_all(to).await?;
     Ok(missing.iter().filter_map(|id| id.parse().ok()).collect())
+}
+
+/// Updates the rows of outbound calls that have waited in a queue: they start when they are placed.
+async fn place_queued(
+    to: &mut Conn,
+    starts: &[(&CallStart, Option<OpenCall<'_>>)],
+) -> Result<(), sqlx::Error> {
+    let update = "UPDATE calls SET started_us = $2, setup = $3, born_us = $4 \
+        WHERE call_uuid = $1 AND direction = 'outbound' AND ended_us IS NULL AND started_us < $2";
+    let updates = starts.iter().filter_map(|(start, open)| {
+        let open = open.as_ref().filter(|_| start.direction == Direction::Outbound)?;
+        let update = sql::query(update).bind(start.call.to_string()).bind(start.started.micros());
+        Some(update.bind(open.setup).bind(open.born.micros()))
+    });
+    sql::execute_each(to, updates).await.map(drop)
 }
 
 /// Closes the rows of calls that have not ended. The result is `false` for a call that had already

@@ -246,6 +246,7 @@ impl Registry {
                 room: None,
                 room_music: None,
                 needs_company: false,
+                is_queued: false,
             })),
         }
     }
