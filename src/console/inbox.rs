@@ -261,6 +261,10 @@ fn call_words(lang: Lang, text: String, cause: &str) -> String {
         }
         _ => {}
     }
+    if let Some(call) = text.strip_suffix(", a person is needed") {
+        let call = call_words(lang, call.to_owned(), cause);
+        return lang.with("inbox.call_needs_person", &[call.trim_end_matches('.')]);
+    }
     let unanswered = text.strip_suffix(", phones not answered");
     for (text, begin, key) in [
         (unanswered, "Call from the user, ", "inbox.call_phones_unanswered"),
@@ -543,7 +547,7 @@ fn line(visitor: &Visitor, item: &Value, base_url: &str) -> TimelineItem {
         error_code: error_code.map(|code| code.to_string()).unwrap_or_default(),
         error_hint,
         call: text("/call/uuid").parse::<Uuid>().map(|call| call.to_string()).unwrap_or_default(),
-        missed: ["/call/missed", "/call/phonesUnanswered"]
+        missed: ["/call/missed", "/call/phonesUnanswered", "/call/needsPerson"]
             .iter()
             .any(|name| item.pointer(name).and_then(Value::as_bool) == Some(true)),
         transcript: transcript(item),
@@ -1118,5 +1122,7 @@ mod tests {
             call_words(Lang::En, text, ""),
             "Incoming call, 12 s. Nobody answered the phones."
         );
+        let text = "Call from the user, 12 s, a person is needed".to_owned();
+        assert_eq!(call_words(Lang::En, text, ""), "Incoming call, 12 s. A person is needed.");
     }
 }

@@ -287,7 +287,9 @@ async fn forward(
     if is_here {
         return next.run(request).await;
     }
-    if let Some(carrier) = carrier(cluster, &request) {
+    if !is_of_this_node(request.uri().path())
+        && let Some(carrier) = carrier(cluster, &request)
+    {
         return forwarder.relay(carrier, request).await;
     }
     let is_node = matches!(subject, Some(Subject::Node(_)));
@@ -335,6 +337,11 @@ fn is_file(path: &str) -> bool {
     FILE_FOLDERS.iter().any(|folder| path.starts_with(folder))
 }
 
+/// Whether a request concerns this node's own files: its configuration or speech models.
+fn is_of_this_node(path: &str) -> bool {
+    ["/api/v1/reload", "/api/v1/models"].iter().any(|prefix| path.starts_with(prefix))
+}
+
 /// Marks a request that another node has relayed. It is not relayed again.
 #[derive(Clone, Copy)]
 pub(super) struct Relayed;
@@ -351,7 +358,7 @@ fn carrier(cluster: &Cluster, request: &axum::extract::Request) -> Option<Uuid> 
 }
 
 /// Refuses requests with credentials that another node, which has the database, does not accept.
-/// Only requests about the calls of this node get here while it has lost the database.
+/// Only requests about this node and its calls get here while it has lost the database.
 pub(super) async fn confirm_credentials(
     State(cluster): State<Arc<Cluster>>,
     request: axum::extract::Request,

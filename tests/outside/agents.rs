@@ -507,6 +507,13 @@ async fn a_failing_agent_is_retried_twice_and_escalates() {
         "{event}"
     );
     assert!(event["conversation"].is_string() && event["user"]["waId"].is_string(), "{event}");
+    let is_end = |seen: &ReceivedRequest| seen.json()["type"] == "call.ended";
+    world.app.wait_where("/hook", is_end).await;
+    let conversation = format!("conversations/{}/", event["conversation"].as_str().unwrap());
+    let conversation = world.ask("GET", &conversation, json!(null)).await.json();
+    let text = conversation["lastMessage"]["text"].as_str().unwrap();
+    assert!(text.ends_with(" s, a person is needed"), "{text}");
+    assert_eq!(conversation["unread"], 1);
 }
 
 /// The prompt pauses while the caller speaks. That time does not count as heard.

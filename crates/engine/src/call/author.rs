@@ -80,6 +80,9 @@ pub trait Author: Send + Sync + 'static {
     /// does not handle the call.
     fn dialogue(&self, call: CallUuid) -> Vec<DialogueLine>;
 
+    /// Whether the agent has left the caller to people.
+    fn needs_person(&self, call: CallUuid) -> bool;
+
     /// Reports the end of the call.
     fn over(&self, call: CallUuid);
 
@@ -114,6 +117,10 @@ impl Author for NoAuthor {
     fn cut(&self, _: CallUuid, _: Duration) {}
     fn dialogue(&self, _: CallUuid) -> Vec<DialogueLine> {
         Vec::new()
+    }
+
+    fn needs_person(&self, _: CallUuid) -> bool {
+        false
     }
 
     fn over(&self, _: CallUuid) {}

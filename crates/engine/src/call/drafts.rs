@@ -188,6 +188,10 @@ impl Author for WithDrafts {
         self.others.dialogue(call)
     }
 
+    fn needs_person(&self, call: CallUuid) -> bool {
+        self.others.needs_person(call)
+    }
+
     fn over(&self, call: CallUuid) {
         self.drafts.table().running.remove(&call);
         self.others.over(call);

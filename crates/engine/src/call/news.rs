@@ -16,6 +16,8 @@ pub struct EndedCall<'a> {
     pub dialogue: &'a [DialogueLine],
     /// Whether the phones of endpoints were dialled and nobody has answered since.
     pub phones_unanswered: bool,
+    /// Whether an agent has left the user to people.
+    pub needs_person: bool,
     /// Whether an outbound call was placed at Graph, or tried to be.
     pub was_placed: bool,
 }

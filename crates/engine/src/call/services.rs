@@ -146,7 +146,9 @@ impl Services {
         was_placed: bool,
     ) -> Vec<NewCallback> {
         let mut reports = self.hangup_callback(setup, summary.hangup.clone());
-        let ended = EndedCall { setup, summary, dialogue, phones_unanswered: false, was_placed };
+        let (phones_unanswered, needs_person) = (false, false);
+        let ended =
+            EndedCall { setup, summary, dialogue, phones_unanswered, needs_person, was_placed };
         reports.extend(self.news_of(ended));
         reports
     }
@@ -159,7 +161,10 @@ impl Services {
         phones_unanswered: bool,
     ) -> Vec<NewCallback> {
         let dialogue = &self.author.dialogue(setup.call);
-        self.news_of(EndedCall { setup, summary, dialogue, phones_unanswered, was_placed: true })
+        let (needs_person, was_placed) = (self.author.needs_person(setup.call), true);
+        let ended =
+            EndedCall { setup, summary, dialogue, phones_unanswered, needs_person, was_placed };
+        self.news_of(ended)
     }
 
     fn news_of(&self, call: EndedCall<'_>) -> Vec<NewCallback> {

@@ -128,7 +128,8 @@ impl CallNews for CallReports {
     }
 
     fn ended(&self, ended: EndedCall<'_>) -> Vec<NewCallback> {
-        let EndedCall { setup, summary, dialogue, phones_unanswered, was_placed } = ended;
+        let EndedCall { setup, summary, dialogue, phones_unanswered, needs_person, was_placed } =
+            ended;
         let Some(call) = self.user_call(setup) else { return Vec::new() };
         let time = |at: CallTime| setup.started.plus(std::time::Duration::from_millis(at.0));
         let missed = setup.direction == Direction::Inbound && summary.answered.is_none();
@@ -151,12 +152,16 @@ impl CallNews for CallReports {
             (_, Direction::Outbound, true) => format!("Call to the user, {} s", summary.bill_secs),
             (_, Direction::Outbound, false) => "Call to the user, not answered".to_owned(),
         };
+        let text = if needs_person { format!("{text}, a person is needed") } else { text };
         let mut content = more.clone();
         if let Some(members) = content.as_object_mut() {
             members.insert("uuid".to_owned(), json!(setup.call));
             members.insert("text".to_owned(), json!(text));
             if phones_unanswered {
                 members.insert("phonesUnanswered".to_owned(), json!(true));
+            }
+            if needs_person {
+                members.insert("needsPerson".to_owned(), json!(true));
             }
             if !dialogue.is_empty() {
                 let line = |line: &DialogueLine| json!({"role": line.role, "text": line.text, "at": line.at});
@@ -178,7 +183,7 @@ impl CallNews for CallReports {
             },
             // A call from the user opens Meta's 24-hour customer service window, as a message does.
             inbound_at: (setup.direction == Direction::Inbound).then_some(setup.started),
-            counts: missed || phones_unanswered,
+            counts: missed || phones_unanswered || needs_person,
             routing: self.numbers.routing_of(&call.number),
             draft: None,
             turn: None,

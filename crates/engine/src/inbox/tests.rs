@@ -986,6 +986,27 @@ async fn s4_03_ignores_subaccounts_webhooks_when_finding_the_only_one() {
 }
 
 #[tokio::test]
+async fn a_subaccount_without_a_webhook_has_the_only_one_of_its_main_account() {
+    let world = World::start().await;
+    let create = async |account: &str, name: &str| {
+        let url = xml::ast::DocUrl("https://crm.example.com/".into());
+        let spec = WebhookSpec { name: name.to_owned(), url };
+        world.inbox.webhooks().create(&account.into(), spec).await.unwrap().id
+    };
+    give(&world.directory, "SA1");
+    let number = world.directory.number(&"106".into()).unwrap();
+    let webhook = || world.inbox.numbers().webhook_of(&number);
+    let main = create("MA1", "main").await;
+    assert_eq!(webhook(), Some(main));
+    create("MA1", "second").await;
+    assert_eq!(webhook(), None, "which one?");
+    let own = create("SA1", "own").await;
+    assert_eq!(webhook(), Some(own));
+    create("SA1", "another").await;
+    assert_eq!(webhook(), None);
+}
+
+#[tokio::test]
 async fn webhooks_of_a_deleted_account_move_to_its_heir() {
     let world = World::start().await;
     let url = xml::ast::DocUrl("https://crm.example.com/".into());

@@ -92,6 +92,9 @@ struct Dialogue {
     /// How much of the last prompt was played before the caller interrupted it. `None` without an
     /// interruption.
     cut: Option<Duration>,
+    /// Whether the agent has left the caller to people.
+    #[serde(default)]
+    needs_person: bool,
     /// The prompt that the last document names. It moves with the call's media.
     #[serde(skip)]
     stream: Option<(Uuid, Arc<Prompt>)>,
@@ -301,6 +304,7 @@ impl VoiceAgents {
             running: None,
             silences: 0,
             cut: None,
+            needs_person: false,
             stream: None,
         };
         {
@@ -605,8 +609,9 @@ impl VoiceAgents {
     /// Reports that a person is needed. The call of an endpoint belongs to no conversation.
     fn escalate(&self, request: &DocumentRequest, spec: &AgentSpec, reason: Reason) {
         let (inbox, notices) = (&self.0.inbox, self.0.agents.notices());
-        let dialogues = self.dialogues();
-        let Some(dialogue) = dialogues.get(&request.call) else { return };
+        let mut dialogues = self.dialogues();
+        let Some(dialogue) = dialogues.get_mut(&request.call) else { return };
+        dialogue.needs_person = true;
         let User { wa_id, user_id, name } = dialogue.user.clone();
         let user = UserName { id: wa_id, bsuid: user_id, name };
         match self.number_of(request) {
@@ -803,6 +808,10 @@ impl Author for VoiceAgents {
         lines
             .map(|Line { role, text, at }| DialogueLine { role: role.as_str(), text, at })
             .collect()
+    }
+
+    fn needs_person(&self, call: CallUuid) -> bool {
+        self.dialogues().get(&call).is_some_and(|dialogue| dialogue.needs_person)
     }
 
     fn over(&self, call: CallUuid) {
