@@ -608,7 +608,8 @@ impl Inner {
                     self.spawn(next, place, None);
                 }
             }
-            Ok(None) => {}
+            // The reader of due callbacks was faster, or the next one is not due.
+            Ok(None) => drop(self.held().followed.remove(&call)),
             Err(error) => tracing::warn!(%error, "next callback of a call not read"),
         }
     }
