@@ -99,6 +99,30 @@ fn the_page_of_metrics_lists_those_of_the_code() {
     assert_eq!(page.keys().map(String::as_str).collect::<BTreeSet<_>>(), code);
 }
 
+/// `message` is the text of a log line itself: a field of this name would be there twice.
+#[test]
+fn no_field_of_a_log_line_is_called_message() {
+    fn sources(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => sources(&path, found),
+                false if path.extension().is_some_and(|is| is == "rs") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    let mut files = Vec::new();
+    ["src", "crates"].iter().for_each(|folder| sources(folder.as_ref(), &mut files));
+    assert!(files.len() > 300, "{}", files.len());
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for field in ["message = %", "message = ?"] {
+            assert!(!text.contains(field), "{}: {field}", file.display());
+        }
+    }
+}
+
 #[test]
 fn alerts_and_dashboards_use_metrics_and_labels_that_exist() {
     let (page, words) = (documented(), words());

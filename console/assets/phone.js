@@ -7,6 +7,9 @@ import { Bell } from "./ring.js";
 
 const percents = new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
+/** How long an error hides who is talked to, in milliseconds. */
+const ERROR_SHOWN = 5000;
+
 /** An error message of the API, for people. */
 class ApiError extends Error {}
 
@@ -546,8 +549,11 @@ class Phone extends HTMLElement {
       case "error": {
         // The message names fields of the API.
         const text = this.texts[`error_${message.code}`] ?? message.message;
-        if (this.peer && (!this.call || message.code === "not_ringing")) this.over(text);
-        else this.show(text);
+        const call = this.call;
+        if (this.peer && (!call || message.code === "not_ringing")) { this.over(text); break; }
+        this.show(text);
+        // The call goes on, and its other side is shown again.
+        if (this.peer) setTimeout(() => { if (this.peer && this.call === call) this.showCall(); }, ERROR_SHOWN);
         break;
       }
       default:

@@ -209,6 +209,7 @@ fn describe() {
         ("calls.connect", "admitted"),
         ("calls.connect", "rejected"),
         ("calls.connect", "duplicate"),
+        ("calls.connect", "stale"),
         ("calls.terminate", "ended"),
         ("body", "bad_signature"),
         ("body", "busy"),

@@ -166,7 +166,9 @@ impl Inner {
     }
 
     async fn stage(&self, job: &CallbackJob, url: &CustomerUrl) -> Delivery {
-        let (mut settings, invalid) = Settings::of(url.fragment());
+        // As at Plivo, the status of a stream is reported with the defaults.
+        let fragment = url.fragment().filter(|_| job.notice.kind != CallbackKind::Stream);
+        let (mut settings, invalid) = Settings::of(fragment);
         if job.retries > 0 {
             settings.retries = 0;
         } else if !invalid.is_empty() {

@@ -532,6 +532,7 @@ async fn r04_lasting_callbacks_are_retried_and_others_are_not() {
         (CallbackKind::Hangup, "/gone"),
         (CallbackKind::Dial, "/down"),
         (CallbackKind::Action, "/down"),
+        (CallbackKind::Stream, "/down#rc=3&rp=5xx"),
     ] {
         let Delivery { attempts, outcome } =
             notifier.deliver(&notice(2, kind, server.url(path))).await;

@@ -36,7 +36,7 @@ impl Findings {
         );
         for finding in findings {
             let (rule, at) = (&finding.rule, finding.at);
-            debug!(%rule, line = at.line, column = at.column, message = %finding.message, "finding");
+            debug!(%rule, line = at.line, column = at.column, text = %finding.message, "finding");
             if self.0.len() < KEPT && !self.0.contains(&finding) {
                 self.0.push(finding);
             }

@@ -93,7 +93,7 @@ impl MediaCache {
                 Ok(()) => self.release(bytes),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::warn!(%error, message = %id, "media file not deleted")
+                    tracing::warn!(%error, message_id = %id, "media file not deleted")
                 }
             }
         }

@@ -352,7 +352,7 @@ impl MessageSender {
             }
         };
         if let Err(error) = written {
-            tracing::error!(%error, message = %message.id, "message status not stored");
+            tracing::error!(%error, message_id = %message.id, "message status not stored");
         }
         self.publish(&pair, message.id);
     }

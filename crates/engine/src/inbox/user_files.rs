@@ -194,7 +194,7 @@ impl UserFiles {
         if tokio::fs::metadata(self.cache.path(message.id)).await.is_err()
             && let Err(why) = self.download(number, message.id, media).await
         {
-            tracing::warn!(message = %message.id, why, "media download failed; will retry on request");
+            tracing::warn!(message_id = %message.id, why, "media download failed; will retry on request");
         }
         drop(held);
         // Others that wait for the lock hold a reference; a later download must wait for the same
