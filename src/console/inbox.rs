@@ -1123,6 +1123,7 @@ mod tests {
             "Incoming call, 12 s. Nobody answered the phones."
         );
         let text = "Call from the user, 12 s, a person is needed".to_owned();
-        assert_eq!(call_words(Lang::En, text, ""), "Incoming call, 12 s. A person is needed.");
+        let shown = call_words(Lang::En, text, "");
+        assert_eq!(shown, "Incoming call, 12\u{a0}s. A person is needed.");
     }
 }

@@ -233,11 +233,18 @@ fn r10_a_refused_call_keeps_no_permit_and_no_slot() {
     world.out.no_room = true;
     world.order(0);
     world.release();
-    assert_eq!(*world.out.given_up.borrow(), [(0, HangupCause::CpsExceeded)]);
+    assert!(world.out.given_up.borrow().is_empty(), "it waits until there is room");
     assert_eq!(world.number.slots.in_use(), 0);
     world.out.no_room = false;
-    world.order(1);
     world.release();
-    assert_eq!(world.began(), [1], "the permit is there at the same moment");
+    assert_eq!(world.began(), [0], "the permit is there at the same moment");
     assert_eq!(world.number.slots.in_use(), 1);
+    world.out.no_room = true;
+    world.order(1);
+    world.clock.step(Duration::from_secs(119));
+    world.release();
+    assert!(world.out.given_up.borrow().is_empty());
+    world.clock.step(Duration::from_secs(1));
+    world.release();
+    assert_eq!(*world.out.given_up.borrow(), [(1, HangupCause::CpsExceeded)]);
 }

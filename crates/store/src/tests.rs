@@ -467,6 +467,32 @@ pub(crate) fn callback(call: u128, event: u128) -> NewCallback {
     }
 }
 
+/// The write of Meta's id of an outbound call may be lost when the store's queue is full.
+#[tokio::test]
+async fn r06_a_call_without_metas_id_holds_up_no_farewell_and_its_end_has_the_id() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    for n in [3, 5] {
+        let start = CallStart { wacid: None, ..start(n, MAIN, MAIN) };
+        assert!(store.calls().begin(start, &setup(n), secs(0)));
+    }
+    for (n, wacid) in [(3, None), (5, Some("wacid.5".into()))] {
+        let conclusion = Conclusion {
+            start: CallStart { wacid, ..start(n, MAIN, MAIN) },
+            end: end(9, 7),
+            callbacks: Vec::new(),
+            farewell: Some(Farewell { action: GraphAction::Terminate, due: secs(90) }),
+        };
+        assert!(store.calls().conclude(conclusion).await.unwrap().changed);
+    }
+    let due = store.calls().due_farewells("node", secs(90), 9).await.unwrap();
+    assert_eq!(
+        due.iter().map(|due| (due.call, due.wacid.as_str())).collect::<Vec<_>>(),
+        [(uuid(5), "wacid.5")]
+    );
+    store.close().await;
+}
+
 #[tokio::test]
 async fn r03_the_end_and_its_callback_are_one_transaction() {
     let fixture = Fixture::new();

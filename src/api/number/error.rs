@@ -272,7 +272,20 @@ impl From<NotPlaced> for ApiError {
                 field: None,
                 retry_after: Some(after.as_secs().saturating_add(1)),
             },
+            NotPlaced::TooManyRequests { after } => Self::TooManyRequests {
+                code: "too_many_requests",
+                message:
+                    "the account has requested more calls than its calls per second allow, and \
+                    cancelled them"
+                        .into(),
+                field: None,
+                retry_after: Some(after.as_secs().saturating_add(1)),
+            },
             NotPlaced::Draining => UNAVAILABLE,
+            NotPlaced::StoreBroken => Self::Unavailable {
+                code: "store_unavailable",
+                message: "calls can be neither stored nor journalled: try again later",
+            },
         }
     }
 }

@@ -180,7 +180,14 @@ impl From<NotPlaced> for PlivoError {
                 "too many calls of the account are queued for its calls per second",
                 after.as_secs().saturating_add(1),
             ),
+            NotPlaced::TooManyRequests { after } => Self::too_many_requests(
+                "the account has requested more calls than its calls per second allow, and cancelled them",
+                after.as_secs().saturating_add(1),
+            ),
             NotPlaced::Draining => SHUTTING_DOWN,
+            NotPlaced::StoreBroken => {
+                Self::Unavailable("calls can be neither stored nor journalled: try again later")
+            }
         }
     }
 }

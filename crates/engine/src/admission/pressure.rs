@@ -103,6 +103,11 @@ impl Pressure {
             || self.let_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
 
+    /// Whether the node can neither store nor journal a call.
+    pub fn is_store_broken(&self) -> bool {
+        self.health.is_store_broken()
+    }
+
     /// How full the queue of set-ups is, from 0 to 1.
     pub fn load(&self) -> f64 {
         self.backlog.load()

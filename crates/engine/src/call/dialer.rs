@@ -21,7 +21,9 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::handover::{instant_of, micros_of};
-use super::queues::{Exit, NotPlaced, QUEUE_MAX, QueueRecord, Queues, Rules, Waiting};
+use super::queues::{
+    Exit, NotPlaced, QUEUE_MAX, QueueRecord, Queues, RequestLimits, Rules, Waiting,
+};
 use super::record;
 use super::registry::{CallAdmission, Outgoing, Registry};
 use super::services::Services;
@@ -105,6 +107,7 @@ struct Inner {
     registry: Registry,
     gate: Arc<Gate>,
     queues: Mutex<Queues>,
+    requests: Mutex<RequestLimits>,
     /// Calls that are in no queue because a database statement about them is in progress. Removing
     /// a call from here cancels it.
     in_transit: Mutex<BTreeMap<CallUuid, CallSetup>>,
@@ -124,6 +127,7 @@ impl Dialer {
             registry,
             gate,
             queues: Mutex::default(),
+            requests: Mutex::default(),
             in_transit: Mutex::default(),
             has_missed: AtomicBool::new(false),
             is_paused: AtomicBool::new(false),
@@ -159,6 +163,7 @@ impl Dialer {
         let mut reservations = reservations.into_iter();
         let mut queues = self.queues();
         queues.check_order(self.rules(), &order.number, &order.to)?;
+        self.count_requests(order)?;
         let calls: Vec<CallUuid> = order.to.iter().map(|_| services.call_uuid()).collect();
         let now = services.clock.now();
         let mut waiting = Vec::with_capacity(calls.len());
@@ -182,6 +187,19 @@ impl Dialer {
             waiting.extend(queues.place_now(single, self.rules(), self));
         }
         Ok((calls, waiting))
+    }
+
+    /// Counts the calls of an order against those that its main account may request.
+    fn count_requests(&self, order: &CallOrder) -> Result<(), NotPlaced> {
+        let Inner { services, gate, requests, .. } = &*self.0;
+        if services.pressure.is_store_broken() {
+            return Err(NotPlaced::StoreBroken);
+        }
+        let (now, main) = (services.clock.now(), order.number.account.main());
+        let (cps, _) = gate.cps(now, main);
+        let [cps, calls] = [cps, order.to.len()].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.count(now, &main.auth_id, cps, calls)
     }
 
     /// Whether waiting calls are also stored in the database.

@@ -66,6 +66,9 @@ pub struct OutboxLimits {
     pub waiting_per_account: u32,
     /// Maximum number of callbacks in memory.
     pub held: usize,
+    /// Maximum number of callbacks in memory for one main account, so that one with many dead hosts
+    /// delays no other.
+    pub held_per_account: usize,
     /// Maximum number of callbacks in memory for one host. It keeps the host's connections busy
     /// while more callbacks are read.
     pub held_per_host: usize,
@@ -73,7 +76,12 @@ pub struct OutboxLimits {
 
 impl Default for OutboxLimits {
     fn default() -> Self {
-        Self { waiting_per_account: 20_000, held: 4_096, held_per_host: 64 }
+        Self {
+            waiting_per_account: 20_000,
+            held: 4_096,
+            held_per_account: 1_024,
+            held_per_host: 64,
+        }
     }
 }
 
@@ -135,6 +143,8 @@ type CallbackKey = (Uuid, DocUrl);
 struct InMemory {
     keys: HashSet<CallbackKey>,
     of_origin: HashMap<String, OfOrigin>,
+    /// The number of callbacks in memory of each main account.
+    of_account: HashMap<String, usize>,
     /// Origins with more callbacks in the store than fit into memory.
     left: HashSet<String>,
     /// Calls and conversations of which a callback is known to wait behind another one. The result
@@ -177,6 +187,11 @@ struct OfOrigin {
     all: usize,
 }
 
+/// Returns the main account of an [origin](Outbox::queue).
+fn account_of(origin: &str) -> &str {
+    origin.split(' ').next().unwrap_or_default()
+}
+
 /// The slot of a callback in memory. Released on drop, after the result is stored.
 struct MemorySlot {
     outbox: Arc<Inner>,
@@ -214,6 +229,13 @@ impl Drop for MemorySlot {
             of.all = of.all.saturating_sub(1);
             if of.all == 0 {
                 held.of_origin.remove(&self.origin);
+            }
+        }
+        let account = account_of(&self.origin);
+        if let Some(count) = held.of_account.get_mut(account) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                held.of_account.remove(account);
             }
         }
     }
@@ -390,20 +412,26 @@ impl Inner {
             return None;
         }
         let here = held.of_origin.get(origin).copied().unwrap_or_default();
-        if here.attempting >= self.room(&held) || (fresh && held.left.contains(origin)) {
+        if here.attempting >= self.room(&held, origin) || (fresh && held.left.contains(origin)) {
             held.left.insert(origin.clone());
             return None;
         }
         held.keys.insert(key.clone());
         let of = held.of_origin.entry(origin.clone()).or_default();
         *of = OfOrigin { attempting: of.attempting + 1, all: of.all + 1 };
+        *held.of_account.entry(account_of(origin).to_owned()).or_default() += 1;
         Some(MemorySlot { outbox: self.clone(), key, origin: origin.clone(), is_attempting: true })
     }
 
-    /// Maximum number of callbacks in memory for one host: a share of the free space, so that many
-    /// dead hosts leave space for others.
-    fn room(&self, held: &InMemory) -> usize {
-        let free = self.limits.held.saturating_sub(held.keys.len());
+    /// Maximum number of callbacks in memory for one host: a share of the space that is free for its
+    /// account, so that many dead hosts leave space for others.
+    fn room(&self, held: &InMemory, origin: &str) -> usize {
+        let of_account = held.of_account.get(account_of(origin)).copied().unwrap_or_default();
+        let free = self
+            .limits
+            .held
+            .saturating_sub(held.keys.len())
+            .min(self.limits.held_per_account.saturating_sub(of_account));
         (free / 8).clamp(usize::from(free > 0), self.limits.held_per_host)
     }
 
@@ -664,7 +692,7 @@ impl Inner {
             let limit = {
                 let mut held = self.held();
                 let here = held.of_origin.get(&origin).copied().unwrap_or_default();
-                let room = self.room(&held).saturating_sub(here.attempting);
+                let room = self.room(&held, &origin).saturating_sub(here.attempting);
                 if room == 0 {
                     held.left.insert(origin);
                     continue;

@@ -458,6 +458,31 @@ async fn many_dead_hosts_leave_space_for_a_live_one() {
 }
 
 #[tokio::test]
+async fn the_dead_hosts_of_one_account_take_its_own_share_of_the_memory_only() {
+    let room = Room::new();
+    let limits =
+        OutboxLimits { held: 400, held_per_account: 40, held_per_host: 8, ..Default::default() };
+    let node = room.node(limits).await;
+    node.outbox.start();
+    let mut holes = Vec::new();
+    for _ in 0..60 {
+        holes.push(Server::start(|_| Reply::Never).await);
+    }
+    let dead = |n: u128| {
+        let url = holes[usize::try_from(n % 60).unwrap()].url("/");
+        let node = &node;
+        async move { node.notify(n, n, CallbackKind::Hangup, &url).await }
+    };
+    futures_util::future::join_all((0..240).map(dead)).await;
+    assert_eq!(node.outbox.held(), 40);
+    let held = || node.outbox.0.held().of_account.clone();
+    assert_eq!(held(), [(MAIN.to_owned(), 40)].into());
+    node.outbox.drain(Duration::from_millis(50)).await;
+    assert_eq!(held(), [].into());
+    node.store.close().await;
+}
+
+#[tokio::test]
 async fn events_of_an_account_are_dropped_while_too_many_of_its_callbacks_wait() {
     let room = Room::new();
     let limits = OutboxLimits { waiting_per_account: 10, ..OutboxLimits::default() };

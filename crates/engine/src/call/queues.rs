@@ -19,6 +19,9 @@ use model::{AuthId, CallUuid, Direction, E164, HangupCause};
 pub const QUEUE_MAX: usize = 1_000;
 /// Maximum time that a call waits in the queue.
 pub const WAIT_MAX: Duration = Duration::from_secs(120);
+/// Number of calls that a main account may request at once, beyond its calls per second. It exceeds
+/// a full queue, so that only an account that cancels its calls again and again reaches it.
+const REQUESTS_MAX: u32 = 2_000;
 /// Maximum interval between two attempts. It bounds the delay after a change of the account's rate.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -114,7 +117,46 @@ pub enum NotPlaced {
     QueueFull {
         after: Duration,
     },
+    /// The account has requested, and cancelled, calls faster than it may place them. `after` is
+    /// when to try again.
+    TooManyRequests {
+        after: Duration,
+    },
     Draining,
+    /// The node can neither store nor journal a call.
+    StoreBroken,
+}
+
+/// Limits the calls that main accounts request, because each one that is cancelled in its queue has
+/// a record and a callback, too: [`REQUESTS_MAX`] at once, then as many as their calls per second.
+/// Contains the time at which each account's requests are used up at that rate (a generic cell rate
+/// algorithm).
+#[derive(Debug, Default)]
+pub struct RequestLimits(BTreeMap<AuthId, Instant>);
+
+impl RequestLimits {
+    /// Counts `calls` more requested calls of a number's main account.
+    ///
+    /// # Errors
+    /// Returns [`NotPlaced::TooManyRequests`]. The calls are not counted then.
+    pub fn count(
+        &mut self,
+        now: Instant,
+        account: &AuthId,
+        cps: u32,
+        calls: u32,
+    ) -> Result<(), NotPlaced> {
+        let each = Duration::from_secs(1) / cps.max(1);
+        let used_up = self.0.get(account).copied().unwrap_or(now).max(now) + each * calls;
+        let most = now + each * REQUESTS_MAX;
+        if used_up > most {
+            let after = used_up.saturating_duration_since(most);
+            return Err(NotPlaced::TooManyRequests { after });
+        }
+        self.0.retain(|_, used_up| *used_up > now);
+        self.0.insert(account.clone(), used_up);
+        Ok(())
+    }
 }
 
 /// The limits that a call must satisfy to leave its queue.
@@ -316,9 +358,17 @@ fn try_one(
     let setup = &waiting.setup;
     match gate.try_business(now, clock.wall(), &setup.phone_number_id, &setup.to, consents) {
         Ok(mut admission) => {
+            let is_reserved = waiting.reservation.is_some();
             admission.1.hold(waiting.reservation.take());
             match exit.start(&waiting, admission, now) {
                 Ok(()) => gate.count(Direction::Outbound, metric::admission::ADMITTED),
+                // To give the call up now would be more work for a node that has too much.
+                Err(admitted) if !is_reserved => {
+                    admitted.withdraw();
+                    queue.push_front(waiting);
+                    return TryResult::Until(now + LOOK);
+                }
+                // The reservation is gone: another node of the fleet may call the user.
                 Err(admitted) => {
                     admitted.withdraw();
                     gate.count(Direction::Outbound, metric::admission::OVERLOADED);
@@ -370,5 +420,38 @@ fn cause_of(reason: Reason) -> HangupCause {
         Reason::UserBusy => HangupCause::UserBusy,
         Reason::Draining => HangupCause::Drained,
         Reason::BadOffer | Reason::Duplicate => HangupCause::InternalError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{NotPlaced, REQUESTS_MAX, RequestLimits};
+    use model::{AuthId, Clock};
+
+    #[test]
+    fn an_account_that_cancels_its_calls_again_and_again_may_request_as_many_as_its_cps() {
+        let mut limits = RequestLimits::default();
+        let [own, other] = ["MA1", "MA2"].map(AuthId::from);
+        let now: Instant = Clock::real().now();
+        let later = |ms| now + Duration::from_millis(ms);
+        for _ in 0..2 {
+            limits.count(now, &own, 10, REQUESTS_MAX / 2).unwrap();
+        }
+        let refused = limits.count(now, &own, 10, 1_000);
+        assert!(
+            matches!(refused, Err(NotPlaced::TooManyRequests { after }) if after == Duration::from_secs(100)),
+            "{refused:?}"
+        );
+        limits.count(now, &other, 10, REQUESTS_MAX).unwrap();
+        assert!(limits.count(later(99), &own, 10, 1).is_err());
+        limits.count(later(100), &own, 10, 1).unwrap();
+        assert!(limits.count(later(100), &own, 10, 1).is_err());
+        // Who places calls at the limit, or makes a pause, never notices.
+        for n in 0..REQUESTS_MAX * 2 {
+            let at = later(500_000) + Duration::from_millis(100) * n;
+            limits.count(at, &own, 10, 1).unwrap();
+        }
     }
 }

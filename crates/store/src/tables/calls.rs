@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::error::{RowError, StoreError, failed, parse_word};
 use crate::rows::call::{
-    CallEnd, CallRecord, CallStart, Conclusion, ConclusionResult, Farewell, FarewellDue, Orphan,
+    CallEnd, CallRecord, CallStart, Conclusion, ConclusionResult, FarewellDue, Orphan,
 };
 use crate::scope::{Scope, push_scope};
 use crate::shared::Shared;
@@ -251,7 +251,7 @@ pub(crate) async fn farewells(
 ) -> Result<Vec<FarewellDue>, StoreError> {
     const WHAT: &str = "find calls to end at Graph";
     let select = "SELECT call_uuid, wacid, phone_number_id, farewell, ended_us, farewell_tries FROM calls \
-        WHERE farewell_us <= $2 AND coalesce(farewell_node, node_id) = $1 ORDER BY farewell_us LIMIT $3";
+        WHERE farewell_us <= $2 AND coalesce(farewell_node, node_id) = $1 AND wacid IS NOT NULL ORDER BY farewell_us LIMIT $3";
     let rows = sql::query(select).bind(node_id).bind(now.micros()).bind(i64::from(limit));
     let rows = rows.fetch_all(pool).await.map_err(failed(WHAT))?;
     let due = |row: &Row| -> Result<FarewellDue, RowError> {
@@ -410,19 +410,21 @@ async fn place_queued(
 /// result is `true`.
 pub(crate) async fn close(
     to: &mut Conn,
-    ends: impl IntoIterator<Item = (CallUuid, &CallEnd, Option<Farewell>)>,
+    ends: impl IntoIterator<Item = &Conclusion>,
 ) -> Result<Vec<bool>, sqlx::Error> {
-    let updates = ends.into_iter().map(|(call, end, farewell)| closing(call, end, farewell));
+    let updates = ends.into_iter().map(closing);
     Ok(sql::execute_each(to, updates).await?.iter().map(|done| done.changed > 0).collect())
 }
 
-fn closing(call: CallUuid, e: &CallEnd, farewell: Option<Farewell>) -> Query<Row> {
+fn closing(conclusion: &Conclusion) -> Query<Row> {
+    let Conclusion { start, end: e, farewell, .. } = conclusion;
     let update = "UPDATE calls SET ended_us = $2, answered_us = $3, duration_secs = $4, bill_secs = $5, \
         meta_duration_secs = $6, hangup_code = $7, hangup_name = $8, hangup_source = $9, hangup_word = $10, \
         cause = $11, remarks = $12, findings = $13, farewell = $14, farewell_us = $15, quality = $16, \
-        conference_uuid = $17, answer_ms = $18, agent_id = $19, mos_hundredths = $20, setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
+        conference_uuid = $17, answer_ms = $18, agent_id = $19, mos_hundredths = $20, \
+        wacid = coalesce(wacid, $21), setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
     sql::query(update)
-        .bind(call.to_string())
+        .bind(start.call.to_string())
         .bind(e.ended.micros())
         .bind(e.answered.map(Timestamp::micros))
         .bind(signed(e.duration_secs))
@@ -442,6 +444,8 @@ fn closing(call: CallUuid, e: &CallEnd, farewell: Option<Farewell>) -> Query<Row
         .bind(e.answer_ms.map(signed))
         .bind(e.agent.map(|agent| agent.to_string()))
         .bind(e.mos_hundredths())
+        // The write of an outbound call's id may have been lost.
+        .bind(start.wacid.as_ref().map(Wacid::as_str))
 }
 
 fn signed(n: u64) -> i64 {

@@ -226,8 +226,7 @@ async fn execute_by_kind(
     batch: &[Write],
 ) -> Result<Vec<WriteResult>, sqlx::Error> {
     let ends: Vec<&Conclusion> = batch.iter().filter_map(Write::conclusion).collect();
-    let mut changed =
-        calls::close(to, ends.iter().map(|c| (c.start.call, &c.end, c.farewell))).await?;
+    let mut changed = calls::close(to, ends.iter().copied()).await?;
     for (c, changed) in ends.iter().zip(&mut changed) {
         if !*changed {
             *changed = insert_and_close(to, c).await?;
@@ -317,7 +316,7 @@ pub(crate) async fn conclude(
 }
 
 async fn close(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
-    if calls::close(to, [(c.start.call, &c.end, c.farewell)]).await?.contains(&true) {
+    if calls::close(to, [c]).await?.contains(&true) {
         return Ok(true);
     }
     insert_and_close(to, c).await
@@ -327,7 +326,7 @@ async fn close(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
 /// was found. Returns `false` if the call had already ended.
 async fn insert_and_close(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
     calls::insert(to, &c.start, None).await?;
-    Ok(calls::close(to, [(c.start.call, &c.end, c.farewell)]).await?.contains(&true))
+    Ok(calls::close(to, [c]).await?.contains(&true))
 }
 
 #[cfg(test)]

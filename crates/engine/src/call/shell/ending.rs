@@ -82,7 +82,10 @@ impl Report {
         let Self { remarks, findings, transferred, phones_unanswered, answer_ms, agent, rung: _ } =
             self;
         let conclusion = Conclusion {
-            start: CallStart::of(setup, &services.node_id),
+            start: CallStart {
+                wacid: call.view.wacid().cloned(),
+                ..CallStart::of(setup, &services.node_id)
+            },
             end: CallEnd {
                 quality,
                 answer_ms,
