@@ -128,7 +128,7 @@ pub enum NotPlaced {
 }
 
 /// Limits the calls that main accounts request, because each one that is cancelled in its queue has
-/// a record and a callback, too: [`REQUESTS_MAX`] at once, then as many as their calls per second.
+/// a record and a callback, too: 2,000 at once, then as many as their calls per second.
 /// Contains the time at which each account's requests are used up at that rate (a generic cell rate
 /// algorithm).
 #[derive(Debug, Default)]
