@@ -366,18 +366,12 @@ pub(super) async fn confirm_credentials(
 ) -> Response<Body> {
     let Some(carrier) = carrier(&cluster, &request) else { return next.run(request).await };
     let account = match request.uri().path().strip_prefix("/v1/Account/") {
-        Some(path) => {
-            format!("/v1/Account/{}/", path.split('/').next().unwrap_or_default())
-        }
+        Some(path) => format!("/v1/Account/{}/", path.split('/').next().unwrap_or_default()),
         None => "/api/v1/account/".to_owned(),
     };
-    let mut question = axum::extract::Request::new(Body::empty());
-    *question.headers_mut() = request.headers().clone();
+    let account = account.parse().unwrap_or_default();
+    let mut question = without_body(&request, &Method::GET, &account);
     question.headers_mut().remove(CONTENT_TYPE);
-    if let Ok(account) = account.parse() {
-        *question.uri_mut() = account;
-    }
-    request.extensions().get::<Peer>().copied().map(|peer| question.extensions_mut().insert(peer));
     let Some(question) = forwardable(question, cluster::RELAY).await else { return too_large() };
     match cluster.peers().open(carrier, question).await {
         Ok(answer) if answer.status().is_success() => {
@@ -449,12 +443,7 @@ impl Forwarder {
 
     /// Responds to a request for a file, which may be on the disk of another node.
     async fn file(&self, request: axum::extract::Request, next: Next) -> Response<Body> {
-        let mut copy = axum::extract::Request::new(Body::empty());
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.headers_mut() = request.headers().clone();
-        let client = request.extensions().get::<Peer>().copied();
-        client.map(|client| copy.extensions_mut().insert(client));
+        let copy = without_body(&request, request.method(), request.uri());
         let response = next.run(request).await;
         let Some(FileElsewhere { owner }) = response.extensions().get().cloned() else {
             return response;
@@ -519,6 +508,16 @@ impl Forwarder {
         }
         response
     }
+}
+
+/// Returns a request from the same client with the same headers, without a body.
+fn without_body(of: &axum::extract::Request, method: &Method, uri: &Uri) -> axum::extract::Request {
+    let mut copy = axum::extract::Request::new(Body::empty());
+    *copy.method_mut() = method.clone();
+    *copy.uri_mut() = uri.clone();
+    *copy.headers_mut() = of.headers().clone();
+    of.extensions().get::<Peer>().map(|client| copy.extensions_mut().insert(*client));
+    copy
 }
 
 /// Returns a request in the form in which it is sent to another node, with a path below `prefix`.

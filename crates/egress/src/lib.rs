@@ -6,8 +6,8 @@
 //!
 //! - `url` parses and checks the text of a URL, `guard` checks addresses.
 //! - `resolve` looks up names, `connect` opens connections to checked addresses.
-//! - `client` sends HTTP requests, `file` fetches audio files, also the node's own (`own_files`), `socket` opens WebSockets,
-//!   `certificate` retrieves TLS certificates.
+//! - `client` sends HTTP requests, `file` fetches audio files, the node's own (`own_files`)
+//!   included, `socket` opens WebSockets, `certificate` retrieves TLS certificates.
 //! - `tls` and `direct` also serve requests to servers that the operator chose.
 
 // Input from outside must not make the process panic. Each exception carries an `allow` with a

@@ -9,7 +9,7 @@ use super::url::CustomerUrl;
 /// which every other request is refused (`docs/reference/reliability.md#r17`).
 #[derive(Clone, Debug)]
 pub struct OwnFiles {
-    /// Ends in a slash.
+    /// Each ends in a slash.
     folders: Vec<Url>,
     guard: Guard,
 }

@@ -614,7 +614,7 @@ impl Exit for Dialer {
     fn note(&self, setup: &CallSetup) -> bool {
         let mut setup = setup.clone();
         setup.outbound.iter_mut().for_each(|outbound| outbound.is_queued = true);
-        self.write_record(&setup)
+        self.0.services.write_record(&setup)
     }
 
     fn give_up(&self, waiting: Waiting, cause: HangupCause, why: Option<String>) {
@@ -625,7 +625,7 @@ impl Exit for Dialer {
         setup.started = self.0.services.clock.wall();
         if record != QueueRecord::Nothing {
             // The open record has the time of the request. If this fails, it keeps that.
-            self.write_record(&setup);
+            self.0.services.write_record(&setup);
         }
         self.end(setup, Some(&number), cause, why);
         if is_shared {
@@ -636,14 +636,6 @@ impl Exit for Dialer {
 }
 
 impl Dialer {
-    /// Writes the open record of a call, or its new start. Returns `false` if the store's queue is
-    /// full.
-    fn write_record(&self, setup: &CallSetup) -> bool {
-        let services = &self.0.services;
-        let start = CallStart::of(setup, &services.node_id);
-        services.store.calls().begin(start, setup, services.clock.steady())
-    }
-
     /// Ends a call that never began. If its number no longer exists, the outbox delivers its
     /// callbacks.
     fn end(
@@ -656,9 +648,7 @@ impl Dialer {
         let services = self.0.services.clone();
         info!(call_uuid = %setup.call, cause = cause.as_str(), "queued call given up");
         let summary = orphan_summary(setup.clone(), None, CallTime(0), cause);
-        let direction = summary.direction.as_str();
-        metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
-            .increment(1);
+        record::count(&summary);
         let end = CallEnd::of(&summary, setup.started, why.into_iter().collect(), Vec::new());
         let conclusion = Conclusion {
             start: CallStart::of(&setup, &services.node_id),

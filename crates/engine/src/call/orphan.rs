@@ -13,7 +13,6 @@ use super::record;
 use super::registry::{CallKey, Registry};
 use super::services::Services;
 use machine::{CallSetup, CallTime, GraphAction, Summary, orphan_summary};
-use model::metric;
 use model::{CallType, CallUuid, Direction, HangupCause};
 use store::{CallEnd, CallLine, Conclusion, Farewell, Orphan, PlacedCall, StoreError};
 
@@ -136,9 +135,7 @@ fn end(services: &Services, orphan: &Orphan, dialogue: Vec<CallLine>) -> Conclus
     let mut callbacks = Vec::new();
     match hangup {
         Some((setup, summary)) => {
-            let direction = summary.direction.as_str();
-            metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
-                .increment(1);
+            record::count(&summary);
             callbacks = services.reports_of(&setup, &summary, &dialogue, !setup.is_queued());
         }
         None => {

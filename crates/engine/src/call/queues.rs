@@ -129,8 +129,9 @@ pub enum NotPlaced {
 
 /// Limits the calls that main accounts request, because each one that is cancelled in its queue has
 /// a record and a callback, too: 2,000 at once, then as many as their calls per second.
-/// Contains the time at which each account's requests are used up at that rate (a generic cell rate
-/// algorithm).
+///
+/// For each account, contains the time at which its calls per second would have covered its requests
+/// (the generic cell rate algorithm).
 #[derive(Debug, Default)]
 pub struct RequestLimits(BTreeMap<AuthId, Instant>);
 
@@ -147,14 +148,14 @@ impl RequestLimits {
         calls: u32,
     ) -> Result<(), NotPlaced> {
         let each = Duration::from_secs(1) / cps.max(1);
-        let used_up = self.0.get(account).copied().unwrap_or(now).max(now) + each * calls;
+        let covered = self.0.get(account).copied().unwrap_or(now).max(now) + each * calls;
         let most = now + each * REQUESTS_MAX;
-        if used_up > most {
-            let after = used_up.saturating_duration_since(most);
+        if covered > most {
+            let after = covered.saturating_duration_since(most);
             return Err(NotPlaced::TooManyRequests { after });
         }
-        self.0.retain(|_, used_up| *used_up > now);
-        self.0.insert(account.clone(), used_up);
+        self.0.retain(|_, covered| *covered > now);
+        self.0.insert(account.clone(), covered);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use tracing::{debug, info};
 
 use machine::Summary;
 use model::HangupCause;
-use model::metric::outcome as word;
+use model::metric::{self, outcome as word};
 use xml::ast::{Finding, Severity};
 
 /// Maximum number of findings in one log message.
@@ -105,6 +105,13 @@ impl From<Remarks> for Vec<String> {
     fn from(remarks: Remarks) -> Self {
         remarks.kept()
     }
+}
+
+/// Counts an ended call in `offhook_calls_total`.
+pub(super) fn count(summary: &Summary) {
+    let (direction, outcome) = (summary.direction.as_str(), outcome(summary));
+    metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => outcome)
+        .increment(1);
 }
 
 /// The label `outcome` of `offhook_calls_total` (`docs/reference/metrics.md#calls`).

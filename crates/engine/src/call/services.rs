@@ -27,7 +27,7 @@ use media::Media;
 use model::{CallUuid, Clock};
 use speech::library::Library;
 use speech::recognise::Recognisers;
-use store::{NewCallback, Store};
+use store::{CallStart, NewCallback, Store};
 
 /// The services that calls use.
 ///
@@ -169,6 +169,13 @@ impl Services {
 
     fn news_of(&self, call: EndedCall<'_>) -> Vec<NewCallback> {
         self.news.get().map(|news| news.ended(call)).unwrap_or_default()
+    }
+
+    /// Writes the open record of a call, or the new start of a queued one. Returns `false` if the
+    /// store does not accept it.
+    pub(super) fn write_record(&self, setup: &CallSetup) -> bool {
+        let start = CallStart::of(setup, &self.node_id);
+        self.store.calls().begin(start, setup, self.clock.steady())
     }
 
     /// Generates the id of a new call.

@@ -343,8 +343,8 @@ pub(crate) async fn insert(
     insert_all(to, &[(start, open)]).await.map(drop)
 }
 
-/// Inserts the rows of several calls. A call that has a row as a queued one starts now. Returns the calls that have no row because
-/// another node of a fleet has a call with the same id at Meta.
+/// Inserts the rows of several calls. A call that has a row as a queued one starts now. Returns the
+/// calls that have no row because another node of a fleet has a call with the same id at Meta.
 pub(crate) async fn insert_all(
     to: &mut Conn,
     starts: &[(&CallStart, Option<OpenCall<'_>>)],

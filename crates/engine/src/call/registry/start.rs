@@ -27,7 +27,7 @@ use crate::call::trace::EventLogWriter;
 use crate::disk_space::Content;
 use machine::{CallSetup, CallState, CallUrls};
 use model::{AuthId, CallType, CallUuid, Direction, TraceId, metric};
-use store::{Birth, CallStart};
+use store::Birth;
 
 impl Registry {
     /// Starts a user-initiated call in its own task.
@@ -93,13 +93,11 @@ impl Registry {
     /// Writes the record of a call before the call becomes visible, so that it survives a crash.
     /// Returns `false` if the store does not accept it.
     pub(in crate::call) fn write_record(&self, setup: &CallSetup) -> bool {
-        let services = &self.0.services;
-        let start = CallStart::of(setup, &services.node_id);
-        let write_record = services.store.calls().begin(start, setup, services.clock.steady());
-        if !write_record {
+        let is_written = self.0.services.write_record(setup);
+        if !is_written {
             Strain::Store.count();
         }
-        write_record
+        is_written
     }
 
     /// Starts a call whose record was written by [`Registry::write_record`].

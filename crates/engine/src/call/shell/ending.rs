@@ -13,7 +13,6 @@ use crate::admission::permission::Event;
 use crate::notices::Notice;
 use machine::{CallTime, GraphAction, Summary, orphan_summary};
 use media::record::Format;
-use model::metric;
 use model::{CallQuality, Direction, HangupCause, NotificationTopic};
 use store::{CallEnd, CallStart, Conclusion, Farewell};
 
@@ -76,9 +75,7 @@ impl Report {
         if let Some(line) = &call.line {
             line.end(cause, phone::ended(summary));
         }
-        let direction = setup.direction.as_str();
-        metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(summary))
-            .increment(1);
+        record::count(summary);
         let Self { remarks, findings, transferred, phones_unanswered, answer_ms, agent, rung: _ } =
             self;
         let conclusion = Conclusion {
@@ -156,9 +153,7 @@ pub(in crate::call) async fn end_after_fault(services: &Services, view: &LiveCal
         CallTime(0).after(lived),
         HangupCause::InternalError,
     );
-    let direction = summary.direction.as_str();
-    metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
-        .increment(1);
+    record::count(&summary);
     let remark =
         "an internal error ended the call: please report it with the node's log".to_owned();
     if let Some(line) = &view.line {
