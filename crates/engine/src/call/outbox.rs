@@ -153,6 +153,9 @@ struct InMemory {
     /// Callbacks released while the store is being read. A row that was read before the release may
     /// be out of date.
     gone: Option<HashSet<CallbackKey>>,
+    /// The same for the calls of which the next callback is being read, with the number of these
+    /// reads.
+    gone_of_call: HashMap<CallUuid, (usize, HashSet<CallbackKey>)>,
 }
 
 impl InMemory {
@@ -164,6 +167,16 @@ impl InMemory {
             self.followed.clear();
         }
         self.followed.insert(call)
+    }
+
+    /// Ends a read of the next callback of a call.
+    fn end_reading(&mut self, call: CallUuid) {
+        if let Some((reads, _)) = self.gone_of_call.get_mut(&call) {
+            *reads -= 1;
+            if *reads == 0 {
+                self.gone_of_call.remove(&call);
+            }
+        }
     }
 }
 
@@ -195,6 +208,7 @@ fn account_of(origin: &str) -> &str {
 /// The slot of a callback in memory. Released on drop, after the result is stored.
 struct MemorySlot {
     outbox: Arc<Inner>,
+    call: CallUuid,
     key: CallbackKey,
     origin: String,
     is_attempting: bool,
@@ -223,6 +237,9 @@ impl Drop for MemorySlot {
         let mut held = self.outbox.held();
         held.keys.remove(&self.key);
         if let Some(gone) = &mut held.gone {
+            gone.insert(self.key.clone());
+        }
+        if let Some((_, gone)) = held.gone_of_call.get_mut(&self.call) {
             gone.insert(self.key.clone());
         }
         if let Some(of) = held.of_origin.get_mut(&self.origin) {
@@ -407,8 +424,9 @@ impl Inner {
         let (key, origin) =
             ((callback.new.event_id, callback.new.notice.url.clone()), &callback.new.origin);
         let mut held = self.held();
-        let gone = !fresh && held.gone.as_ref().is_some_and(|gone| gone.contains(&key));
-        if self.stopping.is_cancelled() || gone || held.keys.contains(&key) {
+        let of_call = held.gone_of_call.get(&callback.new.call).map(|(_, gone)| gone);
+        let is_gone = held.gone.iter().chain(of_call).any(|gone| gone.contains(&key));
+        if self.stopping.is_cancelled() || (is_gone && !fresh) || held.keys.contains(&key) {
             return None;
         }
         let here = held.of_origin.get(origin).copied().unwrap_or_default();
@@ -420,7 +438,13 @@ impl Inner {
         let of = held.of_origin.entry(origin.clone()).or_default();
         *of = OfOrigin { attempting: of.attempting + 1, all: of.all + 1 };
         *held.of_account.entry(account_of(origin).to_owned()).or_default() += 1;
-        Some(MemorySlot { outbox: self.clone(), key, origin: origin.clone(), is_attempting: true })
+        Some(MemorySlot {
+            outbox: self.clone(),
+            call: callback.new.call,
+            key,
+            origin: origin.clone(),
+            is_attempting: true,
+        })
     }
 
     /// Maximum number of callbacks in memory for one host: a share of the space that is free for its
@@ -630,12 +654,14 @@ impl Inner {
     /// need not be searched for each of its callbacks.
     async fn follow_up(self: &Arc<Self>, call: CallUuid, url: &DocUrl) {
         let now = self.clock.steady();
-        match self.store.outbox().next_of_call(&self.node_id, call, url, now).await {
-            Ok(Some(next)) => {
-                if let Some(place) = self.place(&next, false) {
-                    self.spawn(next, place, None);
-                }
-            }
+        self.held().gone_of_call.entry(call).or_default().0 += 1;
+        let next = self.store.outbox().next_of_call(&self.node_id, call, url, now).await;
+        let placed = next.map(|next| next.map(|next| (self.place(&next, false), next)));
+        self.held().end_reading(call);
+        match placed {
+            Ok(Some((Some(place), next))) => self.spawn(next, place, None),
+            // It is in memory, or was delivered during the read.
+            Ok(Some((None, _))) => {}
             // The reader of due callbacks was faster, or the next one is not due.
             Ok(None) => drop(self.held().followed.remove(&call)),
             Err(error) => tracing::warn!(%error, "next callback of a call not read"),
