@@ -232,6 +232,15 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
     let change = api.keeper.change(api.clock.wall(), |book| {
         let app = app.as_ref().map(|app| parse_application(book, scope, app)).transpose()?;
         let owner = owner.as_ref().map(|owner| parse_owner(book, scope, owner)).transpose()?;
+        let there = book.any_number(&number).ok_or(NOT_FOUND)?;
+        let account = owner.as_ref().unwrap_or_else(|| book.owner(there));
+        let foreign = app.iter().flatten().filter_map(|app| book.application(scope, app));
+        for app in foreign.filter(|app| !book.may_use(account, app)) {
+            return Err(PlivoError::BadRequest(format!(
+                "app_id is invalid: application {} belongs to {}, the number to {account}",
+                app.id, app.account
+            )));
+        }
         if let Some(app) = &app
             && book.depends_on_application(&number, app.as_ref())
         {

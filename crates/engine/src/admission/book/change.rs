@@ -115,7 +115,6 @@ impl Book {
         }
         let main = main.clone();
         let mut keys = vec![Key::Account(id.clone())];
-        self.accounts.remove(id);
         for waba in self.wabas.values_mut().filter(|waba| waba.given_to.as_ref() == Some(id)) {
             waba.given_to = None;
             keys.push(Key::Waba(waba.id.clone()));
@@ -135,6 +134,7 @@ impl Book {
                 _ => keys.extend(self.remove_application(&app).unwrap_or_default()),
             }
         }
+        self.accounts.remove(id);
         Ok(keys)
     }
 
@@ -192,8 +192,9 @@ impl Book {
 
     /// Returns a number whose only answer URL is that of this application.
     pub fn depending_number(&self, id: &AppId) -> Option<&Number> {
-        let mut named = self.numbers.values().filter(|number| number.set.app.as_ref() == Some(id));
-        named.find(|number| number.set.calling_enabled && number.set.answer.url.is_none())
+        self.numbers.values().find(|number| {
+            number.set.calling_enabled && self.app_in_force(number).is_some_and(|app| app.id == *id)
+        })
     }
 
     /// Whether a number with calling enabled would lose its only answer URL, that of its application,

@@ -145,9 +145,17 @@ impl Book {
         self.app_in_force(number).map_or_else(|| own.clone(), |app| app.answer.clone())
     }
 
-    fn app_in_force(&self, number: &Number) -> Option<&Application> {
-        let app = number.set.app.as_ref().filter(|_| number.set.answer.url.is_none());
-        app.and_then(|id| self.applications.get(id))
+    pub(super) fn app_in_force(&self, number: &Number) -> Option<&Application> {
+        let app = number.set.app.as_ref().filter(|_| number.set.answer.url.is_none())?;
+        let owner = self.owner(number);
+        self.applications.get(app).filter(|app| self.may_use(owner, app))
+    }
+
+    /// Whether an application may answer the calls of an account: one in the scope of the account, or
+    /// of its main account. The owner of any other one could redirect them.
+    pub fn may_use(&self, account: &AuthId, app: &Application) -> bool {
+        self.is_within(&Scope::of(account.clone()), &app.account)
+            || app.account == *self.main_of(account)
     }
 
     pub(super) fn number_spec(&self, number: &Number) -> Option<NumberSpec> {
@@ -312,11 +320,23 @@ impl Book {
         vec![Key::Number(number.clone())]
     }
 
-    /// Assigns a WABA to a subaccount, or back to the main account.
+    /// Assigns a WABA to a subaccount, or back to the main account. Its numbers with an application that
+    /// the new owner may not use get the default one.
     pub fn assign_waba(&mut self, id: &WabaId, to: &AuthId) -> Vec<Key> {
         let Some(waba) = self.wabas.get_mut(id) else { return Vec::new() };
         waba.given_to = Some(to.clone()).filter(|to| *to != waba.of);
-        vec![Key::Waba(id.clone())]
+        let is_foreign = |number: &&Number| {
+            let app = number.set.app.as_ref().and_then(|app| self.applications.get(app));
+            app.is_some_and(|app| !self.may_use(to, app))
+        };
+        let changed: Vec<_> =
+            self.numbers_of(id).filter(is_foreign).map(|number| number.number.clone()).collect();
+        let default = self.default_application(Some(id), to);
+        let mut keys = vec![Key::Waba(id.clone())];
+        for number in changed {
+            keys.extend(self.edit_number(&number, |set| set.app.clone_from(&default)));
+        }
+        keys
     }
 
     /// Passes a subaccount's WABAs and numbers to the main account.
@@ -645,6 +665,64 @@ mod tests {
         book.assign_waba(&"7".into(), &"SA1".into());
         book.connect_waba(&"7".into(), &"SA1".into(), None).unwrap();
         book.connect_number((&number(1), made(Some("7"), "SA1", 1)), None, now).unwrap();
+    }
+
+    #[test]
+    fn r16_the_application_of_a_former_owner_does_not_answer_the_calls_of_a_moved_number() {
+        let mut book = book();
+        add_subaccount(&mut book, "SA2");
+        let (waba, number): (WabaId, E164) = ("7".into(), E164::parse("918035737458").unwrap());
+        let made = ConnectedNumber {
+            phone_number_id: "77".into(),
+            waba: Some(waba.clone()),
+            of: "MA1".into(),
+        };
+        book.connect_waba(&waba, &"MA1".into(), None).unwrap();
+        book.connect_number((&number, made), None, Timestamp::default()).unwrap();
+        let mut app = |account: &str, url: &str, default_for_numbers: bool| {
+            let app = Application {
+                id: account.into(),
+                account: account.into(),
+                name: url.to_owned(),
+                answer: Link { url: Some(xml::ast::DocUrl(url.into())), ..Link::default() },
+                fallback: Link::default(),
+                hangup: Link::default(),
+                message: Link::default(),
+                default_for_numbers,
+                default_for_endpoints: false,
+                public_uri: false,
+                log_incoming_messages: false,
+                created: Timestamp::default(),
+            };
+            let id = app.id.clone();
+            book.put_application(app).unwrap();
+            id
+        };
+        let main = app("MA1", "https://main.example/", false);
+        let first = app("SA1", "https://first.example/", false);
+        app("SA2", "https://second.example/", true);
+        let answer = |book: &Book| {
+            let answer = book.answer_of(book.any_number(&number).unwrap()).url;
+            answer.map(|url| url.0.to_string())
+        };
+        let set_app = |book: &mut Book, app: &AppId| {
+            book.edit_number(&number, |set| set.app = Some(app.clone()));
+        };
+        // The application of the main account stays, and that of a subaccount in its main account.
+        set_app(&mut book, &main);
+        book.assign_waba(&waba, &"SA1".into());
+        assert_eq!(answer(&book).as_deref(), Some("https://main.example/"));
+        set_app(&mut book, &first);
+        book.assign_waba(&waba, &"MA1".into());
+        assert_eq!(answer(&book).as_deref(), Some("https://first.example/"));
+        let keys = book.assign_waba(&waba, &"SA2".into());
+        assert_eq!(keys, [Key::Waba(waba.clone()), Key::Number(number.clone())]);
+        assert_eq!(answer(&book).as_deref(), Some("https://second.example/"));
+        // A reload may change the owner, too.
+        set_app(&mut book, &first);
+        assert_eq!(answer(&book), None);
+        book.edit_number(&number, |set| set.calling_enabled = true);
+        book.remove_application(&first).unwrap();
     }
 
     #[test]

@@ -302,7 +302,10 @@ impl NumberSet {
     pub(super) fn disconnect(&mut self) {
         self.disconnected = true;
         self.calling_enabled = false;
-        (self.webhook_url, self.answer.url) = (None, None);
+        (self.webhook_url, self.app) = (None, None);
+        for link in [&mut self.answer, &mut self.fallback, &mut self.hangup] {
+            link.url = None;
+        }
         if let Some(keys) = &mut self.file {
             keys.calling_enabled = None;
         }
