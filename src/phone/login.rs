@@ -82,6 +82,25 @@ pub(super) async fn by_session(
     Ok(endpoint)
 }
 
+const UNAUTHORIZED: RequestError =
+    RequestError::new("unauthorized", "no such endpoint, or wrong password");
+
+/// Checks that an endpoint still exists, and that its password is still the one that was verified,
+/// unless a session was.
+pub(super) async fn check_again(
+    inner: &Inner,
+    checked: &Endpoint,
+    by_session: bool,
+) -> Result<(), RequestError> {
+    let found = inner.store.endpoints().by_name(&checked.name).await;
+    let is_same =
+        |now: &Endpoint| now.id == checked.id && (by_session || now.password == checked.password);
+    match found.map_err(|error| ours(&error))?.is_some_and(|now| is_same(&now)) {
+        true => Ok(()),
+        false => Err(UNAUTHORIZED),
+    }
+}
+
 /// Returns the endpoint with this name and password. An unknown name takes as long as a wrong
 /// password and gives the same error.
 pub(super) async fn endpoint(
@@ -90,8 +109,6 @@ pub(super) async fn endpoint(
     password: Secret,
     from: IpAddr,
 ) -> Result<Endpoint, RequestError> {
-    const UNAUTHORIZED: RequestError =
-        RequestError::new("unauthorized", "no such endpoint, or wrong password");
     let Some(name) = named(name) else { return Err(UNAUTHORIZED) };
     let too_many = |wait: Duration| {
         let text = format!("too many wrong passwords; try again in {} seconds", wait.as_secs() + 1);

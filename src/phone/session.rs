@@ -21,7 +21,7 @@ use engine::call::LiveCall;
 use engine::call::phones::{Owner, Registration, RegistrationId, ToPhone};
 use engine::call::web::{BACK_WITHIN, MuteReason, PhoneCommandError, WebCall};
 use engine::limiter::{Claim, Share};
-use engine::people::{Person, Token};
+use engine::people::{Person, SessionState, Token};
 use machine::CallUrls;
 use media::sdp::Offer;
 use model::metric;
@@ -87,6 +87,7 @@ pub(super) async fn run(
         from,
         signed_in,
         by_session: false,
+        is_expired: false,
         phone: None,
         logins: 0,
         room: BURST,
@@ -113,6 +114,8 @@ struct Session {
     /// Whether the phone was registered by that session. If so, the registration ends with the
     /// session.
     by_session: bool,
+    /// Whether the console session has expired. The phone makes no more calls.
+    is_expired: bool,
     phone: Option<Phone>,
     /// Number of failed logins.
     logins: u32,
@@ -240,17 +243,35 @@ impl Session {
         self.is_still_signed_in().await
     }
 
-    /// Unregisters the phone if its console session has ended, or if the person's role no longer
-    /// allows it. A failing store does not end it.
+    /// Unregisters the phone if its console session has ended or expired, or if the person's role no
+    /// longer allows it. While it has calls, an expired session is enough. A failing store does not end
+    /// it.
     async fn is_still_signed_in(&mut self) -> Next {
         let Some(token) = self.signed_in.as_ref().filter(|_| self.by_session) else {
             return Ok(());
         };
-        match login::person(&self.inner, token).await {
-            Ok(Some(person)) if self.may_stay(&person) => Ok(()),
-            Ok(_) => self.deliver(&ToPhone::Unregistered { why: "signed_out" }).await,
-            Err(_) => Ok(()),
+        let (is_expired, person) = match self.inner.people.session(token).await {
+            Ok(SessionState::SignedIn(person)) => (false, Some(person)),
+            Ok(SessionState::Expired(person)) => (true, Some(person)),
+            Ok(SessionState::Ended) => (true, None),
+            Err(error) => {
+                debug!(%error, "console session of a phone not read");
+                return Ok(());
+            }
+        };
+        let is_enabled = |person: &Person| self.inner.apis.is_enabled(&person.user.account);
+        let person = person.filter(|person| is_enabled(person) && self.may_stay(person));
+        self.is_expired = is_expired;
+        match person {
+            Some(_) if !is_expired || self.has_calls() => Ok(()),
+            _ => self.deliver(&ToPhone::Unregistered { why: "signed_out" }).await,
         }
+    }
+
+    fn has_calls(&self) -> bool {
+        let calls = |phone: &Phone| self.inner.phones.calls(phone.registration.place());
+        let phone = self.phone.as_ref();
+        phone.is_some_and(|phone| !calls(phone).is_empty() || !phone.elsewhere.is_empty())
     }
 
     fn may_stay(&self, person: &Person) -> bool {
@@ -463,6 +484,11 @@ impl Session {
                 "this endpoint has the maximum number of registrations",
             )));
         };
+        // Removing the endpoint, or changing its password, unregistered the phones of that moment. This
+        // one may have been checked before, and registered after.
+        if let Err(trouble) = login::check_again(&inner, &endpoint, by_session).await {
+            return Ok(Err(trouble));
+        }
         let place = registration.place();
         let mut calls = match &resume {
             Some(secret) => inner.resume(&session_hash(secret), &endpoint.id, place),
@@ -514,6 +540,10 @@ impl Session {
         let Some(phone) = &self.phone else {
             return Err(RequestError::new("not_registered", "register first"));
         };
+        if self.is_expired {
+            let text = "your console session has expired; sign in again";
+            return Err(RequestError::new("unauthorized", text));
+        }
         if reference.is_some_and(|reference| reference.chars().count() > REFERENCE_MAX) {
             return Err(RequestError::new("bad_message", "ref is at most 64 characters"));
         }

@@ -119,11 +119,10 @@ impl People {
             user.role = role;
         }
         let (token, at) = (Token::fresh(), inner.clock.wall());
-        inner
-            .store
-            .sessions()
-            .begin(Session { digest: token.digest(), user: user.id, begun: at, seen: at })
-            .await?;
+        let session = Session { digest: token.digest(), user: user.id, begun: at, seen: at };
+        if !inner.store.sessions().begin(session, None).await? {
+            return Err(SignInRefusal::Unknown(user.name));
+        }
         Ok(ProviderSignIn { token, user, role_before, is_linked })
     }
 

@@ -40,6 +40,9 @@ use store::{
 const IDLE: Duration = Duration::from_secs(12 * 3600);
 /// Maximum lifetime of a session.
 const AT_MOST: Duration = Duration::from_secs(7 * 86_400);
+/// Time for which expired sessions are kept, so that they differ from those that were ended: a call at
+/// the phone goes on.
+const EXPIRED_KEPT: Duration = Duration::from_secs(86_400);
 /// Minimum interval between writes of the last use of a session.
 const SEEN_EVERY: Duration = Duration::from_secs(300);
 /// Validity of an invitation.
@@ -131,6 +134,16 @@ impl Compared {
             }
         }
     }
+}
+
+/// The state of a console session.
+#[derive(Debug)]
+pub enum SessionState {
+    SignedIn(Person),
+    /// It is too old, or was not used for too long.
+    Expired(Person),
+    /// It was ended, by signing out for example, or never existed.
+    Ended,
 }
 
 /// A session that a sign-in started.
@@ -419,7 +432,12 @@ impl People {
             Compared { user: Some(user), .. } => {
                 let (token, at) = (Token::fresh(), inner.clock.wall());
                 let session = Session { digest: token.digest(), user, begun: at, seen: at };
-                inner.store.sessions().begin(session).await?;
+                let verified = candidates.into_iter().find(|one| one.user == Some(user));
+                let password = verified.and_then(|candidate| candidate.hash);
+                if !inner.store.sessions().begin(session, password).await? {
+                    tracing::info!("console sign-in failed: the password was changed meanwhile");
+                    return Err(SignInError::Unknown);
+                }
                 Ok(SignedIn { token, user })
             }
             Compared { is_wrong: false, wait: Some(wait), .. } => Err(SignInError::Wait(wait)),
@@ -470,22 +488,34 @@ impl People {
     ///
     /// Returns an error if the store fails.
     pub async fn who(&self, token: &Token) -> Result<Option<Person>, StoreError> {
+        Ok(match self.session(token).await? {
+            SessionState::SignedIn(person) => Some(person),
+            SessionState::Expired(_) | SessionState::Ended => None,
+        })
+    }
+
+    /// The state of a session.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails.
+    pub async fn session(&self, token: &Token) -> Result<SessionState, StoreError> {
         let inner = &self.0;
         let digest = token.digest();
         let Some((session, user)) = inner.store.sessions().get(&digest).await? else {
-            return Ok(None);
+            return Ok(SessionState::Ended);
         };
+        let person = Person { user, csrf: token.csrf() };
         let now = inner.clock.wall();
         if now.since(session.begun) >= AT_MOST || now.since(session.seen) >= IDLE {
-            let _ = inner.store.sessions().end(digest).await;
-            return Ok(None);
+            return Ok(SessionState::Expired(person));
         }
         if now.since(session.seen) >= SEEN_EVERY {
             // In the background. If it is lost, the next request stores it.
             let store = inner.store.clone();
             tokio::spawn(async move { store.sessions().touch(digest, now).await });
         }
-        Ok(Some(Person { user, csrf: token.csrf() }))
+        Ok(SessionState::SignedIn(person))
     }
 
     /// Ends a session.
@@ -518,9 +548,10 @@ impl People {
     /// Deletes expired sessions and invitations. Called periodically.
     pub async fn tidy(&self) {
         let now = self.0.clock.wall();
-        if let Err(error) =
-            self.0.store.sessions().delete_expired(now.minus(AT_MOST), now.minus(IDLE), now).await
-        {
+        let [begun_before, seen_before] =
+            [AT_MOST, IDLE].map(|limit| now.minus(limit + EXPIRED_KEPT));
+        let sessions = self.0.store.sessions();
+        if let Err(error) = sessions.delete_expired(begun_before, seen_before, now).await {
             tracing::warn!(%error, "expired sessions could not be deleted");
         }
     }

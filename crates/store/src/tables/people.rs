@@ -100,13 +100,19 @@ impl Sessions<'_> {
         crate::tables::people::session(&self.0.read, digest).await
     }
 
-    /// Creates a session. It is on disk when this returns.
+    /// Creates a session. It is on disk when this returns. Returns `false` if the user does not exist
+    /// any more, or no longer has the verified password, whose hash is `password`: what ends a user's
+    /// sessions must also stop the sign-ins that have not ended.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
-    pub async fn begin(self, session: Session) -> Result<bool, StoreError> {
-        run(self.0, PeopleWrite::BeginSession(session)).await
+    pub async fn begin(
+        self,
+        session: Session,
+        password: Option<String>,
+    ) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::BeginSession { session, password }).await
     }
 
     /// Updates the time when a session was last used.
@@ -468,7 +474,10 @@ pub(crate) enum PeopleWrite {
     /// Updates the users to those listed in the configuration file. Users who are no longer listed
     /// are deleted.
     SyncConfigured(Vec<User>),
-    BeginSession(Session),
+    BeginSession {
+        session: Session,
+        password: Option<String>,
+    },
     Touch(String, Timestamp),
     EndSession(String),
     /// Ends all sessions of a user.
@@ -563,16 +572,18 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
             rows
         }
         PeopleWrite::SyncConfigured(users) => sync_configured(to, users).await?,
-        PeopleWrite::BeginSession(session) => {
-            let insert =
-                "INSERT INTO sessions (digest, user_id, begun_us, seen_us) VALUES ($1, $2, $3, $4)";
-            let insert = sql::query(insert).bind(&session.digest).bind(session.user.to_string());
-            insert
-                .bind(session.begun.micros())
-                .bind(session.seen.micros())
-                .execute(to)
-                .await?
-                .rows_affected()
+        PeopleWrite::BeginSession { session, password } => {
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO sessions (digest, user_id, begun_us, seen_us) SELECT ",
+            );
+            insert.push_bind(&session.digest).push(", user_id, ");
+            insert.push_bind(session.begun.micros()).push(", ");
+            insert.push_bind(session.seen.micros()).push(" FROM users WHERE user_id = ");
+            insert.push_bind(session.user.to_string());
+            if let Some(password) = password {
+                insert.push(" AND password = ").push_bind(password);
+            }
+            insert.build().execute(to).await?.rows_affected()
         }
         PeopleWrite::Touch(digest, at) => {
             let update =
@@ -739,7 +750,7 @@ async fn update(
     }
     let rows = update.build().execute(&mut *to).await?.rows_affected();
     if rows > 0 && change.password.is_some() {
-        end_all(to, &id.to_string()).await?;
+        end_access(to, &id.to_string()).await?;
     }
     Ok(rows)
 }
