@@ -21,13 +21,15 @@ use super::field_values::{
     sip_headers, unused, url,
 };
 use super::make_call::{self, not_own_number};
-use super::multi_party::{NO_ROOM, live_room, room_id};
+use super::multi_party::{KIND, NO_ROOM, live_room, room_id};
 use super::request::PlivoRequest;
 use super::response::created;
 use super::route::{BARRED_COUNTRY, CONFLICT, NOT_ALLOWED, Route, handler, object};
 use engine::call::dialer::{CallOrder, TargetSettings};
 use machine::{Command, Confirmation, Outbound, RoomMusic};
-use model::{CallUuid, Digit, E164, Method};
+use model::{AuthId, CallUuid, Digit, E164, Method};
+use store::Scope;
+use uuid::Uuid;
 use xml::Document;
 use xml::ast::DocUrl;
 
@@ -232,9 +234,9 @@ fn document(fields: &Fields, name: &str) -> Result<Arc<Document>, String> {
 
 async fn add(request: PlivoRequest) -> Result<Response, PlivoError> {
     let fields = request.fields()?;
-    let (name, room) = match room_id(&request).strip_prefix("name_") {
-        Some(name) => (name.to_owned(), live_room(&request).ok().map(|room| room.id)),
-        None => live_room(&request).map(|room| (room.name, Some(room.id)))?,
+    let name = match room_id(&request).strip_prefix("name_") {
+        Some(name) => name.to_owned(),
+        None => live_room(&request)?.name,
     };
     let document = document(&fields, &name).map_err(PlivoError::BadRequest)?;
     let may_be_alone = fields
@@ -242,14 +244,28 @@ async fn add(request: PlivoRequest) -> Result<Response, PlivoError> {
         .map_err(PlivoError::BadRequest)?
         .unwrap_or(true);
     let calls = match fields.text("call_uuid").map_err(PlivoError::BadRequest)? {
-        // The call would be the only participant.
-        Some(_) if !may_be_alone && room.is_none() => return Err(NO_ROOM),
-        Some(uuid) => vec![move_call(&request, &uuid, document, room)?],
-        None => call_users(&request, &fields, document, room).await?,
+        Some(uuid) => vec![move_call(&request, &uuid, document, may_be_alone)?],
+        None => call_users(&request, &fields, document).await?,
     };
     let request_uuid = calls.first().map(|call| call.call_uuid.clone()).unwrap_or_default();
     let message = "add participant action initiated";
     Ok(created(&AddedParticipants { calls, message, request_uuid }))
+}
+
+/// Returns the multi-party call in the path that a call of this account would enter. `None` if the path
+/// has a name and the call would create it.
+fn room_for(request: &PlivoRequest, account: &AuthId) -> Result<Option<Uuid>, PlivoError> {
+    let (rooms, id) = (&request.api().rooms, room_id(request));
+    let room = rooms.find(&Scope::of(account.clone()), KIND, id);
+    match room.filter(|room| room.account == *account) {
+        None if !id.starts_with("name_") => {
+            let owner = live_room(request)?.account;
+            Err(PlivoError::NotAllowed(format!(
+                "the multiparty call is of account {owner}: a call of {account} can't enter it"
+            )))
+        }
+        room => Ok(room.map(|room| room.id)),
+    }
 }
 
 /// Moves a live call into the room.
@@ -257,7 +273,7 @@ fn move_call(
     request: &PlivoRequest,
     uuid: &str,
     document: Arc<Document>,
-    room: Option<uuid::Uuid>,
+    may_be_alone: bool,
 ) -> Result<AddedCall, PlivoError> {
     let uuid: CallUuid =
         uuid.parse().map_err(|_| PlivoError::BadRequest("call_uuid must be a UUID".to_owned()))?;
@@ -266,6 +282,11 @@ fn move_call(
         .get(&request.scope, uuid)
         .filter(|call| call.status == LiveStatus::InProgress)
         .ok_or(CALL_NOT_FOUND)?;
+    let room = room_for(request, &call.account)?;
+    // The call would be the only participant.
+    if room.is_none() && !may_be_alone {
+        return Err(NO_ROOM);
+    }
     live.command(&request.scope, uuid, Command::Run { document, room })?;
     Ok(AddedCall { to: call.to, from: call.from, call_uuid: uuid.to_string() })
 }
@@ -275,10 +296,9 @@ async fn call_users(
     request: &PlivoRequest,
     fields: &Fields,
     document: Arc<Document>,
-    room: Option<uuid::Uuid>,
 ) -> Result<Vec<AddedCall>, PlivoError> {
     let mut order = parse_order(request, fields, document)?;
-    order.outbound.room = room;
+    order.outbound.room = room_for(request, &order.number.account.auth_id)?;
     let calls = make_call::place(request.api(), &order).await?;
     let from = order.number.spec.number.to_string();
     let added = calls.iter().zip(&order.to).map(|(call, to)| AddedCall {

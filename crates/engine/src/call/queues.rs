@@ -350,6 +350,13 @@ fn try_one(
         exit.give_up(waiting, cause, Some(why));
         return TryResult::Gone;
     }
+    let number = gate.directory().number(&waiting.setup.phone_number_id);
+    if number.is_some_and(|number| number.account.auth_id != waiting.setup.account) {
+        let why = "the number was assigned to another account while the call waited";
+        gate.count(Direction::Outbound, metric::admission::CALLING_DISABLED);
+        exit.give_up(waiting, HangupCause::CallingDisabled, Some(why.to_owned()));
+        return TryResult::Gone;
+    }
     let next = gate.next_permit(now, &waiting.number.account);
     if next > now {
         let at = next.min(now + LOOK).min(waiting.since + WAIT_MAX);

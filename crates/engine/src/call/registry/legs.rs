@@ -13,6 +13,7 @@ use machine::{
 use model::metric;
 use model::{CallType, CallUuid, Direction, E164, EndpointName, HangupCause};
 use store::Scope;
+use xml::ast::DocUrl;
 
 /// A B-leg that has been admitted and not yet started.
 enum AdmittedLeg {
@@ -215,8 +216,13 @@ impl Registry {
         [from, to]: [String; 2],
     ) -> CallSetup {
         let services = &self.0.services;
-        // Never requested: a B-leg has no document, and its callbacks are those of its A-leg.
-        let urls = CallUrls { fallback: None, ..a_leg.setup.urls.clone() };
+        // A B-leg has no document, and its callbacks are those of its A-leg. Its end is reported to the
+        // hangup URL if a document is transferred to it. The URLs are in its event log, which the
+        // account of another endpoint can read.
+        let mut urls = CallUrls { fallback: None, ..a_leg.setup.urls.clone() };
+        if account.auth_id != a_leg.setup.account {
+            (urls.answer, urls.hangup.0) = (DocUrl("".into()), DocUrl("".into()));
+        }
         CallSetup {
             call: order.call,
             direction: Direction::Outbound,

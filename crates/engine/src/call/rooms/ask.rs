@@ -389,7 +389,7 @@ impl Rooms {
     }
 
     /// Requests a recording of a room; the call of one of its members starts it. Returns `None` if
-    /// the room does not exist, and `Some(false)` if it is already recorded.
+    /// the room does not exist, and `Some(false)` if it is already recorded, or has no member.
     pub fn begin_recording(
         &self,
         scope: &Scope,
@@ -400,13 +400,10 @@ impl Rooms {
     ) -> Option<bool> {
         let cell = self.cell(scope, kind, name)?;
         let mut inside = locked(&cell.state);
-        if inside.recording.is_some() || inside.record_asked {
+        if inside.recording.is_some() || inside.record_asked.is_some() {
             return Some(false);
         }
-        let news = RoomEvent::Record { order: Box::new(how), callback };
-        let asked = inside.calls.values().next()?.mailbox.tell(Input::Room { event: news });
-        inside.record_asked = asked;
-        Some(asked)
+        Some(inside.ask_to_record(how, callback))
     }
 
     /// Ends a room's recording. Returns `None` if the room does not exist, and `Some(false)` if it
@@ -415,6 +412,11 @@ impl Rooms {
         let cell = self.cell(scope, kind, name)?;
         let mut inside = locked(&cell.state);
         let recording = inside.recording.take();
+        let asked = inside.record_asked.as_mut().filter(|asked| !asked.is_stopped);
+        let is_asked = asked.is_some();
+        if let Some(asked) = asked {
+            asked.is_stopped = true;
+        }
         if let Some(recording) = &recording {
             recording.tape.stop(RecordingEndReason::Stopped);
             inside.recorded = Some(recording.about.url.clone());
@@ -424,7 +426,7 @@ impl Rooms {
                 caller.mailbox.tell(Input::Room { event: RoomEvent::RecordingEnded });
             }
         }
-        Some(recording.is_some())
+        Some(recording.is_some() || is_asked)
     }
 
     /// Pauses or resumes a room's recording. Returns `None` if the room does not exist, and

@@ -148,13 +148,23 @@ struct CellState {
     /// When the room started.
     started: Option<Instant>,
     recording: Option<Recording>,
-    /// Whether a recording was requested over an API but has not begun.
-    record_asked: bool,
+    /// A recording that was requested over an API and has not begun.
+    record_asked: Option<AskedRecording>,
     /// URL of the latest recording, after its end.
     recorded: Option<String>,
     /// Former participants of a multi-party call, in the order in which they left. The oldest are
     /// dropped at `LEFT_MAX`.
     left: VecDeque<MemberView>,
+}
+
+/// A recording that the call of a member was asked to begin. If the member leaves before, another one
+/// is asked.
+struct AskedRecording {
+    member: MemberId,
+    order: RecordingOrder,
+    callback: Option<Target>,
+    /// Whether the recording was stopped before it began.
+    is_stopped: bool,
 }
 
 /// A room's recording. It runs until the room ends.
@@ -324,7 +334,7 @@ impl Rooms {
                     ringing: Vec::new(),
                     started: None,
                     recording: None,
-                    record_asked: false,
+                    record_asked: None,
                     recorded: None,
                     left: VecDeque::new(),
                 }),
@@ -376,6 +386,11 @@ impl Rooms {
             inside.mixer.remove(agent_mixer_id(member));
         }
         let Some((effects, last)) = inside.room.leave(member) else { return unknown() };
+        if let Some(asked) = inside.record_asked.take_if(|asked| asked.member == member)
+            && !asked.is_stopped
+        {
+            inside.ask_to_record(asked.order, asked.callback);
+        }
         let end_callbacks = if last { inside.room.take_end_callbacks() } else { Vec::new() };
         if !sounds.is_empty() {
             inside.mixer.play(Audience::All, SoundKind::Cue, sounds);
@@ -484,8 +499,10 @@ impl Rooms {
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
         let Some(cell) = cell else { return Ok(()) };
         let mut inside = locked(&cell.state);
-        inside.record_asked = false;
-        if inside.recording.is_some() {
+        let asked = inside.record_asked.take();
+        let is_stopped =
+            asked.is_some_and(|asked| asked.is_stopped && asked.order.id == Some(request.id));
+        if is_stopped || inside.recording.is_some() {
             return Ok(());
         }
         inside.record(&cell, recordings, request, url, when_alone)?;
@@ -516,6 +533,20 @@ impl Rooms {
 }
 
 impl CellState {
+    /// Asks the call of a member to record the room. Returns `false` if there is none that can.
+    fn ask_to_record(&mut self, order: RecordingOrder, callback: Option<Target>) -> bool {
+        let members = self.calls.iter().filter(|(member, _)| self.room.member(**member).is_some());
+        let asked = members.map(|(member, caller)| {
+            let (order, callback) = (Box::new(order.clone()), callback.clone());
+            let event = RoomEvent::Record { order, callback };
+            caller.mailbox.tell(Input::Room { event }).then_some(*member)
+        });
+        let member = asked.flatten().next();
+        self.record_asked =
+            member.map(|member| AskedRecording { member, order, callback, is_stopped: false });
+        self.record_asked.is_some()
+    }
+
     /// Plays the ringback of the first ringing call.
     fn play_ring(&self) {
         if let Some((_, items)) = self.ringing.first() {

@@ -115,7 +115,7 @@ impl Rooms {
         let (cell, _) = tables.calls.get(&call)?;
         let inside = locked(&cell.state);
         let text = "a recording of its conference or multi-party call is about to begin";
-        inside.record_asked.then_some(text)
+        inside.record_asked.is_some().then_some(text)
     }
 
     /// Lets go of the rooms and their recordings, so that another process can continue them.

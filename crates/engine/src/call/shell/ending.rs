@@ -91,7 +91,9 @@ impl Report {
             },
             callbacks: match transferred {
                 true => {
-                    let mut reports = vec![call.callback(summary.hangup.clone())];
+                    let hangup = Some(&summary.hangup).filter(|hangup| !hangup.url.0.is_empty());
+                    let mut reports: Vec<_> =
+                        hangup.map(|hangup| call.callback(hangup.clone())).into_iter().collect();
                     reports.extend(services.news_of_end(setup, summary, phones_unanswered));
                     reports
                 }
