@@ -46,6 +46,8 @@ pub(crate) struct Journal {
     begin: u64,
     len: u64,
     dirty: bool,
+    /// Whether the file could not be emptied. It has to be before the next entry.
+    is_stale: bool,
 }
 
 /// Entries read from the journal, and the offset of the next one.
@@ -74,7 +76,8 @@ impl Journal {
         file.try_lock().map_err(|e| {
             std::io::Error::other(format!("another process has locked the journal: {e}"))
         })?;
-        let mut journal = Self { file, id: Uuid::nil(), begin: 0, len: 0, dirty: false };
+        let mut journal =
+            Self { file, id: Uuid::nil(), begin: 0, len: 0, dirty: false, is_stale: false };
         let found = journal.scan()?;
         if found.is_none() {
             journal.repair(&path)?;
@@ -205,6 +208,9 @@ impl Journal {
     /// # Errors
     /// Fails on I/O errors, or if the journal is full.
     pub(crate) fn append(&mut self, entries: &[String]) -> std::io::Result<()> {
+        if self.is_stale {
+            self.clear()?;
+        }
         let mut bytes =
             Vec::with_capacity(entries.iter().map(|e| e.len() + CHECKSUM_LEN + 2).sum());
         for entry in entries {
@@ -231,7 +237,11 @@ impl Journal {
     /// # Errors
     /// Fails on I/O errors.
     pub(crate) fn sync(&mut self) -> std::io::Result<()> {
-        if std::mem::take(&mut self.dirty) { self.file.sync_data() } else { Ok(()) }
+        if self.dirty {
+            self.file.sync_data()?;
+            self.dirty = false;
+        }
+        Ok(())
     }
 
     /// Reads up to `at_most` entries from an offset on.
@@ -255,20 +265,21 @@ impl Journal {
         Ok(chunk)
     }
 
-    /// Empties the journal and gives it a new id.
+    /// Empties the journal, whose entries are all in the database, and gives it a new id. Entries that
+    /// were appended under the old one would be taken for those that were replayed.
     ///
     /// # Errors
-    /// Fails on I/O errors.
+    /// Fails on I/O errors. The journal is empty then, too, and the next append empties the file.
     pub(crate) fn clear(&mut self) -> std::io::Result<()> {
         let id = Uuid::new_v4();
         let mut name = Vec::new();
         push_line(&mut name, &id.to_string());
+        (self.id, self.begin, self.len, self.dirty, self.is_stale) = (id, 0, 0, false, true);
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&name)?;
         self.file.sync_data()?;
-        (self.id, self.begin, self.len, self.dirty) =
-            (id, count(name.len()), count(name.len()), false);
+        (self.begin, self.len, self.is_stale) = (count(name.len()), count(name.len()), false);
         if let Err(e) = fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, RESERVED) {
             tracing::debug!(error = %e, "disk space for the journal not reserved");
         }
@@ -420,6 +431,28 @@ mod tests {
         assert_eq!(all(&mut journal).len(), 6);
         journal.clear().unwrap();
         assert!(journal.is_empty() && journal.id() != id && all(&mut journal).is_empty());
+    }
+
+    #[test]
+    fn r11_a_journal_that_could_not_be_emptied_is_emptied_before_the_next_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        journal.append(&texts(0..3)).unwrap();
+        let id = journal.id();
+        let read_only = std::fs::File::open(folder.path().join(NAME)).unwrap();
+        let file = std::mem::replace(&mut journal.file, read_only);
+        journal.clear().unwrap_err();
+        assert!(journal.is_empty() && all(&mut journal).is_empty());
+        journal.append(&texts(3..4)).unwrap_err();
+        journal.file = file;
+        journal.append(&texts(4..6)).unwrap();
+        journal.sync().unwrap();
+        let wanted: Vec<_> = texts(4..6).into_iter().map(Some).collect();
+        assert_eq!(all(&mut journal), wanted);
+        drop(journal);
+        let mut journal = Journal::open(folder.path()).unwrap();
+        assert_eq!(all(&mut journal), wanted);
+        assert_ne!(journal.id(), id);
     }
 
     #[test]
