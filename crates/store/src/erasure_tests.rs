@@ -218,3 +218,37 @@ async fn a_request_covers_data_stamped_before_the_clock_was_set_back() {
     assert_eq!(store.erasures().calls(&asked, true, None, 9).await.unwrap(), [uuid(1)]);
     store.close().await;
 }
+
+#[tokio::test]
+async fn a_repeated_request_renews_the_first_and_accounts_take_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("offhook.db"), Health::new()).await.unwrap();
+    let first = store.erasures().request(erasure(PERSON)).await.unwrap();
+    let listed = store.erasures().list().await.unwrap().remove(0);
+    let again = Erasure { id: Uuid::new_v4(), asked: secs(300), ..erasure(PERSON) };
+    let renewed = store.erasures().request(again).await.unwrap();
+    assert_eq!((renewed.id, renewed.asked), (first.id, secs(300)));
+    assert!(!store.erasures().finish(&listed).await.unwrap(), "there may be later data");
+    for n in 0..120_u32 {
+        let user = format!("9198{n:08}");
+        let of = |main: &str| Erasure {
+            id: Uuid::new_v4(),
+            account: main.into(),
+            main_account: main.into(),
+            asked: secs(400),
+            ..erasure(&user)
+        };
+        store.erasures().request(of(MAIN)).await.unwrap();
+        if n < 2 {
+            store.erasures().request(of("MAOTHER")).await.unwrap();
+        }
+    }
+    let list = store.erasures().list().await.unwrap();
+    let accounts: Vec<_> = list.iter().map(|erasure| erasure.main_account.as_str()).collect();
+    assert_eq!(accounts.len(), 102, "a hundred of one account at a time");
+    let of_other = |part: &[&str]| part.iter().filter(|account| **account == "MAOTHER").count();
+    assert_eq!((of_other(&accounts[..2]), of_other(&accounts[..4])), (1, 2));
+    assert!(store.erasures().finish(&list[0]).await.unwrap());
+    assert_eq!(store.erasures().list().await.unwrap().len(), 102, "the next one");
+    store.close().await;
+}

@@ -757,10 +757,10 @@ async fn f24_an_erasure_waits_for_the_disks_of_nodes_that_do_not_run() {
         asked: Timestamp::from_secs(1),
     };
     store.erasures().request(erasure.clone()).await.unwrap();
-    assert!(!store.erasures().finish(erasure.id).await.unwrap());
+    assert!(!store.erasures().finish(&erasure).await.unwrap());
     assert_eq!(store.erasures().list().await.unwrap().len(), 1);
     assert_eq!(session.forget("b").await.unwrap(), ForgetOutcome::Forgotten);
-    assert!(store.erasures().finish(erasure.id).await.unwrap());
+    assert!(store.erasures().finish(&erasure).await.unwrap());
     assert!(store.erasures().list().await.unwrap().is_empty());
     session.close().await.unwrap();
     store.close().await;

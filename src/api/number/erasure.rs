@@ -13,7 +13,8 @@ use super::request::ApiRequest;
 use super::response::{Timestamp3339, accepted, no_content};
 use super::route::{Route, error, handler};
 use super::users::NO_USER;
-use model::Role;
+use model::{E164, Role};
+use store::Scope;
 
 pub(super) const ROUTES: &[Route] = &[Route {
     role: Role::Owner,
@@ -57,6 +58,13 @@ async fn delete_person(request: &ApiRequest, id: Uuid) -> Result<Response, ApiEr
 async fn erase_user(request: &ApiRequest) -> Result<Response, ApiError> {
     let user = permissions::parse_user(request.parameter("user_id"));
     let wa_id = user.ok_or(ApiError::NotFound(NO_USER))?;
+    let main = Scope::of(request.main_account());
+    let is_own = E164::parse(&wa_id)
+        .is_ok_and(|number| request.api().keeper.book().number(&main, &number).is_some());
+    if is_own {
+        let message = "a number of your own business is not a user";
+        return Err(ApiError::bad_value("waId", message));
+    }
     let account = request.scope().auth_id().clone();
     let erasure = request.api().eraser.ask(account, request.main_account(), &wa_id).await;
     let erasure = erasure.map_err(ApiError::store("store an erasure"))?;

@@ -38,8 +38,8 @@ enum Progress {
     Complete,
     /// A call of the user is live or still being recorded.
     CallIsLive,
-    /// Other nodes have files to remove from their disks.
-    FilesAreLeft,
+    /// Other nodes have files to remove from their disks, or the user's data is to be erased again.
+    Waits,
 }
 
 /// The dependencies of [`Eraser`].
@@ -82,7 +82,7 @@ impl Eraser {
         wa_id: &str,
     ) -> Result<Erasure, StoreError> {
         let asked = self.0.parts.clock.wall();
-        let erasure = Erasure {
+        let request = Erasure {
             id: Uuid::new_v4(),
             account,
             main_account,
@@ -90,7 +90,7 @@ impl Eraser {
             known_as: Vec::new(),
             asked,
         };
-        self.0.parts.store.erasures().request(erasure.clone()).await?;
+        let erasure = self.0.parts.store.erasures().request(request).await?;
         self.0.asked.notify_one();
         Ok(erasure)
     }
@@ -118,30 +118,37 @@ impl Eraser {
 
     /// Carries out all requests. Returns whether some work is left for later.
     async fn run_all(&self) -> bool {
-        let erasures = match self.0.parts.store.erasures().list().await {
-            Ok(erasures) => erasures,
-            Err(error) => {
-                tracing::warn!(%error, "erasure requests could not be read; trying again");
-                return true;
+        // The list is limited, so completed requests make room for others.
+        let left = loop {
+            let erasures = match self.0.parts.store.erasures().list().await {
+                Ok(erasures) => erasures,
+                Err(error) => {
+                    tracing::warn!(%error, "erasure requests could not be read; trying again");
+                    return true;
+                }
+            };
+            let (mut left, mut completed) = (false, 0);
+            for erasure in erasures {
+                match self.erase(&erasure).await {
+                    Ok(Progress::Complete) => {
+                        self.0.scrub.store(true, Ordering::Relaxed);
+                        completed += 1;
+                        tracing::info!(erasure = %erasure.id, "erasure completed");
+                    }
+                    Ok(Progress::CallIsLive) => left = true,
+                    Ok(Progress::Waits) => {
+                        tracing::info!(erasure = %erasure.id, "erasure waits until the other nodes have removed their files, or was requested again");
+                    }
+                    Err(error) => {
+                        tracing::warn!(erasure = %erasure.id, %error, "erasure failed; trying again");
+                        left = true;
+                    }
+                }
+            }
+            if completed == 0 {
+                break left;
             }
         };
-        let mut left = false;
-        for erasure in erasures {
-            match self.erase(&erasure).await {
-                Ok(Progress::Complete) => {
-                    self.0.scrub.store(true, Ordering::Relaxed);
-                    tracing::info!(erasure = %erasure.id, "erasure completed");
-                }
-                Ok(Progress::CallIsLive) => left = true,
-                Ok(Progress::FilesAreLeft) => {
-                    tracing::info!(erasure = %erasure.id, "erasure waits until the other nodes have removed their files");
-                }
-                Err(error) => {
-                    tracing::warn!(erasure = %erasure.id, %error, "erasure failed; trying again");
-                    left = true;
-                }
-            }
-        }
         let scrub_log = self.scrub_log().await;
         left || !scrub_log
     }
@@ -201,9 +208,9 @@ impl Eraser {
         if left {
             return Ok(Progress::CallIsLive);
         }
-        Ok(match parts.store.erasures().finish(erasure.id).await? {
+        Ok(match parts.store.erasures().finish(erasure).await? {
             true => Progress::Complete,
-            false => Progress::FilesAreLeft,
+            false => Progress::Waits,
         })
     }
 

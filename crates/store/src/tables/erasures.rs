@@ -58,23 +58,38 @@ impl Erasures<'_> {
         Ok(emptied && busy == 0)
     }
 
-    /// Stores an erasure request. It will be carried out even after a restart.
+    /// Stores an erasure request and returns it. It will be carried out even after a restart. If the
+    /// account has made a request for the same user that is not completed, that one is returned, and
+    /// then covers the data up to now.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
-    pub async fn request(self, erasure: Erasure) -> Result<(), StoreError> {
-        self.0.queue.run(ErasureWrite::Request(erasure)).await.map(drop)
+    pub async fn request(self, erasure: Erasure) -> Result<Erasure, StoreError> {
+        let select = "SELECT erasure_id FROM erasures WHERE auth_id = $1 AND wa_id = $2";
+        let select = sql::query_scalar::<String>(select).bind(erasure.account.as_str());
+        let waiting = select.bind(&erasure.wa_id).fetch_optional(&self.0.read).await;
+        let waiting = waiting.map_err(failed(WHAT))?.and_then(|id| id.parse().ok());
+        if let Some(id) = waiting {
+            let again = Erasure { id, ..erasure.clone() };
+            if self.0.queue.run(ErasureWrite::Renew(again.clone())).await? > 0 {
+                return Ok(again);
+            }
+        }
+        self.0.queue.run(ErasureWrite::Request(erasure.clone())).await?;
+        Ok(erasure)
     }
 
-    /// Removes a request after all data is deleted. Returns `false` if nodes of the fleet, which may
-    /// not run at the moment, still have files to remove from their disks.
+    /// Removes a request after all data is deleted. Returns `false` if the request was renewed since, or
+    /// if nodes of the fleet, which may not run at the moment, still have files to remove from their
+    /// disks.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
-    pub async fn finish(self, id: Uuid) -> Result<bool, StoreError> {
-        self.0.queue.run(ErasureWrite::Finish(id)).await.map(|removed| removed > 0)
+    pub async fn finish(self, erasure: &Erasure) -> Result<bool, StoreError> {
+        let finish = ErasureWrite::Finish(erasure.id, erasure.asked);
+        self.0.queue.run(finish).await.map(|removed| removed > 0)
     }
 
     /// Removes the user's data from an ended call: deletes its event log and callbacks, and clears
@@ -153,12 +168,14 @@ impl Erasures<'_> {
         Ok(())
     }
 
-    /// Returns all requests, oldest first.
+    /// Returns the oldest requests of each main account, by turns: the oldest of each, then the next.
     ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn list(self) -> Result<Vec<Erasure>, StoreError> {
-        let select = "SELECT erasure_id, auth_id, main_auth_id, wa_id, known_as, asked_us FROM erasures ORDER BY asked_us LIMIT 1000";
+        let select = "SELECT erasure_id, auth_id, main_auth_id, wa_id, known_as, asked_us FROM ( \
+                SELECT e.*, row_number() OVER (PARTITION BY main_auth_id ORDER BY asked_us) AS turn FROM erasures e \
+            ) AS turns WHERE turn <= 100 ORDER BY turn, asked_us LIMIT 1000";
         let rows = sql::query(select).fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         let erasure = |row: &Row| {
             let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
@@ -391,6 +408,8 @@ const TOLERANCE_US: i64 = 10 * 1_000_000;
 
 enum ErasureWrite {
     Request(Erasure),
+    /// Extends a request to the data up to now.
+    Renew(Erasure),
     SetIds(Uuid, Vec<String>),
     /// A call, its timeline entry, and its parent call and B-legs.
     Call(CallUuid, Uuid, Vec<String>),
@@ -400,7 +419,7 @@ enum ErasureWrite {
     Conversation(Scope, Uuid, ErasureCutoff),
     /// The remaining notifications and permissions.
     Remaining(Erasure, ErasureCutoff, Vec<PhoneNumberId>),
-    Finish(Uuid),
+    Finish(Uuid, Timestamp),
 }
 
 impl WriteTask for ErasureWrite {
@@ -412,6 +431,13 @@ impl WriteTask for ErasureWrite {
         async move {
             match self {
                 Self::Request(erasure) => insert_request(to, erasure).await,
+                Self::Renew(erasure) => {
+                    let asked = last_data(to, erasure).await?;
+                    let update = "UPDATE erasures SET asked_us = CASE WHEN asked_us < $2 THEN $2 ELSE asked_us END \
+                        WHERE erasure_id = $1";
+                    let update = sql::query(update).bind(erasure.id.to_string()).bind(asked);
+                    Ok(update.execute(to).await?.rows_affected())
+                }
                 Self::SetIds(id, ids) => {
                     let ids = serde_json::to_string(ids).unwrap_or_default();
                     let update =
@@ -428,15 +454,17 @@ impl WriteTask for ErasureWrite {
                 Self::Remaining(erasure, until, numbers) => {
                     delete_remaining(to, erasure, *until, numbers).await
                 }
-                Self::Finish(id) => {
+                Self::Finish(id, asked) => {
                     let delete = match to.dialect() {
-                        Dialect::Sqlite => "DELETE FROM erasures WHERE erasure_id = $1",
+                        Dialect::Sqlite => {
+                            "DELETE FROM erasures WHERE erasure_id = $1 AND asked_us <= $2"
+                        }
                         Dialect::Postgres => {
-                            "DELETE FROM erasures WHERE erasure_id = $1 AND NOT EXISTS (SELECT 1 FROM files_to_remove f \
+                            "DELETE FROM erasures WHERE erasure_id = $1 AND asked_us <= $2 AND NOT EXISTS (SELECT 1 FROM files_to_remove f \
                                 JOIN runs r ON r.node_id = f.node_id WHERE r.state <> 'forgotten')"
                         }
                     };
-                    let delete = sql::query(delete).bind(id.to_string());
+                    let delete = sql::query(delete).bind(id.to_string()).bind(asked.micros());
                     Ok(delete.execute(to).await?.rows_affected())
                 }
             }
@@ -445,8 +473,9 @@ impl WriteTask for ErasureWrite {
     }
 }
 
-async fn insert_request(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
-    // Covers data that is stamped later than the request because the wall clock was set back.
+/// Returns the time up to which data is deleted, in microseconds. It covers data that is stamped later
+/// than the request because the wall clock was set back.
+async fn last_data(to: &mut Conn, erasure: &Erasure) -> Result<i64, sqlx::Error> {
     let mut select = QueryBuilder::new("SELECT max(at_us) FROM (");
     // Ended calls have an index of their numbers. Open calls are few.
     for (words, rows, id) in [
@@ -463,7 +492,11 @@ async fn insert_request(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::E
     }
     select.push(") AS theirs");
     let last: Option<i64> = select.build_query_scalar().fetch_one(&mut *to).await?;
-    let asked = erasure.asked.micros().max(last.unwrap_or_default());
+    Ok(erasure.asked.micros().max(last.unwrap_or_default()))
+}
+
+async fn insert_request(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
+    let asked = last_data(to, erasure).await?;
     let insert = "INSERT INTO erasures (erasure_id, auth_id, main_auth_id, wa_id, asked_us) VALUES ($1, $2, $3, $4, $5)";
     let insert = sql::query(insert).bind(erasure.id.to_string()).bind(erasure.account.as_str());
     let insert = insert.bind(erasure.main_account.as_str()).bind(&erasure.wa_id).bind(asked);
