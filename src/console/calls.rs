@@ -12,7 +12,7 @@ use super::call_row::{self, Row};
 use super::form::{Form, Unreadable};
 use super::page::{Page, bad_query, failed, html};
 use super::view;
-use crate::api::{LiveCall, LiveStatus};
+use crate::api::{LiveCall, LiveStatus, turns};
 use model::{Direction, Timestamp, is_line};
 use store::{CallFilter, CallSort, Compare};
 
@@ -148,7 +148,10 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let up_all = live.len();
     live.retain(|call| live_filter.matches(call));
     api.store.flush().await;
-    let mut records = match api.store.calls().first(&scope, &filter, PAGE + 1).await {
+    let turn = turns::next_if(filter.takes_long(), &visitor.person.user.main_account).await;
+    let found = api.store.calls().first(&scope, &filter, PAGE + 1).await;
+    drop(turn);
+    let mut records = match found {
         Ok(records) => records,
         Err(error) => {
             tracing::warn!(%error, "calls not listed");

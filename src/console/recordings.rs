@@ -13,6 +13,7 @@ use super::form::{Form, Unreadable};
 use super::page::{Page, bad_query, failed, forbidden, html, missing};
 use super::view::{self, When};
 use super::{App, Console};
+use crate::api::turns;
 use model::CallUuid;
 use store::{Recording, RecordingFilter, StoreError};
 
@@ -81,7 +82,9 @@ async fn load_page(
 ) -> Result<RecordingsPage, StoreError> {
     let (query, scope) = (&visitor.query, visitor.person.scope());
     let store = &console.apis.api().store;
+    let turn = turns::next(&visitor.person.user.main_account).await;
     let (found, total) = store.recordings().list(&scope, &filter, PAGE, offset).await?;
+    drop(turn);
     let mut rows = Vec::with_capacity(found.len());
     for recording in found {
         let record = store.calls().get(&scope, recording.call).await?;

@@ -12,6 +12,8 @@ use model::Clock;
 
 /// Free memory below which new calls are refused, in bytes. Live calls may still need it.
 const MEMORY_LEFT_MIN: u64 = 64 << 20;
+/// Free memory below which accounts with many calls leave the rest to the others, in bytes.
+const MEMORY_SCARCE: u64 = 128 << 20;
 /// Interval of memory checks.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 /// Time without new work after which the scheduling delay is no longer measured.
@@ -28,7 +30,8 @@ pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: Cancellat
             asked = clock.now();
         } else if !late && !shedding && clock.now().saturating_duration_since(asked) >= IDLE {
             // Without new calls, only the end of a shortage matters.
-            let limit = if low_memory { MEMORY_INTERVAL } else { Duration::MAX };
+            let is_short = low_memory || pressure.is_scarce();
+            let limit = if is_short { MEMORY_INTERVAL } else { Duration::MAX };
             let rest = tokio::time::timeout(limit, pressure.asked());
             match stop.run_until_cancelled(rest).await {
                 None => return,
@@ -60,6 +63,7 @@ pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: Cancellat
             }
             low_memory = is_low;
             pressure.out_of_memory(low_memory);
+            pressure.scarce(left.is_some_and(|left| left < MEMORY_SCARCE));
         }
     }
 }

@@ -136,7 +136,7 @@ async fn estimate(estimator: &TurnEstimator, parts: &[&[i16]]) -> f32 {
     pcm.extend(silence(200));
     // A debug build on a busy machine may need longer than a call would wait.
     for _ in 0..20 {
-        match estimator.estimate(&pcm).await {
+        match estimator.estimate(None, &pcm).await {
             Err(EstimateError::Deadline(_)) => {}
             estimate => return estimate.unwrap(),
         }

@@ -28,6 +28,7 @@ use super::connect::{
     WithTimeout,
 };
 use super::guard::{Guard, Refusal};
+use super::open_connections::OpenConnections;
 use super::own_files::OwnFiles;
 use super::resolve::{Resolve, Resolver, SystemResolver};
 use super::tls::{client_tls_with, tls_for_sockets};
@@ -183,6 +184,7 @@ impl Egress {
             resolver: Resolver::new(config.resolver),
             clock: config.clock.clone(),
             silent: SilentConnections::default(),
+            open: OpenConnections::new(config.clock.clone()),
         };
         let tls = client_tls_with(config.system_roots, config.extra_roots)?;
         let socket_tls = tls_for_sockets(tls.clone());

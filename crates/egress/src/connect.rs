@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tower::Service;
 use url::Host;
 
+use super::open_connections::{OpenConnection, OpenConnections};
 use super::read_budget::ReadTurn;
 use super::resolve::Resolver;
 use super::url::CustomerUrl;
@@ -68,6 +69,7 @@ pub(super) struct Connector {
     pub(super) resolver: Resolver,
     pub(super) clock: Clock,
     pub(super) silent: SilentConnections,
+    pub(super) open: OpenConnections,
 }
 
 /// What a request can learn of the pooled connection that it uses.
@@ -142,6 +144,7 @@ impl Connector {
             stream,
             info: ConnectionInfo { times, undelivered: UndeliveredBytes::default() },
             silent: Some(self.silent.track(url.origin())),
+            open: self.open.register(owner()),
             turn: ReadTurn::default(),
         }))
     }
@@ -285,6 +288,7 @@ pub(super) struct TrackedStream {
     info: ConnectionInfo,
     /// Dropped when the first bytes arrive.
     silent: Option<SilentConnection>,
+    open: OpenConnection,
     turn: ReadTurn,
 }
 
@@ -300,6 +304,9 @@ impl AsyncRead for TrackedStream {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.open.is_closed(cx) {
+            return Poll::Ready(Ok(()));
+        }
         ready!(self.turn.poll_ready(cx));
         let before = into.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, into);
@@ -309,6 +316,7 @@ impl AsyncRead for TrackedStream {
             return read;
         }
         self.silent = None;
+        self.open.used();
         self.info.undelivered.add(received)?;
         read
     }
@@ -320,6 +328,7 @@ impl AsyncWrite for TrackedStream {
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.open.used();
         Pin::new(&mut self.stream).poll_write(cx, from)
     }
 
@@ -328,6 +337,7 @@ impl AsyncWrite for TrackedStream {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.open.used();
         Pin::new(&mut self.stream).poll_write_vectored(cx, from)
     }
 
@@ -377,7 +387,9 @@ where
 mod tests {
     use std::sync::Arc;
 
-    use super::{ADDRESSES_MAX, Clock, Connector, SilentConnections, interleave_families};
+    use super::{
+        ADDRESSES_MAX, Clock, Connector, OpenConnections, SilentConnections, interleave_families,
+    };
     use crate::resolve::Resolver;
     use crate::testing::FakeResolver;
     use crate::{CustomerUrl, EgressError, Guard, Refusal};
@@ -388,6 +400,7 @@ mod tests {
             resolver: Resolver::new(fake),
             clock: Clock::real(),
             silent: SilentConnections::default(),
+            open: OpenConnections::new(Clock::real()),
         }
     }
 

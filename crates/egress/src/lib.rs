@@ -36,6 +36,7 @@ mod direct;
 mod fair_permits;
 mod file;
 mod guard;
+mod open_connections;
 mod own_files;
 mod read_budget;
 mod resolve;

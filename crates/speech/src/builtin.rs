@@ -202,6 +202,7 @@ impl Builtin {
     /// Sends audio and a request about it, and returns the result.
     pub(super) async fn request_about<R: DeserializeOwned>(
         &self,
+        owner: &Owner,
         pcm: &[i16],
         kind: u8,
         request: &impl Serialize,
@@ -215,7 +216,7 @@ impl Builtin {
         }
         frames.extend(frame(kind, &request));
         let (mut result, mut left) = (Vec::new(), DEADLINE);
-        self.request(&frames, &mut HelperOutput::Result(&mut result), &None, &mut left).await?;
+        self.request(&frames, &mut HelperOutput::Result(&mut result), owner, &mut left).await?;
         serde_json::from_slice(&result).map_err(|e| SpeechError::Engine(e.to_string()))
     }
 

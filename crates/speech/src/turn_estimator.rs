@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, Semaphore};
+use egress::FairPermits;
+use tokio::sync::OnceCell;
 
 use super::builtin::Builtin;
 use super::config::SpeechConfig;
 use super::helper::{ESTIMATE_TURN, EstimateRequest, TurnEstimate};
 use super::language::primary;
 use super::models::ModelStore;
-use super::provider::SpeechError;
+use super::provider::{Owner, SpeechError};
+use model::AuthId;
 
 /// Length of the audio that counts, in samples at 16 kHz: 8 s.
 pub const SAMPLES_MAX: usize = 8 * 16_000;
@@ -50,7 +52,7 @@ struct Inner {
     /// The folder and the name of the model.
     folder: PathBuf,
     name: String,
-    permits: Semaphore,
+    permits: FairPermits<Owner>,
     wait_max: Duration,
     deadline: Duration,
     /// Set when the model has been loaded once.
@@ -77,7 +79,7 @@ impl TurnEstimator {
             helpers,
             folder,
             name,
-            permits: Semaphore::new(CONCURRENT_MAX),
+            permits: FairPermits::new(CONCURRENT_MAX, CONCURRENT_MAX),
             wait_max,
             deadline,
             loaded: OnceCell::new(),
@@ -97,23 +99,29 @@ impl TurnEstimator {
     /// Loads the model, unless that has been done, so that the first estimate is not late.
     pub async fn prepare(&self) {
         // A failure is reported by the first estimate.
-        let load = || async { self.estimate(&[]).await.map(drop) };
+        let load = || async { self.estimate(None, &[]).await.map(drop) };
         let _ = self.0.loaded.get_or_try_init(load).await;
     }
 
     /// Returns the probability that the speaker has finished, from 0 to 1. `pcm` is mono audio at
-    /// 16 kHz that ends with the pause; the last [`SAMPLES_MAX`] samples count.
+    /// 16 kHz that ends with the pause; the last [`SAMPLES_MAX`] samples count. Main accounts take
+    /// turns.
     ///
     /// # Errors
     ///
     /// Fails if the estimate would be late, or if the helper or the model fails.
-    pub async fn estimate(&self, pcm: &[i16]) -> Result<f32, EstimateError> {
-        let inner = &self.0;
-        let permit = tokio::time::timeout(inner.wait_max, inner.permits.acquire()).await;
-        let _permit = permit.ok().and_then(Result::ok).ok_or(EstimateError::Busy)?;
+    pub async fn estimate(
+        &self,
+        account: Option<&AuthId>,
+        pcm: &[i16],
+    ) -> Result<f32, EstimateError> {
+        let (inner, owner) = (&self.0, &account.cloned());
+        let permit = tokio::time::timeout(inner.wait_max, inner.permits.acquire(owner)).await;
+        let _permit = permit.map_err(|_| EstimateError::Busy)?;
         let pcm = pcm.get(pcm.len().saturating_sub(SAMPLES_MAX)..).unwrap_or_default();
         let request = EstimateRequest { folder: inner.folder.to_string_lossy().into_owned() };
-        let ask = || inner.helpers.request_about::<TurnEstimate>(pcm, ESTIMATE_TURN, &request);
+        let ask =
+            || inner.helpers.request_about::<TurnEstimate>(owner, pcm, ESTIMATE_TURN, &request);
         let estimate = async {
             match ask().await {
                 // The helper was replaced. The next one may succeed.

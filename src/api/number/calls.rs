@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::super::error::ApiError;
 use super::super::live::name_silent;
 use super::super::routes::{Operation, QueryParameter, ResponseSpec};
-use super::super::{CallSummary, LiveCall, LiveFilter, LiveList, LiveStatus};
+use super::super::{CallSummary, LiveCall, LiveFilter, LiveList, LiveStatus, turns};
 use super::request::{ApiRequest, NO_CALL, parse_number, parse_position, position};
 use super::response::{Timestamp3339, ok};
 use super::route::{CURSOR, LIMIT, Route, handler};
@@ -278,7 +278,9 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let filter = CallFilter { before, ..ended };
     // One extra call is read to detect whether another page follows.
     let room = limit - u32::try_from(items.len()).unwrap_or(limit);
+    let turn = turns::next_if(filter.takes_long(), &request.main_account()).await;
     let ended = api.store.calls().first(scope, &filter, room + 1).await;
+    drop(turn);
     let mut ended = ended.map_err(ApiError::store("list calls"))?;
     let has_more = ended.len() > room as usize;
     ended.truncate(room as usize);

@@ -100,9 +100,7 @@ impl ApiRequest {
 
     /// The main account of the principal.
     pub(super) fn main_account(&self) -> AuthId {
-        let own = self.scope().auth_id();
-        let tables = self.api().gate.directory().tables();
-        tables.account(own).map_or_else(|| own.clone(), |account| account.main().auth_id.clone())
+        self.state.main_account_of(self.scope())
     }
 
     /// A path parameter, decoded, by its name in the row's path.

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::super::live::name_silent;
 use super::super::routes::{Operation, QueryParameter, ResponseSpec, of};
-use super::super::{LiveCall, LiveFilter, LiveStatus};
+use super::super::{LiveCall, LiveFilter, LiveStatus, turns};
 use super::error::{CALL_NOT_FOUND, PlivoError};
 use super::paging::{PageMeta, PageRequest};
 use super::query::{self, Pairs};
@@ -289,8 +289,10 @@ async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
     }
     // The record of a call that has just ended may still be on its way to the store.
     api.store.flush().await;
+    let turn = turns::next_if(filter.takes_long(), &request.main_account()).await;
     let (records, total_count) =
         api.store.calls().list(scope, &filter, page.limit, page.offset).await?;
+    drop(turn);
     let objects = records
         .iter()
         .filter_map(|r| Some(EndedCall::new(scope, &r.start, r.end.as_ref()?)))

@@ -234,8 +234,8 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
         let owner = owner.as_ref().map(|owner| parse_owner(book, scope, owner)).transpose()?;
         let there = book.any_number(&number).ok_or(NOT_FOUND)?;
         let account = owner.as_ref().unwrap_or_else(|| book.owner(there));
-        let foreign = app.iter().flatten().filter_map(|app| book.application(scope, app));
-        for app in foreign.filter(|app| !book.may_use(account, app)) {
+        let named = app.iter().flatten().find_map(|app| book.application(scope, app));
+        if let Some(app) = named.filter(|app| !book.may_use(account, app)) {
             return Err(PlivoError::BadRequest(format!(
                 "app_id is invalid: application {} belongs to {}, the number to {account}",
                 app.id, app.account

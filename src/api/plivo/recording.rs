@@ -8,11 +8,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::Api;
 use super::super::fields::Fields;
 use super::super::routes::{
     Field, FieldKind, Operation, QueryParameter, RequestBody, ResponseSpec,
 };
+use super::super::{Api, turns};
 use super::call_control::{answered_call, command};
 use super::error::PlivoError;
 use super::field_values::{is_mp3, target};
@@ -284,8 +284,10 @@ async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
         }
     }
     let page = PageRequest::parse(request.query())?;
+    let turn = turns::next(&request.main_account()).await;
     let (recordings, total) =
         api.store.recordings().list(scope, &filter, page.limit, page.offset).await?;
+    drop(turn);
     let list_uri = resource_uri(scope, "Recording/");
     let meta = PageMeta::new(&list_uri, request.query(), page, total);
     let objects = recordings.into_iter().map(|recording| view(api, scope, recording)).collect();

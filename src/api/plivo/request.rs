@@ -12,6 +12,7 @@ use super::super::{Api, ApiState};
 use super::error::PlivoError;
 use super::field_values::IGNORED;
 use super::query::{self, Pairs};
+use model::AuthId;
 use store::Scope;
 
 /// An authenticated request that matches a row.
@@ -30,6 +31,11 @@ pub(in crate::api) struct PlivoRequest {
 impl PlivoRequest {
     pub(super) fn api(&self) -> &Api {
         &self.state.api
+    }
+
+    /// The main account of the caller.
+    pub(super) fn main_account(&self) -> AuthId {
+        self.state.main_account_of(&self.scope)
     }
 
     pub(super) fn query(&self) -> &Pairs {

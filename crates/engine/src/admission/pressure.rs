@@ -24,6 +24,7 @@ pub struct Pressure {
     health: Health,
     backlog: Backlog,
     out_of_memory: AtomicBool,
+    scarce: AtomicBool,
     late: AtomicBool,
     shedding: AtomicBool,
     /// Webhooks that are still accepted until the next measurement while others are shed.
@@ -42,6 +43,7 @@ impl Pressure {
             health,
             backlog: Backlog::new(origin),
             out_of_memory: AtomicBool::new(false),
+            scarce: AtomicBool::new(false),
             late: AtomicBool::new(false),
             shedding: AtomicBool::new(false),
             let_in: AtomicUsize::new(0),
@@ -54,6 +56,16 @@ impl Pressure {
     /// Reports whether memory is almost exhausted.
     pub fn out_of_memory(&self, nearly: bool) {
         self.out_of_memory.store(nearly, Ordering::Relaxed);
+    }
+
+    /// Reports whether memory is scarce, but not exhausted.
+    pub fn scarce(&self, is_scarce: bool) {
+        self.scarce.store(is_scarce, Ordering::Relaxed);
+    }
+
+    /// Whether the rest of the memory is for accounts with few calls.
+    pub fn is_scarce(&self) -> bool {
+        self.scarce.load(Ordering::Relaxed)
     }
 
     /// Reports whether tasks start late. Once calls are being refused, no further call is admitted

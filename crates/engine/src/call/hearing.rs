@@ -122,7 +122,8 @@ impl Hearing {
             with.recognisers.turn_estimator(&how.language).filter(|_| !how.fixed_silence).map(
                 |estimator| {
                     let (turns, pauses) = TurnAudio::new();
-                    let estimates = estimate_turns(estimator, pauses, reporter.clone());
+                    let account = with.account.clone();
+                    let estimates = estimate_turns(estimator, account, pauses, reporter.clone());
                     with.tasks.spawn(estimates.in_current_span());
                     turns
                 },
@@ -321,7 +322,12 @@ impl TurnAudio {
 
 /// Estimates the turn in each pause, until the utterance ends. An estimate in progress is completed,
 /// because a helper cannot interrupt it, but not reported if the caller speaks again.
-async fn estimate_turns(estimator: TurnEstimator, mut pauses: Pauses, reporter: EventReporter) {
+async fn estimate_turns(
+    estimator: TurnEstimator,
+    account: AuthId,
+    mut pauses: Pauses,
+    reporter: EventReporter,
+) {
     estimator.prepare().await;
     while pauses.latest.changed().await.is_ok() {
         let pause = pauses.latest.borrow_and_update().clone();
@@ -330,7 +336,7 @@ async fn estimate_turns(estimator: TurnEstimator, mut pauses: Pauses, reporter: 
                 && reporter.state.load(Ordering::Acquire) == HEARING
         };
         let Some(pause) = pause.filter(is_current) else { continue };
-        match estimator.estimate(&pause.pcm).await {
+        match estimator.estimate(Some(&account), &pause.pcm).await {
             Ok(finished) if is_current(&pause) => reporter.tell(SpeechEvent::Turn {
                 // Rounded down, so that 100 means certainty.
                 finished: (finished.clamp(0.0, 1.0) * 100.0) as u8,

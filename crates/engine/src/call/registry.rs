@@ -28,16 +28,34 @@ use machine::{CallSetup, GraphAction, Input};
 use media::sdp::Offer;
 use model::Secret;
 use model::metric;
-use model::{CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
+use model::{AuthId, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
 use store::PlacedCall;
 
 /// Maximum number of live calls of a node, whatever the limits of its numbers. Further calls are
 /// rejected as `overloaded` (`docs/reference/reliability.md#r10`).
 const LIVE_MAX: usize = 20_000;
+/// Number of live calls that a main account may always have. Beyond, it may have no more than are left
+/// for the others.
+const ACCOUNT_LIVE_MIN: usize = 1_000;
+/// Number of live calls that a main account may have while memory is scarce. Beyond, it may have half
+/// of all calls.
+const ACCOUNT_SCARCE_MIN: usize = 100;
 /// Maximum number of pending rejects. Above that the webhook is answered with 503 and Meta retries
 /// it, which is more work than to let a reject wait. Not larger than the Graph queue of one number
 /// (`meta::GraphConfig`), so that an accepted reject is always sent.
 const REJECTS_MAX: usize = 4_000;
+
+/// Decides whether a main account that has `own` of the node's `live` calls may have another one beside
+/// those of others.
+fn share_of_live_calls(own: usize, live: usize, is_memory_scarce: bool) -> Result<(), Strain> {
+    if own >= ACCOUNT_LIVE_MIN.max(LIVE_MAX.saturating_sub(live)) {
+        return Err(Strain::Calls);
+    }
+    if is_memory_scarce && own >= ACCOUNT_SCARCE_MIN.max(live / 2) {
+        return Err(Strain::Memory);
+    }
+    Ok(())
+}
 
 /// The admission of a live call: its slot, and the mark that its user is busy.
 pub type CallAdmission = (Admitted, Engaged);
@@ -91,6 +109,8 @@ struct Inner {
     live: DashMap<CallUuid, Arc<LiveCall>>,
     /// Number of calls in `live` that are over.
     over: AtomicUsize,
+    /// Number of live calls of each main account.
+    of_account: DashMap<AuthId, usize>,
     bindings: Bindings,
     rejects: Arc<Semaphore>,
     turns: Turns,
@@ -110,6 +130,7 @@ impl Registry {
             gate,
             live: DashMap::new(),
             over: AtomicUsize::new(0),
+            of_account: DashMap::new(),
             bindings: Bindings::default(),
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
             turns: Turns::for_this_machine(),
@@ -167,6 +188,10 @@ impl Registry {
     pub(super) fn note_over(&self, call: &LiveCall) {
         if !call.over.swap(true, Ordering::AcqRel) {
             self.0.over.fetch_add(1, Ordering::AcqRel);
+            self.0.of_account.remove_if_mut(&call.setup.parent_account, |_, own| {
+                *own = own.saturating_sub(1);
+                *own == 0
+            });
             self.gauge(call.setup.direction).decrement(1);
             self.0.one_over.notify_waiters();
         }
@@ -273,13 +298,27 @@ impl Registry {
 
     /// Like [`Registry::room`] but ignores the state of Graph, for calls without Meta.
     pub(super) fn reserve_locally(&self, account: &AccountEntry) -> Option<SetUpTicket> {
-        let services = &self.0.services;
+        let (services, main) = (&self.0.services, &account.main().auth_id);
         let room = match services.media.is_behind() {
             _ if self.len() >= LIVE_MAX => Err(Strain::Calls),
             true => Err(Strain::Media),
-            false => services.pressure.begin(services.clock.now(), &account.main().auth_id),
+            false => self
+                .check_share(main)
+                .and_then(|()| services.pressure.begin(services.clock.now(), main)),
         };
         room.inspect_err(|strain| strain.count()).ok()
+    }
+
+    /// Checks that a main account leaves capacity for the others.
+    fn check_share(&self, main: &AuthId) -> Result<(), Strain> {
+        let own = self.0.of_account.get(main).map_or(0, |own| *own);
+        let shared = share_of_live_calls(own, self.len(), self.0.services.pressure.is_scarce());
+        shared.or_else(|strain| {
+            let tables = self.0.gate.directory().tables();
+            let mut others =
+                tables.accounts().filter(|one| one.parent.is_none() && one.auth_id != *main);
+            if others.next().is_none() { Ok(()) } else { Err(strain) }
+        })
     }
 
     /// Sends `reject` to Graph for a call that was not admitted. `settled` runs once Graph has

@@ -413,3 +413,15 @@ async fn a_call_that_cannot_be_rebuilt_is_refused() {
     let cut = refused(&|snapshot| snapshot.log.truncate(0));
     assert!(cut.contains("empty"), "{cut}");
 }
+
+#[test]
+fn r10_an_account_with_many_calls_leaves_room_for_others() {
+    assert_eq!(share_of_live_calls(999, 19_999, true), Ok(()), "a small part of all");
+    assert_eq!(share_of_live_calls(999, 19_999, false), Ok(()));
+    assert_eq!(share_of_live_calls(1_000, 19_000, false), Err(Strain::Calls));
+    assert_eq!(share_of_live_calls(9_999, 9_999, false), Ok(()));
+    assert_eq!(share_of_live_calls(10_000, 10_000, false), Err(Strain::Calls));
+    assert_eq!(share_of_live_calls(99, 99, true), Ok(()));
+    assert_eq!(share_of_live_calls(100, 100, true), Err(Strain::Memory));
+    assert_eq!(share_of_live_calls(100, 300, true), Ok(()));
+}

@@ -442,9 +442,17 @@ async fn r10_limits_prefetching_and_downloads_requested_files_immediately() {
 #[tokio::test]
 async fn a_full_cache_only_downloads_requested_files() {
     let world = World::with(files(|_| Reply::ok("here"))).await;
-    world.inbox.user_files().cache.fill();
+    world.inbox.user_files().fill(&"MA2".into());
     let id = world.says("91", "image", json!({"image": {"id": "m1"}})).await;
-    assert_eq!(world.graph.seen().len(), 0);
+    // Those of another account fill it.
+    while world.graph.seen().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(world.file(id).await.is_some());
+    let prefetched = world.graph.seen().len();
+    world.inbox.user_files().fill(&"MA1".into());
+    let id = world.says("91", "image", json!({"image": {"id": "m2"}})).await;
+    assert_eq!(world.graph.seen().len(), prefetched);
     assert!(world.file(id).await.is_some());
     let scope = Scope::of("MA1".into());
     let conversation = world_id("91");

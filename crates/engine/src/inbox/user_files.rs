@@ -1,9 +1,10 @@
 //! Files that users send. They are downloaded from Meta with the number's access token, cached on
 //! disk, and served under signed links that are valid for an hour.
 //!
-//! Users decide how many files arrive, so few are downloaded at a time, and files are downloaded
-//! ahead of the first request only until the cache holds 20 GiB. All others are downloaded on
-//! request. None is downloaded without disk space; see [`DiskSpace`].
+//! Users decide how many files arrive, so few are downloaded at a time, and main accounts take turns.
+//! Files are downloaded ahead of the first request only until the cache holds 20 GiB, and then those of
+//! accounts that have had few. All others are downloaded on request. None is downloaded without disk
+//! space; see [`DiskSpace`].
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::io::AsyncWrite;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -24,14 +25,22 @@ use super::numbers::ServedNumbers;
 use super::{InboxParts, words};
 use crate::admission::NumberEntry;
 use crate::disk_space::{Content, DiskSpace, GrowingFile};
+use crate::limiter::Shares;
 use crate::meta::Graph;
+use egress::FairPermits;
 use model::{AuthId, Timestamp, metric};
 use store::{Message, NewMessage, Pair, Scope, Store, StoreError};
 
-/// Maximum number of concurrent downloads. Prefetching leaves one of them to requests.
-const DOWNLOADS_MAX: usize = 4;
-/// Maximum number of files that wait to be prefetched. Further files are downloaded on request.
-const PREFETCH_MAX: usize = 256;
+/// Maximum number of concurrent downloads, and the share of one main account. Prefetching leaves one of
+/// each to requests.
+const DOWNLOADS_MAX: usize = 6;
+const DOWNLOADS_SHARE: usize = 4;
+/// Maximum number of files that wait to be prefetched, and of those of one main account. Further files
+/// are downloaded on request.
+const PREFETCH_MAX: usize = 512;
+const PREFETCH_SHARE: usize = 128;
+/// Number of bytes that this process prefetches for a main account although the cache is full.
+const PREFETCHED_BYTES_MIN: u64 = 1 << 30;
 /// Number of messages whose accounts are read in one query.
 const LOOKED_UP: usize = 500;
 /// Messages per page when a conversation's files are collected.
@@ -63,11 +72,13 @@ pub struct UserFiles {
     owners: Mutex<HashMap<Uuid, AuthId>>,
     /// A lock per file that is being downloaded.
     fetching: DashMap<Uuid, Arc<Mutex<()>>>,
-    downloads: Semaphore,
+    downloads: FairPermits<AuthId>,
     /// The permits for prefetching.
-    prefetching: Semaphore,
-    /// The permits to wait for prefetching.
-    prefetch_queue: Arc<Semaphore>,
+    prefetching: FairPermits<AuthId>,
+    /// The files that wait to be prefetched.
+    prefetch_queue: Shares<AuthId>,
+    /// Number of bytes that were downloaded for each main account.
+    downloaded: DashMap<AuthId, u64>,
 }
 
 impl UserFiles {
@@ -88,9 +99,10 @@ impl UserFiles {
             space: parts.space.clone(),
             owners: Mutex::default(),
             fetching: DashMap::new(),
-            downloads: Semaphore::new(DOWNLOADS_MAX),
-            prefetching: Semaphore::new(DOWNLOADS_MAX - 1),
-            prefetch_queue: Arc::new(Semaphore::new(PREFETCH_MAX)),
+            downloads: FairPermits::new(DOWNLOADS_MAX, DOWNLOADS_SHARE),
+            prefetching: FairPermits::new(DOWNLOADS_MAX - 1, DOWNLOADS_SHARE - 1),
+            prefetch_queue: Shares::new(PREFETCH_SHARE, PREFETCH_MAX),
+            downloaded: DashMap::new(),
         }
     }
 
@@ -168,22 +180,37 @@ impl UserFiles {
     /// Downloads a message's file in the background, if it has one. Does nothing if too many files
     /// wait or the cache is full.
     pub(super) fn prefetch(self: &Arc<Self>, number: &Arc<NumberEntry>, message: &NewMessage) {
-        if words::media_id(&message.content, &message.kind).is_none() || self.cache.is_full() {
+        let account = number.account.main().auth_id.clone();
+        if words::media_id(&message.content, &message.kind).is_none() || !self.prefetches(&account)
+        {
             return;
         }
-        let Ok(waiting) = self.prefetch_queue.clone().try_acquire_owned() else {
+        let Some(waiting) = self.prefetch_queue.take(account.clone()) else {
             crate::count_refused(metric::queue::MEDIA);
             return;
         };
         let (files, number, message) = (self.clone(), number.clone(), message.clone());
         self.tasks.spawn(async move {
             let _waiting = waiting;
-            let Ok(_permit) = files.prefetching.acquire().await else { return };
+            let _permit = files.prefetching.acquire(&account).await;
             // Earlier downloads may have filled the cache.
-            if !files.cache.is_full() {
+            if files.prefetches(&account) {
                 files.fetch(&number, &message).await;
             }
         });
+    }
+
+    /// Makes the cache behave as if it was full of files of this main account.
+    #[cfg(test)]
+    pub(super) fn fill(&self, account: &AuthId) {
+        self.cache.fill();
+        self.downloaded.insert(account.clone(), PREFETCHED_BYTES_MIN);
+    }
+
+    /// Whether there is room in the cache for a file of this main account that nobody has requested.
+    fn prefetches(&self, account: &AuthId) -> bool {
+        let downloaded = || self.downloaded.get(account).map_or(0, |bytes| *bytes);
+        !self.cache.is_full() || downloaded() < PREFETCHED_BYTES_MIN
     }
 
     async fn fetch(&self, number: &NumberEntry, message: &NewMessage) {
@@ -204,9 +231,9 @@ impl UserFiles {
 
     async fn download(&self, number: &NumberEntry, id: Uuid, media: &str) -> Result<(), String> {
         let cache = &self.cache;
-        let _permit = self.downloads.acquire().await.map_err(|e| e.to_string())?;
         let account = number.account.main().auth_id.clone();
-        let mut space = self.space.temporary_file(Content::UserFile, account);
+        let _permit = self.downloads.acquire(&account).await;
+        let mut space = self.space.temporary_file(Content::UserFile, account.clone());
         space.grow(0)?;
         let (part, file) = cache.folder.create_part(id).await.map_err(|e| e.to_string())?;
         let mut file = LimitedFile { file, space, bytes: 0 };
@@ -215,6 +242,7 @@ impl UserFiles {
         let fetched = files.download(media, &mut file).await;
         let kept = match fetched {
             Ok(bytes) => {
+                *self.downloaded.entry(account).or_default() += bytes;
                 let kept = cache.finish(id, &part, file.file, bytes).await;
                 kept.map(|()| file.space.keep()).map_err(|e| e.to_string())
             }

@@ -12,15 +12,15 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use egress::FairPermits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
-use tokio::sync::Semaphore;
 
 use super::{
     OnPartial, RATE, Recogniser, RecognitionError, RecognitionOptions, Transcript, UtteranceAudio,
 };
 use crate::language::primary;
-use crate::provider::BoxFuture;
+use crate::provider::{BoxFuture, Owner};
 use crate::subprocess::{self, Subprocess};
 
 /// The name of the program on `PATH`.
@@ -42,7 +42,7 @@ const OUTPUT_BYTES_MAX: u64 = 64 * 1024;
 pub(super) struct Pocketsphinx {
     program: PathBuf,
     dictionary: PathBuf,
-    permits: Semaphore,
+    permits: FairPermits<Owner>,
     /// The words of the dictionary. The program rejects a grammar that contains any other word.
     /// `None` if the dictionary cannot be read. Hints are then not filtered.
     words: OnceLock<Option<HashSet<String>>>,
@@ -63,7 +63,8 @@ impl Pocketsphinx {
     ) -> Option<Self> {
         let on_path = || subprocess::find_on_path(PROGRAM, path);
         let program = program.map(Path::to_owned).or_else(on_path)?;
-        let (dictionary, permits) = (PathBuf::from(DICTIONARY), Semaphore::new(PROCESSES_MAX));
+        let dictionary = PathBuf::from(DICTIONARY);
+        let permits = FairPermits::new(PROCESSES_MAX, PROCESSES_MAX);
         Some(Self { program, dictionary, permits, words: OnceLock::new(), is_chosen })
     }
 
@@ -74,7 +75,7 @@ impl Pocketsphinx {
     ) -> Result<Transcript, RecognitionError> {
         let pcm = super::collect_samples(utterance).await;
         let recognition = async {
-            let _permit = self.permits.acquire().await.map_err(|_| RecognitionError::Busy)?;
+            let _permit = self.permits.acquire(&options.account).await;
             let phrases = self.phrases(&options.hints);
             if phrases.is_empty() && !options.hints.is_empty() {
                 tracing::warn!(

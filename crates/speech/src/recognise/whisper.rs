@@ -100,9 +100,9 @@ impl Whisper {
         while !rest.is_empty() {
             let (part, tail) = rest.split_at(split_position(rest));
             rest = tail;
-            let words = match self.request(&hints, options.is_live, part).await {
+            let words = match self.request(&hints, options, part).await {
                 // The helper was replaced. The next one may succeed.
-                Err(SpeechError::Helper(_)) => self.request(&hints, options.is_live, part).await?,
+                Err(SpeechError::Helper(_)) => self.request(&hints, options, part).await?,
                 outcome => outcome?,
             };
             if !words.text.is_empty() {
@@ -119,16 +119,16 @@ impl Whisper {
     async fn request(
         &self,
         hints: &str,
-        is_live: bool,
+        options: &RecognitionOptions,
         pcm: &[i16],
     ) -> Result<RecognisedWords, SpeechError> {
         let request = RecogniseRequest {
             folder: self.folder.to_string_lossy().into_owned(),
             detector: self.detector.clone(),
             hints: if hints.is_empty() { String::new() } else { format!(" {hints}") },
-            beam: if is_live { 1 } else { BEAM },
+            beam: if options.is_live { 1 } else { BEAM },
         };
-        self.helpers.request_about(pcm, RECOGNISE, &request).await
+        self.helpers.request_about(&options.account, pcm, RECOGNISE, &request).await
     }
 }
 

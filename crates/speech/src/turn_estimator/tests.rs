@@ -47,15 +47,15 @@ async fn the_model_returns_the_same_probability_for_the_same_sound() {
     let Some(folder) = install(dir.path()) else { return };
     let estimator = estimator(Threads, dir.path(), folder);
     estimator.prepare().await;
-    let first = estimator.estimate(&buzz(1.5, 3_000.0)).await.unwrap();
-    let again = estimator.estimate(&buzz(1.5, 3_000.0)).await.unwrap();
+    let first = estimator.estimate(None, &buzz(1.5, 3_000.0)).await.unwrap();
+    let again = estimator.estimate(None, &buzz(1.5, 3_000.0)).await.unwrap();
     assert!((0.0..=1.0).contains(&first) && first == again, "{first} {again}");
     // The level does not matter, because samples are normalised.
-    let louder = estimator.estimate(&buzz(1.5, 6_000.0)).await.unwrap();
+    let louder = estimator.estimate(None, &buzz(1.5, 6_000.0)).await.unwrap();
     assert!((first - louder).abs() < 0.05, "{first} {louder}");
     // Any length is accepted.
     for seconds in [0.0, 0.1, 8.0, 20.0] {
-        estimator.estimate(&buzz(seconds, 3_000.0)).await.unwrap();
+        estimator.estimate(None, &buzz(seconds, 3_000.0)).await.unwrap();
     }
 }
 
@@ -80,7 +80,7 @@ async fn an_estimate_survives_the_death_of_its_helper() {
     let folder = install(dir.path()).unwrap_or_else(|| dir.path().to_owned());
     let has_model = folder != dir.path();
     let estimator = estimator(FirstExits(starts.clone()), dir.path(), folder);
-    let outcome = estimator.estimate(&buzz(1.0, 3_000.0)).await;
+    let outcome = estimator.estimate(None, &buzz(1.0, 3_000.0)).await;
     // Without the model, the second helper answers that it cannot be read.
     assert_eq!(outcome.is_ok(), has_model, "{outcome:?}");
     assert!(!matches!(outcome, Err(EstimateError::Helper(SpeechError::Helper(_)))), "{outcome:?}");
@@ -105,9 +105,9 @@ async fn estimates_are_bounded_in_number_and_time() {
     let estimator = estimator(Silent, dir.path(), dir.path().to_owned());
     let sound = buzz(1.0, 3_000.0);
     let (first, second, third) = tokio::join!(
-        estimator.estimate(&sound),
-        estimator.estimate(&sound),
-        estimator.estimate(&sound)
+        estimator.estimate(None, &sound),
+        estimator.estimate(None, &sound),
+        estimator.estimate(None, &sound)
     );
     assert!(matches!(first, Err(EstimateError::Deadline(_))), "{first:?}");
     assert!(matches!(second, Err(EstimateError::Deadline(_))), "{second:?}");

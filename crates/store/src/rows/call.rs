@@ -297,6 +297,36 @@ pub struct CallFilter {
     pub before: Option<(i64, CallUuid)>,
 }
 
+impl CallFilter {
+    /// Whether a list reads many rows to find a page of calls, or to count them.
+    pub fn takes_long(&self) -> bool {
+        let Self {
+            from,
+            to,
+            parent_call,
+            bill_secs,
+            ended,
+            party,
+            agent,
+            without_legs,
+            direction: _,
+            subaccount: _,
+            hangup_codes: _,
+            hangup_source: _,
+            sort: _,
+            before: _,
+        } = self;
+        from.is_some()
+            || to.is_some()
+            || parent_call.is_some()
+            || !bill_secs.is_empty()
+            || !ended.is_empty()
+            || party.is_some()
+            || agent.is_some()
+            || *without_legs
+    }
+}
+
 /// The end of a call and the callbacks that report it, written in one transaction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conclusion {

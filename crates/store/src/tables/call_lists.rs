@@ -246,32 +246,8 @@ impl List<'_> {
 
     /// Returns whether the counter tables cover the filter.
     fn is_counted(&self) -> bool {
-        let CallFilter {
-            from,
-            to,
-            parent_call,
-            bill_secs,
-            ended,
-            party,
-            agent,
-            without_legs,
-            sort,
-            before,
-            direction: _,
-            subaccount: _,
-            hangup_codes: _,
-            hangup_source: _,
-        } = self.filter;
-        from.is_none()
-            && to.is_none()
-            && parent_call.is_none()
-            && bill_secs.is_empty()
-            && ended.is_empty()
-            && party.is_none()
-            && agent.is_none()
-            && !without_legs
-            && *sort == CallSort::Newest
-            && before.is_none()
+        let CallFilter { sort, before, .. } = self.filter;
+        !self.filter.takes_long() && *sort == CallSort::Newest && before.is_none()
     }
 
     /// Returns the number of calls by the day or hour of their start, latest first.

@@ -410,11 +410,11 @@ pub(crate) async fn list(
     let mut count =
         QueryBuilder::new("SELECT count(*) FROM recordings WHERE ended_us IS NOT NULL AND ");
     push_scope(&mut count, scope);
-    push_filter(&mut count, filter);
+    push_filter(&mut count, scope, filter);
     let total: i64 =
         count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the recordings"))?;
     let mut select = select(scope);
-    push_filter(&mut select, filter);
+    push_filter(&mut select, scope, filter);
     select.push(" ORDER BY started_us DESC, recording_id LIMIT ").push_bind(limit);
     select.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the recordings"))?;
@@ -430,7 +430,7 @@ fn select(scope: &Scope) -> QueryBuilder {
     select
 }
 
-fn push_filter(query: &mut QueryBuilder, filter: &RecordingFilter) {
+fn push_filter(query: &mut QueryBuilder, scope: &Scope, filter: &RecordingFilter) {
     if let Some(call) = filter.call {
         query.push(" AND call_uuid = ").push_bind(call.to_string());
     }
@@ -462,9 +462,10 @@ fn push_filter(query: &mut QueryBuilder, filter: &RecordingFilter) {
             query.push(" AND call_uuid IN (");
             for (words, which) in [("", "NOT NULL"), (" UNION ALL ", "NULL")] {
                 query.push(format_args!(
-                    "{words}SELECT call_uuid FROM calls WHERE ended_us IS {which} AND {column} = "
+                    "{words}SELECT call_uuid FROM calls WHERE ended_us IS {which} AND "
                 ));
-                query.push_bind(number.clone());
+                push_scope(query, scope);
+                query.push(format_args!(" AND {column} = ")).push_bind(number.clone());
             }
             query.push(")");
         }

@@ -318,9 +318,12 @@ impl WriteTask for EndedRoom {
             ] {
                 sql::query(delete).bind(self.was.id.to_string()).execute(&mut *to).await?;
             }
-            let old = "DELETE FROM multi_party_calls WHERE ended_us < (SELECT min(ended_us) FROM \
-                (SELECT ended_us FROM multi_party_calls ORDER BY ended_us DESC LIMIT $1) AS kept)";
-            sql::query(old).bind(ENDED_ROOMS_MAX).execute(to).await?;
+            // Beyond the limit, the oldest of the account with the most are deleted.
+            let old = "DELETE FROM multi_party_calls WHERE mpc_uuid IN (SELECT mpc_uuid FROM multi_party_calls \
+                WHERE main_auth_id = (SELECT main_auth_id FROM multi_party_calls GROUP BY main_auth_id \
+                    ORDER BY count(*) DESC, main_auth_id LIMIT 1) \
+                ORDER BY ended_us LIMIT (SELECT CASE WHEN count(*) > $1 THEN count(*) - $1 ELSE 0 END FROM multi_party_calls))";
+            sql::query(old).bind(i64::from(ENDED_ROOMS_MAX)).execute(to).await?;
             Ok(done)
         }
         .boxed()
@@ -374,6 +377,18 @@ mod tests {
         }
         store.flush().await;
         assert_eq!(store.rooms().ended().await.unwrap(), [room(9), room(7), room(5)]);
+        // Beyond the limit, the account with the most loses its oldest.
+        let of_other = |n: u32| {
+            let room = room(n);
+            EndedRoom { was: OpenRoom { main_account: "MAOTHER".into(), ..room.was }, ..room }
+        };
+        for n in 10..10 + ENDED_ROOMS_MAX {
+            store.rooms().record_end(of_other(n));
+        }
+        store.flush().await;
+        let ended = store.rooms().ended().await.unwrap();
+        assert_eq!(ended.len(), usize::try_from(ENDED_ROOMS_MAX).unwrap());
+        assert_eq!(ended[ended.len() - 4..], [of_other(13), room(9), room(7), room(5)]);
     }
 
     fn open(n: u32) -> OpenRoom {

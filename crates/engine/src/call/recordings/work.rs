@@ -11,12 +11,15 @@ use uuid::Uuid;
 
 use super::{Inner, Recordings};
 use crate::answer::PAUSE_MAX;
+use model::AuthId;
 use store::{RecordingWork, StoreError};
 
 /// Maximum number of concurrent uploads and deletions.
 const COPIES_MAX: usize = 4;
-/// Maximum number of concurrent transcripts. Live calls need recognisers, too.
-const TRANSCRIPTS_MAX: usize = 2;
+/// Maximum number of concurrent transcripts, and of those of one main account. They wait for each other
+/// and for live calls at the recognisers.
+const TRANSCRIPTS_MAX: usize = 6;
+const TRANSCRIPTS_SHARE: usize = 2;
 /// Maximum interval between two reads of the store.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Interval after a failed read.
@@ -27,7 +30,8 @@ const LOOK_SOON: Duration = Duration::from_secs(5);
 enum Work {
     Copy(Uuid),
     Remove(String),
-    Transcribe(Uuid),
+    /// A recording and its main account.
+    Transcribe(Uuid, AuthId),
 }
 
 /// Running tasks.
@@ -38,16 +42,24 @@ struct RunningWork {
 }
 
 impl RunningWork {
-    /// Starts a task unless it is already running or the limit of its kind is reached.
+    /// Starts a task unless it is already running, or the limit of its kind is reached, for all or for
+    /// the account.
     fn begin(&mut self, work_ready: Work, work: impl Future<Output = ()> + Send + 'static) {
-        let is_transcript = |work_ready: &Work| matches!(work_ready, Work::Transcribe(_));
-        let most = if is_transcript(&work_ready) { TRANSCRIPTS_MAX } else { COPIES_MAX };
-        let alike = self
-            .work
-            .iter()
-            .filter(|(_, other)| is_transcript(other) == is_transcript(&work_ready))
-            .count();
-        if alike < most && self.work.iter().all(|(_, other)| *other != work_ready) {
+        let account = |work: &Work| match work {
+            Work::Transcribe(_, account) => Some(account.clone()),
+            Work::Copy(_) | Work::Remove(_) => None,
+        };
+        let own = account(&work_ready);
+        let others = self.work.iter().map(|(_, other)| account(other));
+        let alike = others.clone().filter(|other| other.is_some() == own.is_some()).count();
+        let has_room = match &own {
+            None => alike < COPIES_MAX,
+            Some(_) => {
+                alike < TRANSCRIPTS_MAX
+                    && others.filter(|other| *other == own).count() < TRANSCRIPTS_SHARE
+            }
+        };
+        if has_room && self.work.iter().all(|(_, other)| *other != work_ready) {
             let task = self.tasks.spawn(work);
             self.work.push((task.id(), work_ready));
         }
@@ -99,7 +111,7 @@ impl Inner {
     /// Starts as many tasks as the limits allow. Returns how long to wait before the next read.
     async fn begin_background_work(self: &Arc<Self>, under_way: &mut RunningWork) -> Duration {
         let now = self.clock.wall();
-        let limit = u32::try_from(COPIES_MAX + under_way.work.len()).unwrap_or(u32::MAX);
+        let limit = u32::try_from(TRANSCRIPTS_MAX + under_way.work.len()).unwrap_or(u32::MAX);
         let work = match self.store.recordings().work(&self.node_id, now, limit).await {
             Ok(work) => work,
             Err(error) => {
@@ -124,7 +136,7 @@ impl Inner {
         }
         for work in transcripts {
             let inner = self.clone();
-            let work_ready = Work::Transcribe(work.start.id);
+            let work_ready = Work::Transcribe(work.start.id, work.start.main_account.clone());
             under_way.begin(work_ready, async move { inner.transcribe(work).await });
         }
         next.map_or(LOOK_AGAIN, |next| next.since(now)).min(LOOK_AGAIN)

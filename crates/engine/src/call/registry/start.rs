@@ -267,6 +267,7 @@ impl Registry {
             self.0.bindings.enter(&*view, now);
         }
         self.0.live.insert(view.setup.call, view.clone());
+        *self.0.of_account.entry(view.setup.parent_account.clone()).or_default() += 1;
         self.0.one_begun.notify_waiters();
         view.tell_news(&services.feed);
         self.gauge(view.setup.direction).increment(1);

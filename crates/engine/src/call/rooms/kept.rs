@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::ask::member_view;
-use super::{Cell, CellState, ENDED_MAX, Rooms, locked};
+use super::{Cell, CellState, Rooms, locked};
 use crate::answer::SigningKeys;
 use crate::call::services::Services;
 use machine::{
@@ -81,8 +81,9 @@ impl Rooms {
         let missing: Vec<EndedRoom> = left.into_iter().filter(not_there).collect();
         ended.extend(missing);
         ended.sort_by_key(|room| std::cmp::Reverse(room.ended));
-        ended.truncate(ENDED_MAX);
-        locked(&self.0.tables).ended.extend(ended);
+        let mut tables = locked(&self.0.tables);
+        ended.into_iter().rev().for_each(|room| tables.note_ended(room));
+        drop(tables);
         let _ = self.0.store.set((store.clone(), node_id.to_owned()));
         Ok(())
     }

@@ -409,8 +409,7 @@ impl Rooms {
         if last && cell.key.kind == RoomKind::MultiParty {
             let ended =
                 RoomView { ended: Some(view.made.plus(lasted)), ..view }.ended(&cell.main_account);
-            tables.ended.push_front(ended.clone());
-            tables.ended.truncate(ENDED_MAX);
+            tables.note_ended(ended.clone());
             row = Some(LeftRow::Room(ended));
         }
         if last && tables.rooms.get(&cell.key).is_some_and(|named| Arc::ptr_eq(named, &cell)) {
@@ -529,6 +528,26 @@ impl Rooms {
             let command = Command::SendDigits { legs: Legs::A, digits };
             caller.mailbox.tell(Input::Command { command });
         }
+    }
+}
+
+impl Tables {
+    /// Adds a multi-party call that has just ended. Beyond the limit, the oldest one of the main account
+    /// with the most is forgotten.
+    fn note_ended(&mut self, room: EndedRoom) {
+        self.ended.push_front(room);
+        if self.ended.len() <= ENDED_MAX {
+            return;
+        }
+        let mut counts: BTreeMap<&AuthId, usize> = BTreeMap::new();
+        for room in &self.ended {
+            *counts.entry(&room.was.main_account).or_default() += 1;
+        }
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        let oldest = most.and_then(|(account, _)| {
+            self.ended.iter().rposition(|room| room.was.main_account == *account)
+        });
+        oldest.and_then(|oldest| self.ended.remove(oldest));
     }
 }
 
