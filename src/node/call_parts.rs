@@ -317,7 +317,7 @@ fn rooms(clock: &Clock, media: &Arc<Media>, sounds: &Library) -> Rooms {
     let (media, sounds) = (media.clone(), sounds.clone());
     Rooms::new(
         clock.clone(),
-        move |sink| Mixer::start(media.workers(), sink),
+        move |sink| Mixer::start(media.mixers(), sink),
         move |main_account, sound| sounds.prompt_for(main_account, sound),
     )
 }

@@ -275,6 +275,7 @@ pub struct Media {
     bridges: Mutex<ContinuedBridges>,
     ports: Arc<Mutex<PortTable>>,
     shards: Vec<ShardHandle>,
+    mixers: Workers,
     workers: Workers,
 }
 
@@ -374,7 +375,8 @@ impl Media {
                 public_ips.push(address.map(|address| address.ip()).ok_or_else(|| no_relay(turn))?);
             }
         }
-        let workers = Workers::start("sound", shards.len(), WORKER_INTERVAL, &clock)?;
+        let workers = |name| Workers::start(name, shards.len(), WORKER_INTERVAL, &clock);
+        let (mixers, workers) = (workers("mixer")?, workers("sound")?);
         Ok(Arc::new(Self {
             clock,
             public_ips,
@@ -388,6 +390,7 @@ impl Media {
             bridges: Mutex::default(),
             ports,
             shards,
+            mixers,
             workers,
         }))
     }
@@ -577,10 +580,16 @@ impl Media {
         Ok(uuid::Builder::from_random_bytes(self.random_bytes()?).into_uuid().to_string())
     }
 
-    /// The worker threads for jobs on live audio: streams, mixing, speech recognition. They run
+    /// The worker threads for jobs on the audio of one call: streams, speech recognition. They run
     /// every 5 ms.
     pub fn workers(&self) -> &Workers {
         &self.workers
+    }
+
+    /// The worker threads for conferences and multi-party calls. They are others, because streams with
+    /// noise cancellation can take all the time of a thread. They run every 5 ms.
+    pub fn mixers(&self) -> &Workers {
+        &self.mixers
     }
 
     /// Closes all legs and stops the threads. Later calls to [`Media::answer`] fail.
@@ -598,6 +607,7 @@ impl Media {
                 let _ = thread.join();
             }
         }
+        self.mixers.stop();
         self.workers.stop();
     }
 

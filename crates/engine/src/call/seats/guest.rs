@@ -59,7 +59,7 @@ impl GuestLink {
         let (link, connection) = connection(stream, clock);
         let sending = link.clone();
         let sink = Box::new(move |packets: Vec<_>| sending.send_packets(&packets));
-        let audio = SeatAudio::start(media.workers(), sink);
+        let audio = SeatAudio::start(media.mixers(), sink);
         let guest = Arc::new(Self { link, audio, table: Mutex::default() });
         let receiving = guest.clone();
         tokio::spawn(async move {

@@ -109,7 +109,7 @@ impl RoomHosting {
         let (link, connection) = connection(stream, clock);
         let sending = link.clone();
         let sink = Box::new(move |packets: Vec<_>| sending.send_packets(&packets));
-        let audio = SeatAudio::start(host.services.media.workers(), sink);
+        let audio = SeatAudio::start(host.services.media.mixers(), sink);
         let id = host.services.uuid();
         // Its calls leave when it is dropped, even if this future is.
         let mut host = HostLink { id, from, host, link, audio, seats: BTreeMap::new() };
