@@ -19,6 +19,7 @@ use http::HeaderMap;
 use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -158,8 +159,8 @@ pub(super) struct Connection {
     heads: Mutex<Heads>,
     /// What a pause waits for: the first request, then that no more requests are accepted.
     paused_by: Mutex<Option<TaskTrackerToken>>,
-    /// Whether the sweep closes the connection.
-    pub(super) swept: AtomicBool,
+    /// Notified when the connection may be overdue.
+    pub(super) look: Notify,
     /// The connection's claim on the listener's limit. Its age counts from the last change between
     /// idle and busy. It is authenticated while an authenticated request is in flight.
     pub(super) claim: Arc<Claim>,
@@ -193,7 +194,7 @@ impl Connection {
             upgraded: AtomicBool::new(false),
             heads: Mutex::default(),
             paused_by: Mutex::new(Some(fresh)),
-            swept: AtomicBool::new(false),
+            look: Notify::new(),
             claim: Arc::new(claim),
         };
         connection.idle_since.store(connection.now(), Ordering::Relaxed);

@@ -11,7 +11,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -379,14 +378,11 @@ impl Server {
         Some(OpenConnection { id, connection, server: self.clone() })
     }
 
+    /// Has the connections that may be overdue looked at by their tasks.
     fn sweep(&self) {
         for connection in self.open().values() {
-            if let Some(reason) = connection.overdue(&self.config.limits)
-                && !connection.kill().is_cancelled()
-            {
-                connection.swept.store(true, Ordering::Relaxed);
-                self.closed(reason);
-                connection.kill().cancel();
+            if connection.overdue(&self.config.limits).is_some() {
+                connection.look.notify_one();
             }
         }
     }
@@ -420,11 +416,21 @@ impl Server {
             };
             self.serve_http(connection, stream, origin, session).await;
         };
-        tokio::select! {
-            () = serving => {}
-            () = connection.kill().cancelled() => {
-                if !connection.swept.load(Ordering::Relaxed) {
+        let mut serving = pin!(serving);
+        loop {
+            // What the peer has sent is read first: on a busy machine, it may be the node that is late.
+            tokio::select! {
+                biased;
+                () = serving.as_mut() => break,
+                () = connection.kill().cancelled() => {
                     self.closed("full");
+                    break;
+                }
+                () = connection.look.notified() => {
+                    if let Some(reason) = connection.overdue(&self.config.limits) {
+                        self.closed(reason);
+                        break;
+                    }
                 }
             }
         }

@@ -9,6 +9,7 @@ use engine::call::phones::{Owner, RegistrationId};
 use engine::call::web::PhoneCommandError;
 use machine::Command;
 use model::{CallUuid, EndpointName};
+use store::Scope;
 use xml;
 
 /// Transfers a call of `place` to the named endpoint.
@@ -38,7 +39,9 @@ pub(super) fn transfer(
     let there = EndpointName::parse(name)
         .ok()
         .and_then(|name| Some((inner.phones.owner(&name, inner.clock.now())?, name)));
-    let ours = there.filter(|(other, _)| other.main_account == owner.main_account);
+    // Those that the call's `Dial` may dial.
+    let scope = Scope::of(a_leg.setup.account.clone());
+    let ours = there.filter(|(other, _)| scope.holds(&other.account, &other.main_account));
     let (_, name) = ours.ok_or(no("no_such_endpoint", "no phone with this name is registered"))?;
     if name == owner.name {
         return Err(no("no_such_endpoint", "a call cannot be transferred to this phone itself"));

@@ -87,6 +87,15 @@ async fn connect_to(to: SocketAddr, from: IpAddr) -> std::io::Result<TcpStream> 
     socket.connect(to).await
 }
 
+/// The metrics of the connections that the node closed, for the text of a failed assertion.
+async fn closed_connections(node: &Node) -> String {
+    let metrics = crate::support::http::get(&format!("{}/metrics", node.admin)).await.text();
+    let is_of_connections = |line: &&str| {
+        line.starts_with("offhook_http_connections") || line.starts_with("offhook_limited_total")
+    };
+    metrics.lines().filter(is_of_connections).collect::<Vec<_>>().join(", ")
+}
+
 /// Sends webhooks from one address for the duration of the attack, and asserts that each is
 /// accepted and that the attacker was counted and logged.
 async fn webhooks_arrive(node: &Node, resource: &str, attacker: &str) {
@@ -124,7 +133,10 @@ async fn webhooks_arrive(node: &Node, resource: &str, attacker: &str) {
     if figures() {
         eprintln!("{resource}: {} webhooks, p99 {p99:?}", took.len());
     }
-    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), lost.len() + took.len());
+    if !lost.is_empty() {
+        let closed = closed_connections(node).await;
+        panic!("{} of {} lost; {closed}; {:?}", lost.len(), lost.len() + took.len(), lost[0]);
+    }
     assert!(!figures() || p99 <= Duration::from_millis(50), "p99 {p99:?}");
     let refused = node.metric("offhook_limited_total", &[("resource", resource)]).await;
     assert!(refused > 0.0, "the attack did not reach the limit");
@@ -281,7 +293,9 @@ async fn r10_unregistered_sockets_of_one_address_keep_no_phone_out() {
             let mut phone = connect(node, META).await.unwrap();
             phone.write_all(upgrade).await.unwrap();
             let mut answer = [0; 12];
-            phone.read_exact(&mut answer).await.unwrap();
+            if let Err(error) = phone.read_exact(&mut answer).await {
+                panic!("{error}: {}", closed_connections(node).await);
+            }
             assert_eq!(&answer, b"HTTP/1.1 101", "a phone connects");
         }
     })

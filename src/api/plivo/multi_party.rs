@@ -513,8 +513,8 @@ fn queue(
     command: &MemberCommand,
     message: &'static str,
 ) -> Result<Response, PlivoError> {
-    let mpc_member_id = pass(request, command)?.iter().map(u64::to_string).collect();
     let mpc_name = live_room(request)?.name;
+    let mpc_member_id = pass(request, command)?.iter().map(u64::to_string).collect();
     Ok(accepted(&QueuedSound { message, mpc_member_id, mpc_name }))
 }
 
