@@ -475,6 +475,35 @@ async fn r03_a_kill_ends_calls_that_ring_and_calls_that_wait() {
     assert_eq!(world.node.metric("offhook_number_slots_in_use", &[]).await, 0.0);
 }
 
+/// They were ordered by the old owner, and the callbacks are signed with its keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_waiting_calls_of_a_number_that_moves_to_another_account_are_not_placed() {
+    let world = world(|node, sim| {
+        node.cps = 1;
+        sim.callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);
+    })
+    .await;
+    let mut body = world.order();
+    let users: Vec<String> = (0..40).map(|n| format!("9194123412{n:02}")).collect();
+    body["to"] = users.join("<").into();
+    let uuids: Vec<String> =
+        serde_json::from_value(world.place(&body).await.json()["request_uuid"].clone())
+            .expect("a list");
+    world.app.wait_where("/ring", |seen| uuids.contains(&seen.param("CallUUID").to_owned())).await;
+    let post = async |path: &str, body: serde_json::Value| {
+        let json = [("content-type", "application/json")];
+        let answer = world.rest("POST", path, &json, body.to_string()).await;
+        assert!((200..300).contains(&answer.status), "{path}: {}", answer.text());
+        answer.json()
+    };
+    let made = post("Subaccount/", serde_json::json!({"name": "Branch", "enabled": true})).await;
+    let path = format!("Number/{NUMBER}/");
+    post(&path, serde_json::json!({"subaccount": made["auth_id"]})).await;
+    for uuid in uuids.iter().rev().take(5) {
+        assert_eq!(ends(&world, uuid).await, ["3030", "Plivo", "failed"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r09_a_drain_ends_queued_calls() {
     let mut world = world(|node, sim| {

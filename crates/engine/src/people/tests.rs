@@ -11,6 +11,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 struct World {
     people: People,
+    store: Store,
     clock: Clock,
     _folder: tempfile::TempDir,
 }
@@ -20,8 +21,9 @@ async fn world() -> World {
     let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
     let clock = Clock::stepped(Timestamp::from_secs(1_795_000_000));
     let failures = Failures::new(None, Duration::ZERO);
-    let people = People::new(store, Passwords::default(), clock.clone(), Feed::new(), failures);
-    World { people, clock, _folder: folder }
+    let people =
+        People::new(store.clone(), Passwords::default(), clock.clone(), Feed::new(), failures);
+    World { people, store, clock, _folder: folder }
 }
 
 fn configured(name: &str, password: &str, role: Role) -> UserSettings {
@@ -287,6 +289,44 @@ async fn an_invitation_sets_a_password_once() {
     assert!(!w.knows(&session).await, "seven days at most");
     let other = Scope::of("MA2".into());
     assert!(matches!(w.people.invite(&other, user.id).await, Err(PeopleError::Missing)));
+}
+
+#[tokio::test]
+async fn r20_a_new_password_stops_sign_ins_in_progress_and_links() {
+    let w = world().await;
+    let (user, link) = w.people.make_user(new("ravi", "MA1")).await.unwrap();
+    w.people.accept(&link.unwrap(), Secret::new("long enough")).await.unwrap();
+    let scope = Scope::of("MA1".into());
+    let (_, link) = w.people.invite(&scope, user.id).await.unwrap();
+    let verified = w.store.people().get(&scope, user.id).await.unwrap().unwrap().password;
+    assert!(verified.is_some());
+    let change = Change { password: Some(Secret::new("another one")), ..Change::default() };
+    w.people.change(&scope, user.id, None, change).await.unwrap();
+    assert!(w.people.invited(&link).await.unwrap().is_none());
+    let (token, at) = (Token::fresh(), w.clock.wall());
+    let session = Session { digest: token.digest(), user: user.id, begun: at, seen: at };
+    assert!(!w.store.sessions().begin(session.clone(), verified).await.unwrap());
+    assert!(!w.knows(&token).await);
+    w.store.people().delete(&scope, user.id).await.unwrap();
+    assert!(!w.store.sessions().begin(session, None).await.unwrap(), "there is no such user");
+}
+
+#[tokio::test]
+async fn r20_an_expired_session_differs_from_an_ended_one_for_a_day() {
+    let w = world().await;
+    let (_, link) = w.people.make_user(new("ravi", "MA1")).await.unwrap();
+    w.people.accept(&link.unwrap(), Secret::new("long enough")).await.unwrap();
+    let [expires, ends] = [0, 1].map(|_| w.sign_in("ravi", "long enough"));
+    let (expires, ends) = (expires.await.unwrap(), ends.await.unwrap());
+    w.people.sign_out(&ends).await.unwrap();
+    assert!(matches!(w.people.session(&ends).await.unwrap(), SessionState::Ended));
+    w.clock.step(IDLE);
+    w.people.tidy().await;
+    assert!(matches!(w.people.session(&expires).await.unwrap(), SessionState::Expired(_)));
+    assert!(!w.knows(&expires).await);
+    w.clock.step(EXPIRED_KEPT + Duration::from_secs(1));
+    w.people.tidy().await;
+    assert!(matches!(w.people.session(&expires).await.unwrap(), SessionState::Ended));
 }
 
 #[tokio::test]
