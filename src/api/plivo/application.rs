@@ -275,7 +275,7 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
 
 async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
     let (api, scope, id) = (request.api(), &request.scope, app_id(&request));
-    let cascade = request.delete_flag(CASCADE.name);
+    let cascade = request.delete_flag(CASCADE.name)?;
     let instead = request.delete_text(NEW_APPLICATION).map(AppId::from);
     let main = scope_of_main(api, scope);
     let change = api.keeper.change(api.clock.wall(), |book| {

@@ -182,7 +182,7 @@ async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
     }
     let book = api.keeper.book();
     let mut numbers = book.numbers(scope);
-    numbers.retain(|number| filter.matches(&book, number));
+    numbers.retain(|number| !number.set.hidden && filter.matches(&book, number));
     let list_uri = resource_uri(scope, "Number/");
     let (meta, numbers) = page_of(numbers, &list_uri, request.query())?;
     let objects = numbers.into_iter();
@@ -235,7 +235,7 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
         let there = book.any_number(&number).ok_or(NOT_FOUND)?;
         let account = owner.as_ref().unwrap_or_else(|| book.owner(there));
         let named = app.iter().flatten().find_map(|app| book.application(scope, app));
-        if let Some(app) = named.filter(|app| !book.may_use(account, app)) {
+        if let Some(app) = named.filter(|app| !book.trusts(account, &app.account)) {
             return Err(PlivoError::BadRequest(format!(
                 "app_id is invalid: application {} belongs to {}, the number to {account}",
                 app.id, app.account

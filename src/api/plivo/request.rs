@@ -82,11 +82,20 @@ impl PlivoRequest {
     }
 
     /// Returns a flag of a DELETE, from the query or the body, in which the Python and Node SDKs
-    /// send it. A value that is not a boolean counts as absent.
-    pub(super) fn delete_flag(&self, name: &str) -> bool {
-        let is_in_query = self.query_text(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
-        let in_body = || Fields::read(&self.headers, &self.body).ok()?.flag(name).ok()?;
-        is_in_query || in_body().unwrap_or(false)
+    /// send it.
+    ///
+    /// # Errors
+    /// Returns `BadRequest` if the value is not a boolean.
+    pub(super) fn delete_flag(&self, name: &str) -> Result<bool, PlivoError> {
+        match self.query_text(name) {
+            Some(value) if value.eq_ignore_ascii_case("true") => Ok(true),
+            Some(value) if value.eq_ignore_ascii_case("false") => Ok(false),
+            Some(_) => Err(query::bad(name, "true or false")),
+            None => {
+                let body = Fields::read(&self.headers, &self.body).unwrap_or_default();
+                Ok(body.flag(name).map_err(PlivoError::BadRequest)?.unwrap_or(false))
+            }
+        }
     }
 
     /// Returns a text of a DELETE, from the query or the body, if it is not empty.

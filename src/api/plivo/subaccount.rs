@@ -212,21 +212,25 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
 
 async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
     let (api, main, id) = (request.api(), main_account(&request)?, subaccount_id(&request));
-    if api.keeper.book().subaccount(main, &id).is_none() {
-        return Err(NOT_FOUND);
+    let is_in_file = api.keeper.book().subaccount(main, &id).ok_or(NOT_FOUND)?.in_file;
+    let in_file = || {
+        PlivoError::Conflict(format!(
+            "subaccount {id} is defined in the configuration file: remove it there"
+        ))
+    };
+    if is_in_file {
+        return Err(in_file());
     }
-    let cascade = request.delete_flag("cascade");
-    let change = api.keeper.change(api.clock.wall(), |book| {
-        book.remove_subaccount(&id, cascade).map(|keys| ((), keys)).map_err(|_in_file| {
-            PlivoError::Conflict(format!(
-                "subaccount {id} is defined in the configuration file: remove it there"
-            ))
-        })
-    });
-    change.await?;
+    let cascade = request.delete_flag("cascade")?;
+    // Before its numbers pass to the main account, which keeps their routing to webhooks of its own
+    // only.
     if let Err(error) = api.inbox.webhooks().inherit(&id, main).await {
         tracing::warn!(account = %id, %error, "webhooks of a deleted subaccount not moved to its main account");
     }
+    let change = api.keeper.change(api.clock.wall(), |book| {
+        book.remove_subaccount(&id, cascade).map(|keys| ((), keys)).map_err(|_in_file| in_file())
+    });
+    change.await?;
     if let Err(error) = api.people.remove_all_of(&id).await {
         tracing::warn!(account = %id, %error, "users and API keys of a deleted subaccount not deleted");
     }

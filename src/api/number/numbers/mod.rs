@@ -588,7 +588,7 @@ async fn check_urls(request: ApiRequest) -> Result<Response, ApiError> {
 
 async fn disconnect_effects(request: ApiRequest) -> Result<Response, ApiError> {
     let number = number(&request)?;
-    let (view, is_last) = {
+    let (view, is_last, also_set) = {
         let api = request.api();
         let book = api.keeper.book();
         let entry = book.number(request.scope(), &number);
@@ -596,10 +596,19 @@ async fn disconnect_effects(request: ApiRequest) -> Result<Response, ApiError> {
         let has_others = |waba| {
             book.numbers_of(waba).any(|other| other.number != number && !other.set.disconnected)
         };
-        (NumberView::new(api, &book, entry), !entry.waba.as_ref().is_some_and(has_others))
+        let is_last = !entry.waba.as_ref().is_some_and(has_others);
+        let set = &entry.set;
+        let also_set = [
+            ("fallbackUrl", set.fallback.url.is_some()),
+            ("hangupUrl", set.hangup.url.is_some()),
+            // A field of Plivo's API.
+            ("app_id", set.app.is_some()),
+        ];
+        (NumberView::new(api, &book, entry), is_last, also_set)
     };
     let [NumberView { open_conversations, live_calls, .. }] = with_counts(&request, [view]).await?;
     let mut cleared = vec!["webhookUrl", "answerUrl", "callingEnabled"];
+    cleared.extend(also_set.into_iter().filter_map(|(field, is_set)| is_set.then_some(field)));
     // The account is set for the WABA, and is cleared with the last of its numbers.
     if is_last {
         cleared.push("account");

@@ -120,6 +120,12 @@ impl Book {
             keys.push(Key::Waba(waba.id.clone()));
         }
         keys.extend(self.pass_to_main(id, &main));
+        // The main account takes the URLs over, so that no calls are lost.
+        let set_urls = |number: &&mut super::Number| number.set.urls_of.as_ref() == Some(id);
+        for number in self.numbers.values_mut().filter(set_urls) {
+            number.set.urls_of = Some(main.clone());
+            keys.push(Key::Number(number.number.clone()));
+        }
         let owned: Vec<AppId> =
             self.applications.values().filter(|a| a.account == *id).map(|a| a.id.clone()).collect();
         for app in owned {
@@ -216,8 +222,15 @@ impl Book {
         number: &E164,
         edit: impl FnOnce(&mut super::NumberSet),
     ) -> Vec<Key> {
+        let Some(owner) = self.numbers.get(number).map(|there| self.owner(there).clone()) else {
+            return Vec::new();
+        };
         let Some(number) = self.numbers.get_mut(number) else { return Vec::new() };
+        let before = number.set.urls();
         edit(&mut number.set);
+        if number.set.urls() != before {
+            number.set.urls_of = Some(owner);
+        }
         vec![Key::Number(number.number.clone())]
     }
 

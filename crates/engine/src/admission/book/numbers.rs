@@ -148,14 +148,25 @@ impl Book {
     pub(super) fn app_in_force(&self, number: &Number) -> Option<&Application> {
         let app = number.set.app.as_ref().filter(|_| number.set.answer.url.is_none())?;
         let owner = self.owner(number);
-        self.applications.get(app).filter(|app| self.may_use(owner, app))
+        self.applications.get(app).filter(|app| self.trusts(owner, &app.account))
     }
 
-    /// Whether an application may answer the calls of an account: one in the scope of the account, or
-    /// of its main account. The owner of any other one could redirect them.
-    pub fn may_use(&self, account: &AuthId, app: &Application) -> bool {
-        self.is_within(&Scope::of(account.clone()), &app.account)
-            || app.account == *self.main_of(account)
+    /// Whether the applications and URLs of another account may receive the calls and messages of an
+    /// account: if it is in the account's scope, or its main account.
+    pub fn trusts(&self, account: &AuthId, other: &AuthId) -> bool {
+        self.is_within(&Scope::of(account.clone()), other) || other == self.main_of(account)
+    }
+
+    /// Removes the URLs of a number that were set while it belonged to an account that its owner does not
+    /// trust. Returns whether there were any.
+    fn clear_foreign_urls(&mut self, number: &E164) -> bool {
+        let Some(there) = self.numbers.get(number) else { return false };
+        let of = there.set.urls_of.as_ref();
+        let is_foreign = of.is_some_and(|of| !self.trusts(self.owner(there), of));
+        if let Some(there) = self.numbers.get_mut(number).filter(|_| is_foreign) {
+            there.set.clear_urls();
+        }
+        is_foreign
     }
 
     pub(super) fn number_spec(&self, number: &Number) -> Option<NumberSpec> {
@@ -320,21 +331,25 @@ impl Book {
         vec![Key::Number(number.clone())]
     }
 
-    /// Assigns a WABA to a subaccount, or back to the main account. Its numbers with an application that
-    /// the new owner may not use get the default one.
+    /// Assigns a WABA to a subaccount, or back to the main account. Its numbers lose the URLs of an
+    /// account that the new owner does not [trust](Self::trusts), and get the default application in
+    /// place of one of such an account.
     pub fn assign_waba(&mut self, id: &WabaId, to: &AuthId) -> Vec<Key> {
         let Some(waba) = self.wabas.get_mut(id) else { return Vec::new() };
         waba.given_to = Some(to.clone()).filter(|to| *to != waba.of);
-        let is_foreign = |number: &&Number| {
-            let app = number.set.app.as_ref().and_then(|app| self.applications.get(app));
-            app.is_some_and(|app| !self.may_use(to, app))
-        };
-        let changed: Vec<_> =
-            self.numbers_of(id).filter(is_foreign).map(|number| number.number.clone()).collect();
+        let numbers: Vec<_> = self.numbers_of(id).map(|number| number.number.clone()).collect();
         let default = self.default_application(Some(id), to);
         let mut keys = vec![Key::Waba(id.clone())];
-        for number in changed {
-            keys.extend(self.edit_number(&number, |set| set.app.clone_from(&default)));
+        for number in numbers {
+            let had_urls = self.clear_foreign_urls(&number);
+            let set = self.numbers.get(&number).and_then(|there| there.set.app.as_ref());
+            let app = set.and_then(|app| self.applications.get(app));
+            let is_replaced = app.map_or(had_urls, |app| !self.trusts(to, &app.account));
+            if is_replaced {
+                keys.extend(self.edit_number(&number, |set| set.app.clone_from(&default)));
+            } else if had_urls {
+                keys.push(Key::Number(number));
+            }
         }
         keys
     }
@@ -482,7 +497,10 @@ impl Reading<'_> {
                 in_file: false,
                 set,
             };
-            self.book.numbers.insert(number, entry);
+            self.book.numbers.insert(number.clone(), entry);
+            if self.book.clear_foreign_urls(&number) {
+                self.writes.extend(self.book.any_number(&number).map(Number::row));
+            }
         }
     }
 
@@ -513,7 +531,7 @@ impl Reading<'_> {
         };
         let first_id = set.first_id.take().filter(|id| !is_anothers(id));
         set.first_id = first_id.or_else(|| Some(file.phone_number_id.clone()));
-        let number = Number {
+        let entry = Number {
             number: file.number.clone(),
             phone_number_id: file.phone_number_id.clone(),
             waba: Some(file.waba.clone()),
@@ -524,8 +542,11 @@ impl Reading<'_> {
             in_file: true,
             set,
         };
-        self.writes.extend((row.as_ref() != Some(&number.set)).then(|| number.row()));
-        self.book.numbers.insert(file.number.clone(), number);
+        self.book.numbers.insert(file.number.clone(), entry);
+        self.book.clear_foreign_urls(&file.number);
+        let entry = self.book.any_number(&file.number);
+        let changed = entry.filter(|entry| row.as_ref() != Some(&entry.set));
+        self.writes.extend(changed.map(Number::row));
     }
 
     /// Like [`Reading::take`], and also returns the row's secret and whether it was encrypted with
@@ -718,11 +739,59 @@ mod tests {
         let keys = book.assign_waba(&waba, &"SA2".into());
         assert_eq!(keys, [Key::Waba(waba.clone()), Key::Number(number.clone())]);
         assert_eq!(answer(&book).as_deref(), Some("https://second.example/"));
+        // URLs stay with those who set them, and with their main account.
+        let set_url = |book: &mut Book, url: &str| {
+            let url = Some(xml::ast::DocUrl(url.into()));
+            book.edit_number(&number, |set| set.answer.url.clone_from(&url));
+        };
+        set_url(&mut book, "https://theirs.example/");
+        book.assign_waba(&waba, &"MA1".into());
+        assert_eq!(answer(&book).as_deref(), Some("https://theirs.example/"));
+        book.assign_waba(&waba, &"SA2".into());
+        assert_eq!(answer(&book).as_deref(), Some("https://theirs.example/"));
+        book.assign_waba(&waba, &"MA1".into());
+        book.assign_waba(&waba, &"SA1".into());
+        assert_eq!(answer(&book), None, "SA2 set it");
+        book.assign_waba(&waba, &"MA1".into());
+        set_url(&mut book, "https://main.example/2");
+        book.assign_waba(&waba, &"SA2".into());
+        assert_eq!(answer(&book).as_deref(), Some("https://main.example/2"));
+        book.edit_number(&number, NumberSet::clear_urls);
         // A reload may change the owner, too.
         set_app(&mut book, &first);
         assert_eq!(answer(&book), None);
         book.edit_number(&number, |set| set.calling_enabled = true);
         book.remove_application(&first).unwrap();
+    }
+
+    #[test]
+    fn r16_a_number_that_the_file_gives_to_another_account_loses_the_urls_of_the_former() {
+        let mut config = config();
+        let account = config.accounts[0].clone();
+        config.accounts.push(AccountSettings { auth_id: "MA2".into(), ..account });
+        let waba = WabaSettings { id: "7".into(), account: "MA1".into(), access_token: None };
+        config.wabas.push(waba);
+        let url = |url: &str| Some(xml::ast::DocUrl(url.into()));
+        let of_file = config_number("918035737458", "1001");
+        config.numbers.push(NumberSettings { answer_url: url("https://file.example/"), ..of_file });
+        let number = E164::parse("918035737458").unwrap();
+        let read = |config: &Config, rows: Vec<Setting>| {
+            Book::read(config.admission(), rows, Timestamp::default()).0
+        };
+        let row = |book: &Book| {
+            let (body, secret) = book.row(&Key::Number(number.clone())).body.unwrap();
+            let (kind, id) = (SettingKind::Number, number.to_string());
+            vec![Setting { kind, id, body, secret, is_unreadable: false }]
+        };
+        let mut book = read(&config, Vec::new());
+        book.edit_number(&number, |set| set.hangup.url = url("https://api.example/"));
+        let set = |book: &Book| book.any_number(&number).unwrap().set.clone();
+        let again = read(&config, row(&book));
+        assert_eq!(set(&again).hangup.url, url("https://api.example/"));
+        config.wabas[0].account = "MA2".into();
+        let moved = set(&read(&config, row(&book)));
+        let urls = [moved.answer.url, moved.hangup.url];
+        assert_eq!(urls, [url("https://file.example/"), None]);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct NumberSet {
     pub hangup: Link,
     /// URL that receives messages and statuses under [`Configuration::Webhook`].
     pub webhook_url: Option<DocUrl>,
+    /// The owner of the number when one of these URLs was last set through the API.
+    pub urls_of: Option<AuthId>,
     /// Maximum number of simultaneous calls. `None` for `limits.calls_per_number`.
     pub calls_per_number: Option<u32>,
     /// Whether a user's call permits the business to call back. `None` leaves Meta's setting
@@ -96,6 +98,14 @@ impl<T: Clone + Default + PartialEq> Overlay<T> {
             None => {}
         }
         *overlay = file.map(|file| Self { api: std::mem::replace(value, file.clone()), file });
+    }
+
+    /// Removes the value that was set through the API.
+    fn clear(overlay: &mut Option<Self>, value: &mut T) {
+        *value = overlay.as_ref().map(|overlay| overlay.file.clone()).unwrap_or_default();
+        if let Some(overlay) = overlay {
+            overlay.api = T::default();
+        }
     }
 }
 
@@ -235,6 +245,27 @@ impl NumberSet {
         Overlay::renew(&mut keys.webhook_url, &mut self.webhook_url, webhook_url, is_of_api);
         let calls = file.calls_per_number.map(Some);
         Overlay::renew(&mut keys.calls_per_number, &mut self.calls_per_number, calls, is_of_api);
+    }
+
+    /// The URLs of the number's own.
+    pub(super) fn urls(&self) -> [Option<DocUrl>; 4] {
+        let links = [&self.answer, &self.fallback, &self.hangup];
+        let [answer, fallback, hangup] = links.map(|link| link.url.clone());
+        [answer, fallback, hangup, self.webhook_url.clone()]
+    }
+
+    /// Removes the URLs that were set through the API.
+    pub(super) fn clear_urls(&mut self) {
+        let keys = self.file.get_or_insert_default();
+        for (overlay, link) in [
+            (&mut keys.answer, &mut self.answer),
+            (&mut keys.fallback, &mut self.fallback),
+            (&mut keys.hangup, &mut self.hangup),
+        ] {
+            Overlay::clear(overlay, link);
+        }
+        Overlay::clear(&mut keys.webhook_url, &mut self.webhook_url);
+        self.urls_of = None;
     }
 
     /// Returns the fields of the number API that the configuration sets to other values than those
