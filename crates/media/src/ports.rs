@@ -22,6 +22,9 @@ const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
 /// 200 times a second, whether it has one leg or a hundred, and its batches contain more datagrams
 /// with more legs. A hundred legs take a tenth of a core.
 const LEGS_PER_ROUND: usize = 100;
+/// A quarter of the ports is kept for legs with known peers: calls that ring for a long time must not
+/// delay those that are answered.
+const KEPT_PART: u16 = 4;
 /// Maximum number of earlier legs in [`PortTable::conflicts`].
 const CONFLICTS_MAX: usize = 8;
 
@@ -188,9 +191,17 @@ impl PortTable {
 
     /// Assigns a port to a leg with an unknown peer, because this side makes the offer. The port
     /// serves no other leg until [`PortTable::set_candidates`], because the peer may have any
-    /// address. If all ports are in use, a new one is opened. If that fails, a port is shared.
+    /// address. If all ports are in use, a new one is opened. If that fails, or if such legs have all
+    /// ports but those that are kept for legs with known peers, a port is shared.
     pub(super) fn allocate_unknown(&mut self, leg: LegId) -> Port {
-        let free = self.best_port(|p| p.legs == 0);
+        let with_unknown = self.entries.iter().flatten().filter(|p| p.unknown_peer_legs > 0);
+        let may_open = with_unknown.clone().count() < usize::from(self.max - self.max / KEPT_PART);
+        let free = match may_open {
+            true => self.best_port(|p| p.legs == 0),
+            false => with_unknown
+                .min_by_key(|p| (p.unknown_peer_legs, p.legs, p.port.id))
+                .map(|p| p.port.id),
+        };
         self.assign(leg, free, Vec::new(), true)
     }
 
@@ -445,6 +456,17 @@ mod tests {
         // A peer that is known is less likely to have the same address.
         ports.set_candidates(LegId(2), vec![peer(1)]);
         assert_eq!(ports.allocate_unknown(LegId(5)).id, PortId(1));
+    }
+
+    #[test]
+    fn legs_with_unknown_peers_leave_ports_for_those_with_known_ones() {
+        let mut ports = open(8, 1);
+        let ids: Vec<_> =
+            (1..=9).map(|leg| usize::from(ports.allocate_unknown(LegId(leg)).id.0)).collect();
+        assert_eq!(ids, [0, 1, 2, 3, 4, 5, 0, 1, 2]);
+        let known = [11, 12].map(|leg| ports.allocate(LegId(leg), vec![peer(1)]).id);
+        assert_eq!(known, [6, 7].map(PortId));
+        assert!(ports.conflicts(LegId(12)).is_empty());
     }
 
     #[test]
