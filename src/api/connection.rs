@@ -160,7 +160,7 @@ pub(super) struct Connection {
     /// What a pause waits for: the first request, then that no more requests are accepted.
     paused_by: Mutex<Option<TaskTrackerToken>>,
     /// Notified when the connection may be overdue.
-    pub(super) look: Notify,
+    pub(super) may_be_overdue: Notify,
     /// The connection's claim on the listener's limit. Its age counts from the last change between
     /// idle and busy. It is authenticated while an authenticated request is in flight.
     pub(super) claim: Arc<Claim>,
@@ -194,7 +194,7 @@ impl Connection {
             upgraded: AtomicBool::new(false),
             heads: Mutex::default(),
             paused_by: Mutex::new(Some(fresh)),
-            look: Notify::new(),
+            may_be_overdue: Notify::new(),
             claim: Arc::new(claim),
         };
         connection.idle_since.store(connection.now(), Ordering::Relaxed);

@@ -378,11 +378,11 @@ impl Server {
         Some(OpenConnection { id, connection, server: self.clone() })
     }
 
-    /// Has the connections that may be overdue looked at by their tasks.
+    /// Notifies the tasks of the connections that may be overdue. They close those that are.
     fn sweep(&self) {
         for connection in self.open().values() {
             if connection.overdue(&self.config.limits).is_some() {
-                connection.look.notify_one();
+                connection.may_be_overdue.notify_one();
             }
         }
     }
@@ -426,7 +426,7 @@ impl Server {
                     self.closed("full");
                     break;
                 }
-                () = connection.look.notified() => {
+                () = connection.may_be_overdue.notified() => {
                     if let Some(reason) = connection.overdue(&self.config.limits) {
                         self.closed(reason);
                         break;

@@ -30,8 +30,7 @@ pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: Cancellat
             asked = clock.now();
         } else if !late && !shedding && clock.now().saturating_duration_since(asked) >= IDLE {
             // Without new calls, only the end of a shortage matters.
-            let is_short = low_memory || pressure.is_scarce();
-            let limit = if is_short { MEMORY_INTERVAL } else { Duration::MAX };
+            let limit = if pressure.is_scarce() { MEMORY_INTERVAL } else { Duration::MAX };
             let rest = tokio::time::timeout(limit, pressure.asked());
             match stop.run_until_cancelled(rest).await {
                 None => return,

@@ -484,8 +484,8 @@ impl Session {
                 "this endpoint has the maximum number of registrations",
             )));
         };
-        // Removing the endpoint, or changing its password, unregistered the phones of that moment. This
-        // one may have been checked before, and registered after.
+        // If the endpoint was removed or got another password since it was checked, its phones were
+        // unregistered before this one was registered.
         if let Err(trouble) = login::check_again(&inner, &endpoint, by_session).await {
             return Ok(Err(trouble));
         }

@@ -184,7 +184,7 @@ async fn a_callback_behind_another_one_follows_without_delay() {
         node.notify(1, event, CallbackKind::Message, &server.url("/message")).await;
     }
     until_seen(60).await;
-    // If the last result were not stored, the next process would send that callback once more.
+    // The next process sends a callback again if its result was not stored.
     assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
     node.store.close().await;
 

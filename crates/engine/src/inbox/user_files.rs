@@ -207,7 +207,7 @@ impl UserFiles {
         self.downloaded.insert(account.clone(), PREFETCHED_BYTES_MIN);
     }
 
-    /// Whether there is room in the cache for a file of this main account that nobody has requested.
+    /// Whether files of this main account are downloaded before anyone requests them.
     fn prefetches(&self, account: &AuthId) -> bool {
         let downloaded = || self.downloaded.get(account).map_or(0, |bytes| *bytes);
         !self.cache.is_full() || downloaded() < PREFETCHED_BYTES_MIN

@@ -100,9 +100,9 @@ impl Sessions<'_> {
         crate::tables::people::session(&self.0.read, digest).await
     }
 
-    /// Creates a session. It is on disk when this returns. Returns `false` if the user does not exist
-    /// any more, or no longer has the verified password, whose hash is `password`: what ends a user's
-    /// sessions must also stop the sign-ins that have not ended.
+    /// Creates a session. It is on disk when this returns. `password` is the hash that the password of a
+    /// sign-in was compared with. Returns `false` if the user was deleted since, or has another hash: a
+    /// new password also stops sign-ins that are in progress.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed

@@ -265,8 +265,8 @@ impl Journal {
         Ok(chunk)
     }
 
-    /// Empties the journal, whose entries are all in the database, and gives it a new id. Entries that
-    /// were appended under the old one would be taken for those that were replayed.
+    /// Empties the journal and gives it a new id. All its entries must be in the database, which stores
+    /// the number of replayed entries by the id: later entries would be skipped under the old one.
     ///
     /// # Errors
     /// Fails on I/O errors. The journal is empty then, too, and the next append empties the file.

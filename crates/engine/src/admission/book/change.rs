@@ -120,12 +120,6 @@ impl Book {
             keys.push(Key::Waba(waba.id.clone()));
         }
         keys.extend(self.pass_to_main(id, &main));
-        // The main account takes the URLs over, so that no calls are lost.
-        let set_urls = |number: &&mut super::Number| number.set.urls_of.as_ref() == Some(id);
-        for number in self.numbers.values_mut().filter(set_urls) {
-            number.set.urls_of = Some(main.clone());
-            keys.push(Key::Number(number.number.clone()));
-        }
         let owned: Vec<AppId> =
             self.applications.values().filter(|a| a.account == *id).map(|a| a.id.clone()).collect();
         for app in owned {

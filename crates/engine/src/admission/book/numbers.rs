@@ -354,7 +354,8 @@ impl Book {
         keys
     }
 
-    /// Passes a subaccount's WABAs and numbers to the main account.
+    /// Passes a subaccount's WABAs and numbers to the main account, which also takes over the URLs that
+    /// the subaccount set, so that no calls are lost.
     pub(super) fn pass_to_main(&mut self, from: &AuthId, main: &AuthId) -> Vec<Key> {
         let mut keys = Vec::new();
         for waba in self.wabas.values_mut().filter(|waba| waba.of == *from) {
@@ -363,12 +364,19 @@ impl Book {
             waba.given_to = waba.given_to.take().filter(|to| to != main);
             keys.push(Key::Waba(waba.id.clone()));
         }
-        for number in self.numbers.values_mut().filter(|number| number.of == *from) {
-            number.of.clone_from(main);
-            if let Some(made) = &mut number.set.made {
-                made.of.clone_from(main);
+        for number in self.numbers.values_mut() {
+            let set_urls = number.set.urls_of.take_if(|of| of == from).is_some();
+            if set_urls {
+                number.set.urls_of = Some(main.clone());
             }
-            keys.push(Key::Number(number.number.clone()));
+            let is_its = number.of == *from;
+            if is_its {
+                number.of.clone_from(main);
+                if let Some(made) = &mut number.set.made {
+                    made.of.clone_from(main);
+                }
+            }
+            keys.extend((is_its || set_urls).then(|| Key::Number(number.number.clone())));
         }
         keys
     }

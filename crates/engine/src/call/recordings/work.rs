@@ -34,6 +34,16 @@ enum Work {
     Transcribe(Uuid, AuthId),
 }
 
+impl Work {
+    /// The main account of a transcript.
+    fn account(&self) -> Option<&AuthId> {
+        match self {
+            Self::Transcribe(_, account) => Some(account),
+            Self::Copy(_) | Self::Remove(_) => None,
+        }
+    }
+}
+
 /// Running tasks.
 #[derive(Default)]
 struct RunningWork {
@@ -45,21 +55,16 @@ impl RunningWork {
     /// Starts a task unless it is already running, or the limit of its kind is reached, for all or for
     /// the account.
     fn begin(&mut self, work_ready: Work, work: impl Future<Output = ()> + Send + 'static) {
-        let account = |work: &Work| match work {
-            Work::Transcribe(_, account) => Some(account.clone()),
-            Work::Copy(_) | Work::Remove(_) => None,
+        let (most, share) = match work_ready {
+            Work::Transcribe(..) => (TRANSCRIPTS_MAX, TRANSCRIPTS_SHARE),
+            Work::Copy(_) | Work::Remove(_) => (COPIES_MAX, COPIES_MAX),
         };
-        let own = account(&work_ready);
-        let others = self.work.iter().map(|(_, other)| account(other));
-        let alike = others.clone().filter(|other| other.is_some() == own.is_some()).count();
-        let has_room = match &own {
-            None => alike < COPIES_MAX,
-            Some(_) => {
-                alike < TRANSCRIPTS_MAX
-                    && others.filter(|other| *other == own).count() < TRANSCRIPTS_SHARE
-            }
-        };
-        if has_room && self.work.iter().all(|(_, other)| *other != work_ready) {
+        let account = work_ready.account();
+        let others = self.work.iter().map(|(_, other)| other.account());
+        let alike = others.clone().filter(|other| other.is_some() == account.is_some()).count();
+        let own = others.filter(|other| *other == account).count();
+        let is_running = self.work.iter().any(|(_, other)| *other == work_ready);
+        if alike < most && own < share && !is_running {
             let task = self.tasks.spawn(work);
             self.work.push((task.id(), work_ready));
         }

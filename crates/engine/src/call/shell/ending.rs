@@ -92,10 +92,9 @@ impl Report {
             callbacks: match transferred {
                 true => {
                     let hangup = Some(&summary.hangup).filter(|hangup| !hangup.url.0.is_empty());
-                    let mut reports: Vec<_> =
-                        hangup.map(|hangup| call.callback(hangup.clone())).into_iter().collect();
-                    reports.extend(services.news_of_end(setup, summary, phones_unanswered));
-                    reports
+                    let hangup = hangup.map(|hangup| call.callback(hangup.clone()));
+                    let news = services.news_of_end(setup, summary, phones_unanswered);
+                    hangup.into_iter().chain(news).collect()
                 }
                 false => services.reports(setup, summary, phones_unanswered),
             },
