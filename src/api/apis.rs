@@ -9,14 +9,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use http::{Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::audit::{Actor, Change};
-use super::auth::{Principal, RateChanges};
-use super::{Api, ApiState, number, plivo, router};
+use super::auth::{Principal, RateChanges, given_api_key};
+use super::{Api, ApiState, number, plivo, router, session};
 use engine::people::{Person, Token};
 use model::{AuthId, EndpointName, Role};
 use store::{Endpoint, EndpointChange, Scope, User};
@@ -74,6 +74,23 @@ impl ApiResponse {
 }
 
 impl Apis {
+    /// Returns `true` if a request has credentials of an account or a person. What it may do is
+    /// checked when it is served.
+    pub async fn knows(&self, headers: &HeaderMap) -> bool {
+        let api = &self.0.api;
+        if headers.contains_key(header::AUTHORIZATION) {
+            return api.credentials.basic(headers).is_some();
+        }
+        if let Some(key) = given_api_key(headers) {
+            let from = IpAddr::from([0, 0, 0, 0]);
+            return api.credentials.api_key(headers, from).is_some()
+                || api.people.key(key).is_some();
+        }
+        let is_https = api.base_url.starts_with("https:");
+        let Some(token) = session::token(headers, is_https) else { return false };
+        api.people.who(&token).await.is_ok_and(|person| person.is_some())
+    }
+
     /// Starts collecting the requests that are sent to the other nodes of a fleet to be counted.
     pub fn share_rates(&self) {
         self.0.rate_limits.share();

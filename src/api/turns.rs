@@ -12,6 +12,15 @@ const ACCOUNTS_MAX: usize = 2;
 
 static TURNS: LazyLock<FairPermits<AuthId>> = LazyLock::new(|| FairPermits::new(ACCOUNTS_MAX, 1));
 
+/// Maximum number of changes of settings that are carried out at the same time: in total, and of one
+/// main account. The process stores them one after the other, so that many changes of one account
+/// would delay those of all others.
+const CHANGES_MAX: usize = 256;
+const ACCOUNT_CHANGES_MAX: usize = 8;
+
+static CHANGES: LazyLock<FairPermits<AuthId>> =
+    LazyLock::new(|| FairPermits::new(CHANGES_MAX, ACCOUNT_CHANGES_MAX));
+
 /// Number of records that an export reads in a turn.
 pub(crate) const RECORDS_PER_TURN: u32 = 250;
 
@@ -20,6 +29,11 @@ pub(crate) const RECORDS_PER_TURN: u32 = 250;
 /// other requests. Drop it before anything is sent: the client may be slow.
 pub(crate) async fn next(main_account: &AuthId) -> FairPermit<AuthId> {
     TURNS.acquire(main_account).await
+}
+
+/// Waits until a change of settings of a main account may be carried out.
+pub(super) async fn change(main_account: &AuthId) -> FairPermit<AuthId> {
+    CHANGES.acquire(main_account).await
 }
 
 /// Like [`next`], for work that takes milliseconds only under a condition.

@@ -19,6 +19,7 @@ use super::page::{Page, bad_form, bad_query, forbidden, missing, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::ApiResponse;
+use store::AGENTS_MAX;
 
 /// An agent in the number API.
 #[derive(Clone, Deserialize)]
@@ -74,6 +75,13 @@ impl Agent {
         self.outbound_number.as_deref() == Some(number)
     }
 
+    /// The agent's outbound number if it is none of `numbers`. A form must contain it, too, because
+    /// saving the form would remove it otherwise.
+    fn other_number(&self, numbers: &[Outbound]) -> Option<&str> {
+        let number = self.outbound_number.as_deref()?;
+        (!numbers.iter().any(|listed| listed.number == number)).then_some(number)
+    }
+
     /// Opens a chat with one of the agent's numbers in the WhatsApp of the visitor.
     fn whatsapp_link(&self, number: &str) -> String {
         format!("https://wa.me/{number}")
@@ -94,7 +102,7 @@ pub(super) struct Choice {
 
 /// The agents of the account, for a selection list.
 pub(super) async fn choices(console: &Console, visitor: &Visitor) -> Vec<Choice> {
-    let all = all(console, visitor).await;
+    let all = newest(console, visitor, AGENTS_MAX as usize).await;
     all.into_iter()
         .map(|agent| Choice {
             whatsapp: agent.is_on("whatsapp"),
@@ -105,9 +113,9 @@ pub(super) async fn choices(console: &Console, visitor: &Visitor) -> Vec<Choice>
         .collect()
 }
 
-async fn all(console: &Console, visitor: &Visitor) -> Vec<Agent> {
+async fn newest(console: &Console, visitor: &Visitor, limit: usize) -> Vec<Agent> {
     let shorten = |agent: &mut Agent| agent.instructions = String::new();
-    visitor.items_of_pages(console, "/api/v1/agents/?limit=200", 200, shorten).await
+    visitor.items_of_pages(console, "/api/v1/agents/?limit=200", limit, shorten).await
 }
 
 /// A number in a selection list.
@@ -152,7 +160,7 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
     let (numbers, unregistered) = numbers(console, visitor).await;
     let agents = AgentsPage {
         page: visitor.page(console, visitor.lang().t("nav.agents"), "agents").listening(live),
-        agents: all(console, visitor).await,
+        agents: newest(console, visitor, 200).await,
         numbers,
         unregistered,
         admin: visitor.is_admin(),

@@ -25,6 +25,8 @@ use store::{NOTE, RecordingFilter};
 
 /// Number of conversations listed beside an open one.
 const PANE_ROWS: u32 = 30;
+/// People that a conversation can be assigned to, at most.
+const ASSIGNEES_MAX: usize = 1_000;
 /// Maximum number of recordings of a call in a conversation. The page of the call lists all of
 /// them.
 const RECORDINGS_PER_CALL: u32 = 3;
@@ -687,7 +689,8 @@ async fn render_chat(
     let path = format!("{}assignees/?limit=200", path_of(id));
     let replies: Vec<CannedReply> = visitor.items(console, REPLIES).await;
     let replies: Vec<_> = replies.into_iter().map(|reply| (reply.shortcut, reply.text)).collect();
-    let assignees: Vec<Assignee> = visitor.items(console, &path).await;
+    let assignees = visitor.items_of_pages(console, &path, ASSIGNEES_MAX, |_| ());
+    let assignees: Vec<Assignee> = assignees.await;
     let mut lines: Vec<TimelineItem> = timeline
         .items
         .iter()

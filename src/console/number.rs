@@ -13,7 +13,7 @@ use super::agents::Choice;
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::number_view::Number;
-use super::numbers::{assign, digits, find_number, whatsapp};
+use super::numbers::{agents_of, assign, digits, find_number};
 use super::page::{Page, bad_form, failed, missing, respond};
 use super::view;
 use super::{App, Console};
@@ -100,7 +100,7 @@ async fn configure(
     };
     let page = NumberPage {
         page: visitor.page(console, &was.formatted(), "numbers"),
-        agents: whatsapp(console, visitor).await,
+        agents: agents_of(console, visitor, &was).await,
         insecure: console.apis.api().placer.allows_http(),
         owners,
         account,

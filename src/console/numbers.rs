@@ -47,9 +47,13 @@ struct NumbersPage {
 }
 
 impl NumbersPage {
-    fn agent_of(&self, number: &Number) -> String {
-        let found = self.agents.iter().find(|agent| number.has_agent(&agent.id));
-        found.map(|agent| agent.name.clone()).unwrap_or_default()
+    /// The name of the number's agent. Empty if it has none.
+    fn agent_of(&self, number: &Number) -> &str {
+        match self.agents.iter().find(|agent| number.has_agent(&agent.id)) {
+            Some(agent) => &agent.name,
+            None if number.active_agent.is_some() => self.page.t("numbers.agent_of_main"),
+            None => "",
+        }
     }
 }
 
@@ -69,7 +73,7 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
     let Ok(list) = serde_json::from_value::<List>(answer.body.clone()) else {
         return failed(console, visitor, answer.status, answer.message());
     };
-    let agents = whatsapp(console, visitor).await;
+    let agents = choices(console, visitor).await;
     let live = if wrong.is_empty() { "number agent" } else { "" };
     let done = match visitor.query.get("done") {
         "sync" => "numbers.synced",
@@ -132,8 +136,27 @@ async fn connect_page(
 }
 
 /// The agents for messages.
-pub(super) async fn whatsapp(console: &Console, visitor: &Visitor) -> Vec<Choice> {
+async fn whatsapp(console: &Console, visitor: &Visitor) -> Vec<Choice> {
     choices(console, visitor).await.into_iter().filter(|agent| agent.whatsapp).collect()
+}
+
+/// The agents for the messages of a number, and the number's agent if it is none of them: it may be
+/// an agent of the main account, or for calls only. Saving an unchanged form would disconnect it
+/// otherwise.
+pub(super) async fn agents_of(
+    console: &Console,
+    visitor: &Visitor,
+    number: &Number,
+) -> Vec<Choice> {
+    let mut agents = choices(console, visitor).await;
+    agents.retain(|agent| agent.whatsapp || number.has_agent(&agent.id));
+    if let Some(id) = &number.active_agent
+        && !agents.iter().any(|agent| agent.id == *id)
+    {
+        let name = visitor.lang().t("numbers.agent_of_main").to_owned();
+        agents.push(Choice { id: id.clone(), name, whatsapp: true, voice: false });
+    }
+    agents
 }
 
 pub(super) async fn new_number(State(console): App, visitor: Visitor) -> Response {
@@ -249,7 +272,7 @@ pub(super) async fn agent(
     match find_number(&console, &visitor, number).await {
         Ok(number) => {
             let page = visitor.page(&console, visitor.lang().t("numbers.agent"), "numbers");
-            let agents = whatsapp(&console, &visitor).await;
+            let agents = agents_of(&console, &visitor, &number).await;
             respond(StatusCode::OK, &AgentDialog { page, number, agents, wrong: String::new() })
         }
         Err(answer) => *answer,

@@ -81,6 +81,9 @@ struct FormResult {
     invited: Invitation,
 }
 
+/// Number of people, and of keys, from which on the page shows no more.
+const LISTED_MAX: usize = 1_000;
+
 async fn render_page(
     console: &Console,
     visitor: &Visitor,
@@ -90,11 +93,13 @@ async fn render_page(
     if !visitor.is_owner() {
         return forbidden(console, visitor);
     }
-    let mut users: Vec<User> = visitor.items(console, "/api/v1/users/?limit=200").await;
+    let users = visitor.items_of_pages(console, "/api/v1/users/?limit=200", LISTED_MAX, |_| ());
+    let mut users: Vec<User> = users.await;
     for user in &mut users {
         user.is_self = user.id == visitor.person.user.id.to_string();
     }
-    let keys = visitor.items(console, "/api/v1/api-keys/?limit=200").await;
+    let keys = visitor.items_of_pages(console, "/api/v1/api-keys/?limit=200", LISTED_MAX, |_| ());
+    let keys = keys.await;
     let page = visitor.page(console, visitor.lang().t("nav.people"), "people").listening("people");
     // A live update would remove what is shown once.
     let once = !result.link.is_empty() || !result.secret.is_empty() || !result.wrong.is_empty();

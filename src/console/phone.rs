@@ -108,7 +108,7 @@ async fn render_page(
         page: visitor.page(console, visitor.lang().t("nav.phone"), "phone").listening("endpoint"),
         has_own: endpoints.iter().any(|endpoint| endpoint.here),
         endpoints,
-        applications: applications(console, visitor).await,
+        applications: applications(console, visitor),
         numbers: calling_numbers(console, visitor),
         person: visitor.person.user.name.clone(),
         can_create,
@@ -147,15 +147,16 @@ fn calling_numbers(console: &Console, visitor: &Visitor) -> Vec<CallingNumber> {
     named.collect()
 }
 
-async fn applications(console: &Console, visitor: &Visitor) -> Vec<ApplicationChoice> {
-    let answer = console
-        .apis
-        .plivo_request((&visitor.person, visitor.from), Method::GET, "Application/?limit=20", None)
-        .await;
-    let all = answer.body.get("objects").and_then(Value::as_array).cloned().unwrap_or_default();
-    let of =
-        |one: &Value| ApplicationChoice { id: text(one, "app_id"), name: text(one, "app_name") };
-    all.iter().map(of).collect()
+/// Number of applications that the page knows, the newest ones.
+const APPLICATIONS_MAX: usize = 1_000;
+
+fn applications(console: &Console, visitor: &Visitor) -> Vec<ApplicationChoice> {
+    let book = console.apis.api().keeper.book();
+    let all = book.applications(&visitor.person.scope());
+    all.iter()
+        .take(APPLICATIONS_MAX)
+        .map(|app| ApplicationChoice { id: app.id.as_str().to_owned(), name: app.name.clone() })
+        .collect()
 }
 
 /// Creates an endpoint. Without a password it gets a random one, so that only signed-in people can

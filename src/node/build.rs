@@ -115,6 +115,7 @@ impl Base {
         let LiveCalls { registry, dialer, .. } = &live_calls;
         let inbox = &parts.inbox;
         tokio::spawn(dialer.clone().run(stop_all.clone()));
+        tasks.spawn(inbox.sender().clone().send_adopted());
         tasks.spawn(answer_messages(parts.agents.clone(), inbox.clone(), stop_public.clone()));
         interfaces.phones.expect(phones);
         if is_moved {
@@ -223,6 +224,8 @@ impl Base {
         let confirm = from_fn_with_state(cluster.clone(), fleet::confirm_credentials);
         let router = router.layer(confirm);
         let forwarder = Forwarder {
+            apis: interfaces.apis.clone(),
+            files: fleet::file_permits(),
             node_id: self.own_id.clone(),
             cluster: cluster.clone(),
             claims: claims.clone(),

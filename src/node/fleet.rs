@@ -1,6 +1,6 @@
 //! Connects the node to a fleet, if `[cluster] peer` is set.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -16,7 +16,6 @@ use http::header::{
     UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,9 +27,10 @@ use uuid::Uuid;
 use super::StartError;
 use crate::api::server::{Download, Peer};
 use crate::api::{
-    FileElsewhere, LiveCall, LiveList, NodeState, NodeStatus, listener_error, name_silent,
+    Apis, FileElsewhere, LiveCall, LiveList, NodeState, NodeStatus, listener_error, name_silent,
 };
 use crate::console::FleetPages;
+use egress::FairPermits;
 use engine::admission::{Gate, UnitCounts};
 use engine::call::queues::Waiting;
 use engine::call::rooms::{OtherRooms, RoomList, RoomView, Rooms};
@@ -38,7 +38,7 @@ use engine::call::seats::NoAnswer;
 use engine::call::{Dialer, Registry};
 use engine::cluster::{
     self, About, Cluster, FleetClaims, FleetRooms, JoinOptions, MovedMember, MovedPeers,
-    NodeReaper, PeerTimes, Peers, RunState, has_members,
+    NodeReaper, PeerTimes, Peers, RunState, SessionPurpose, has_members,
 };
 use engine::config::Config;
 use engine::inbox::Inbox;
@@ -46,7 +46,7 @@ use engine::shared_settings::SharedSettings;
 use engine::webhook::Unreachable;
 use machine::RoomKind;
 use model::metric::{self, unit};
-use model::{AuthId, CallUuid, Clock, Health};
+use model::{AuthId, CallUuid, Clock, Health, network_prefix};
 use store::{Database, NodeLock, Scope, Store, StoreError, node_of_owner};
 
 /// Header with the client's address in a forwarded request. Only other nodes can send it.
@@ -55,6 +55,19 @@ pub(super) const CLIENT: HeaderName = HeaderName::from_static("x-offhook-client"
 /// Path at which a node is notified that settings have changed. It responds when the new settings
 /// are in effect.
 pub(super) const SETTINGS: &str = "/settings";
+
+/// Number of files of other nodes that clients read at a time, in total and from one network. The
+/// rest of the streamed responses of a node are left to requests about its calls.
+const FILES_MAX: usize = 64;
+const NETWORK_FILES_MAX: usize = 16;
+
+/// Time for which a file of another node waits for its turn.
+const FILE_WAIT: Duration = Duration::from_secs(5);
+
+/// Returns the permits for files of other nodes.
+pub(super) fn file_permits() -> FairPermits<IpAddr> {
+    FairPermits::new(FILES_MAX, NETWORK_FILES_MAX)
+}
 
 /// Maximum time that the response to a change waits for the other nodes.
 const SETTINGS_TIME: Duration = Duration::from_secs(1);
@@ -250,6 +263,9 @@ pub(super) async fn inherit(
 
 /// Forwards REST requests about a live call or another node to the responsible node.
 pub(super) struct Forwarder {
+    pub(super) apis: Apis,
+    /// Permits for files of other nodes, by the client's network.
+    pub(super) files: FairPermits<IpAddr>,
     pub(super) node_id: String,
     pub(super) cluster: Arc<Cluster>,
     pub(super) claims: Arc<FleetClaims>,
@@ -292,9 +308,13 @@ async fn forward(
     {
         return forwarder.relay(carrier, request).await;
     }
+    // The node refuses it, before it costs the database or other nodes anything.
+    if subject.is_some() && !forwarder.apis.knows(request.headers()).await {
+        return next.run(request).await;
+    }
     let is_node = matches!(subject, Some(Subject::Node(_)));
     let owner = match subject {
-        Some(Subject::Call(call)) => match claims.owner_of(call).await {
+        Some(Subject::Call(call)) => match claims.owner_of(call, SessionPurpose::Request).await {
             Ok(owner) => owner.filter(|owner| *owner != cluster.run()),
             Err(Unreachable) => return unreachable(OWNER_UNREACHABLE),
         },
@@ -386,8 +406,7 @@ pub(super) async fn confirm_credentials(
     }
 }
 
-fn without_hop_headers(response: Response<Incoming>) -> Response<Body> {
-    let mut response = response.map(Body::new);
+fn without_hop_headers(mut response: Response<Body>) -> Response<Body> {
     remove_hop_headers(response.headers_mut());
     response
 }
@@ -443,6 +462,7 @@ impl Forwarder {
 
     /// Responds to a request for a file, which may be on the disk of another node.
     async fn file(&self, request: axum::extract::Request, next: Next) -> Response<Body> {
+        let client = request.extensions().get::<Peer>().map(|Peer(client)| network_prefix(*client));
         let copy = without_body(&request, request.method(), request.uri());
         let response = next.run(request).await;
         let Some(FileElsewhere { owner }) = response.extensions().get().cloned() else {
@@ -455,11 +475,14 @@ impl Forwarder {
             return response;
         }
         let members = self.cluster.others().into_iter().filter(|other| other.state.is_member());
+        let client = client.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+        let permit = tokio::time::timeout(FILE_WAIT, self.files.acquire(&client)).await;
+        let Ok(permit) = permit else { return file_unreachable() };
         let mut is_silent = false;
         for member in members.filter(|member| is_owner(&member.node_id)) {
             match self.cluster.peers().open(member.run, forwarded.clone()).await {
                 Ok(found) if found.status() != StatusCode::NOT_FOUND => {
-                    let mut found = found.map(Body::new);
+                    let mut found = cluster::held(found, permit);
                     let length = found.headers().get(CONTENT_LENGTH).cloned();
                     remove_hop_headers(found.headers_mut());
                     // The response to HEAD has no body from which the length is known.

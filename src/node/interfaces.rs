@@ -61,6 +61,7 @@ pub(super) struct Interfaces {
     pub(super) this_node: Arc<ThisNode>,
     /// Takes over the recordings of nodes that do not come back. `None` outside a fleet.
     pub(super) lost: Option<Arc<LostNodes>>,
+    pub(super) apis: api::Apis,
     pub(super) shared_counts: SharedCounts,
     pub(super) shared_settings: Arc<SharedSettings>,
     pub(super) offenders: Offenders,
@@ -221,8 +222,12 @@ impl Base {
         };
         let router = apis.router().merge(console::router(console));
         let router = router.merge(routes::router(discovery)).merge(routes::phones(&phones));
-        let shared_counts =
-            SharedCounts { people: failures, phones: phone_failures, apis, clock: clock.clone() };
+        let shared_counts = SharedCounts {
+            people: failures,
+            phones: phone_failures,
+            apis: apis.clone(),
+            clock: clock.clone(),
+        };
         Ok(Interfaces {
             router,
             webhooks,
@@ -235,6 +240,7 @@ impl Base {
             live,
             this_node,
             lost,
+            apis,
             shared_counts,
             shared_settings,
             offenders,

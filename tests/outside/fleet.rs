@@ -17,6 +17,7 @@ use super::endpoints::PASSWORD;
 use super::sign_in::set_up_link;
 use super::support::app::{App, ReceivedRequest};
 use super::support::cable::Cable;
+use super::support::chat::{USER, message_body};
 use super::support::database::{self, counts, execute, skipped_without_postgres};
 use super::support::http;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
@@ -290,6 +291,16 @@ async fn f04_without_the_database_a_node_asks_the_others_for_a_call() {
         assert_eq!(node.post_webhook(&body).await.status, 200);
     }
     assert_eq!(in_use(&nodes).await, 3.0, "one node has begun it");
+    // Strangers cost the database and the other nodes nothing.
+    let unknown = format!("/v1/Account/{AUTH_ID}/Call/{}/", uuid::Uuid::new_v4());
+    // "other:secret"
+    let wrong = "Basic b3RoZXI6c2VjcmV0";
+    for (headers, status) in
+        [(&[][..], 401), (&[("authorization", wrong)], 401), (&[("authorization", &*basic())], 503)]
+    {
+        let url = format!("{}{unknown}", nodes[0].public);
+        assert_eq!(http::send("GET", &url, headers, "").await.status, status, "{headers:?}");
+    }
     let all: BTreeSet<String> = earlier.into_iter().chain([wacid]).collect();
     // All ends come to one node.
     for call in &all {
@@ -675,6 +686,59 @@ async fn f39_a_node_that_leaves_hands_its_callbacks_over() {
         every.tick().await;
     }
     world.until_hung_up(&calls).await;
+}
+
+/// Messages of a conversation wait for the one that Graph does not answer, when their node ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn f29_f39_messages_that_wait_at_a_node_that_ends_are_sent_by_another() {
+    if skipped_without_postgres() {
+        return;
+    }
+    for signal in ["KILL", "TERM"] {
+        let world = World::new(20, 1_000).await;
+        world.graph.script(|asked| {
+            let body = json!({"messages": [{"id": format!("wamid.{}", uuid::Uuid::new_v4())}]});
+            asked["type"].is_string().then(|| (200, body.to_string()))
+        });
+        let heir = world.node("n0").await;
+        let port = world.graph.url.rsplit(':').next().unwrap().split('/').next().unwrap();
+        let cable = Cable::to(port.parse().unwrap()).await;
+        let graph_url = world.graph.url.replace(port, &cable.port.to_string());
+        let mut ending = Node::start(&NodeConfig { graph_url, ..world.config("n1") }).await;
+        let hello = json!({"type": "text", "text": {"body": "hello"}});
+        let hello = message_body(USER, "wamid.hello", hello);
+        assert_eq!(ending.post_webhook(&hello).await.status, 200);
+        let key = [("x-api-key", API_KEY)];
+        let found = format!("{}/api/v1/conversations/?q={USER}", ending.public);
+        let found = http::send("GET", &found, &key, "").await.json();
+        let id = found["items"][0]["id"].as_str().unwrap().to_owned();
+        cable.cut();
+        for text in ["one", "two", "three"] {
+            let body = json!({"type": "text", "text": {"body": text}}).to_string();
+            let url = format!("{}/api/v1/conversations/{id}/messages/", ending.public);
+            assert_eq!(http::send("POST", &url, &key, body).await.status, 202);
+        }
+        let mut every = tokio::time::interval(Duration::from_millis(50));
+        let asked = "SELECT count(asked_us), count(*), 0::bigint, 0::bigint FROM messages \
+            WHERE direction = 'outbound'";
+        while counts(world.folder(), asked).await != (1, 3, 0, 0) {
+            every.tick().await;
+        }
+        ending.signal(signal);
+        ending.wait();
+        let sent = || {
+            let asked = world.graph.asked();
+            let text =
+                |asked: &serde_json::Value| asked["text"]["body"].as_str().map(str::to_owned);
+            asked.iter().filter_map(text).collect::<Vec<_>>()
+        };
+        let failed = "SELECT count(wamid), count(*) FILTER (WHERE status = 'failed'), 0::bigint, 0::bigint \
+            FROM messages WHERE direction = 'outbound'";
+        while counts(world.folder(), failed).await != (2, 1, 0, 0) {
+            every.tick().await;
+        }
+        assert_eq!(sent(), ["two", "three"], "{signal}: {}", heir.log());
+    }
 }
 
 /// Otherwise the others would end its calls as failed: the records of their ends are in its journal.

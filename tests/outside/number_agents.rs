@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::console::{Session, user};
 use crate::support::agent::{AgentServer, reply};
-use crate::support::chat::{Chat, USER};
+use crate::support::app::App;
+use crate::support::chat::{Chat, USER, crm};
 use crate::support::http;
-use crate::support::node::{ACCESS_TOKEN, API_KEY, NUMBER, PHONE_NUMBER_ID};
+use crate::support::node::{ACCESS_TOKEN, API_KEY, AUTH_ID, NUMBER, PHONE_NUMBER_ID};
 
 pub const WABA: &str = "1029384756";
 const NEW: &str = "5511987654321";
@@ -385,4 +387,23 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_per_person() {
         (&usual["isSandbox"], &usual["whatsappPhoneNumberId"]),
         (&json!(false), &json!(PHONE_NUMBER_ID))
     );
+}
+
+/// A page that does not list the number's agent among its choices would disconnect it when it is saved.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_keeps_an_agent_that_answers_no_messages_any_more_when_its_page_is_saved() {
+    let people = |app: &App| crm(app) + &user("asha", AUTH_ID, "owner");
+    let chat = Chat::start_with(people, |_| {}).await;
+    let body = json!({"name": "Desk", "kind": "http", "endpoint": NOWHERE});
+    let agent = expect_status(&chat, "POST", "agents/", body, 201).await;
+    let id = agent["id"].as_str().unwrap();
+    let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
+    expect_status(&chat, "POST", &connect, json!({"agent": id}), 200).await;
+    let calls_only = json!({"channels": ["voice"]});
+    expect_status(&chat, "PATCH", &format!("agents/{id}/"), calls_only, 200).await;
+    let asha = Session::at(&chat.node.public, "asha").await;
+    let page = asha.get(&format!("/console/numbers/{NUMBER}/")).await.text();
+    assert!(page.contains(&format!("value=\"{id}\" selected>Desk</option>")), "{page}");
+    let dialog = asha.get(&format!("/console/numbers/{NUMBER}/agent/")).await.text();
+    assert!(dialog.contains(&format!("value=\"{id}\" checked")), "{dialog}");
 }

@@ -18,9 +18,9 @@ use speech::turn_estimator::{EstimateError, TurnEstimator};
 
 use crate::recognise::Endpoint;
 use crate::speech::{decoded, helpers, library};
-use crate::support::app::App;
-use crate::support::has_peer;
-use crate::support::node::{Node, NodeConfig, sim_options};
+use crate::support::app::{App, ReceivedRequest};
+use crate::support::node::{API_KEY, Node, NodeConfig, sim_options};
+use crate::support::{has_peer, http};
 
 const RATE: usize = 16_000;
 
@@ -205,8 +205,8 @@ struct World {
     node: Node,
     sim: Sim,
     _app: App,
-    /// When the action was requested, for each call, and the recognised words.
-    actions: Arc<Mutex<Vec<(Instant, String)>>>,
+    /// When the action was requested, for each call, and with which parameters.
+    actions: Arc<Mutex<Vec<(Instant, ReceivedRequest)>>>,
 }
 
 /// A node whose calls ask for speech. Without a model that recognises it, a server does at once.
@@ -223,8 +223,7 @@ async fn world(dir: tempfile::TempDir) -> World {
             format!("<Response><GetInput action=\"{action}\" inputType=\"speech\"/></Response>"),
         )
         .route("/said", move |seen| {
-            let words = seen.param("Speech").to_owned();
-            requested.lock().unwrap().push((Clock::real().now(), words));
+            requested.lock().unwrap().push((Clock::real().now(), seen.clone()));
             (200, "<Response><Wait length=\"1\"/></Response>".to_owned())
         });
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
@@ -240,8 +239,8 @@ async fn world(dir: tempfile::TempDir) -> World {
 
 impl World {
     /// Calls and speaks. Returns the time from the end of the speech to the request of the action,
-    /// negative if it came before, and the recognised words.
-    async fn call(&self, parts: &[&[i16]]) -> (f64, String) {
+    /// negative if it came before, and the parameters of the request.
+    async fn call(&self, parts: &[&[i16]]) -> (f64, ReceivedRequest) {
         let lead = silence(LEAD_MS);
         let all: Vec<&[i16]> = std::iter::once(&lead[..]).chain(parts.iter().copied()).collect();
         let spoken = Duration::from_millis(all.concat().len() as u64 / 16);
@@ -253,12 +252,19 @@ impl World {
             tokio::time::timeout(Duration::from_secs(60), self.sim.place_call(script).all()).await;
         let events = events.expect("the call ends");
         let actions = self.actions.lock().unwrap().clone();
-        let [(at_action, words)] = &actions[calls..] else { panic!("one action: {events:#?}") };
+        let [(at_action, action)] = &actions[calls..] else { panic!("one action: {events:#?}") };
         let at = |kind: CallEventKind| events.iter().find(|e| e.kind == kind).unwrap().at;
         let began = at(CallEventKind::Answered).max(at(CallEventKind::MediaUp));
         let waited =
             at_action.duration_since(placed).as_secs_f64() - (began + spoken).as_secs_f64();
-        (waited, words.clone())
+        (waited, action.clone())
+    }
+
+    /// Returns `true` if an estimate came before the end of the speech.
+    async fn was_estimated(&self, action: &ReceivedRequest) -> bool {
+        let url = format!("{}/api/v1/calls/{}/events", self.node.public, action.param("CallUUID"));
+        let log = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await.text();
+        log.contains("\"speech\":\"turn\"")
     }
 }
 
@@ -271,8 +277,16 @@ async fn finished_speech_ends_early_and_unfinished_speech_late() {
     let world = world(dir).await;
     // A pause of 1.4 s after "My number is" is longer than the silence that ends speech without
     // the model.
-    let (waited, _) = world.call(&[before, &silence(1_400), after]).await;
-    assert!((0.1..2.0).contains(&waited), "{waited} s");
+    let mut calls = 0;
+    let waited = loop {
+        let (waited, action) = world.call(&[before, &silence(1_400), after]).await;
+        calls += 1;
+        // On a busy machine, a debug build may load the model and estimate too late to help.
+        if calls == 20 || world.was_estimated(&action).await {
+            break waited;
+        }
+    };
+    assert!((0.1..2.0).contains(&waited), "{waited} s in call {calls}");
     let log = world.node.log();
     assert!(!log.contains("turn estimate failed"), "{log}");
 }
@@ -330,14 +344,15 @@ async fn measure() {
         // 0.3 s to 1.5 s, in an order that does not follow the sentences.
         let pause_ms = 300 + (n * 17 % SENTENCES.len()) * 1_200 / (SENTENCES.len() - 1);
         let pause = silence(pause_ms);
-        let (waited, recognised) = world.call(&[before, &pause, after]).await;
+        let (waited, action) = world.call(&[before, &pause, after]).await;
+        let recognised = action.param("Speech");
         let was_cut = waited < 0.0;
         cut += usize::from(was_cut);
         if !was_cut {
             waits.push((waited * 1_000.0) as i64);
             let spoken = words(text);
             all += spoken.len();
-            wrong += differing_words(&spoken, &words(&recognised));
+            wrong += differing_words(&spoken, &words(recognised));
             empty += usize::from(recognised.is_empty());
         }
         eprintln!("{pause_ms} ms: {waited:.3} s {text}: {recognised}");

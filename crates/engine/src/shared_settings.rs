@@ -71,13 +71,14 @@ impl SharedSettings {
         if seen.is_some_and(|(id, book)| id == term.id && book >= term.book) {
             return Ok(false);
         }
-        // The accounts and numbers come first, because webhooks and routing refer to them. They are
+        // A revoked key must not wait for the other settings, whose changes may wait for each other.
+        self.people.refresh().await?;
+        // The accounts and numbers come before webhooks and routing, which refer to them. They are
         // compared again: with an older account, a number that another node has moved in between
         // would be claimed back.
         self.keeper.refresh(self.clock.wall()).await?;
         self.inbox.router().refresh().await?;
         self.keeper.refresh(self.clock.wall()).await?;
-        self.people.refresh().await?;
         if let Some(tls) = &self.tls {
             tls.refresh();
         }

@@ -641,7 +641,7 @@ async fn a_redelivery_sends_the_older_events_of_its_queue_first() {
     assert_eq!(due(secs(60)).await, [0_u128; 0]);
     let (receiver, scope) = (Receiver::Number(number.clone()), Scope::of(MAIN.into()));
     let third = uuid::Uuid::from_u128(3);
-    assert!(store.webhooks().redeliver(&receiver, &scope, third, secs(50)).await.unwrap());
+    assert!(store.webhooks().redeliver(&receiver, &scope, third, "node", secs(50)).await.unwrap());
     assert_eq!(due(secs(49)).await, [0_u128; 0]);
     assert_eq!(due(secs(60)).await, [1], "the second one is of another conversation");
     store.close().await;

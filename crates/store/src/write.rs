@@ -83,6 +83,8 @@ pub(crate) enum InboxWrite {
     Redeliver {
         /// Row id of the callback.
         row: i64,
+        /// Who sends it if no process has its queue.
+        owner: String,
         now: Timestamp,
     },
     DeleteOlder {

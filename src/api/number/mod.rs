@@ -61,6 +61,7 @@ use super::auth::{Principal, given_api_key};
 use super::error::{ApiError, TOO_MANY_IN_PROGRESS};
 use super::idempotency::Rules;
 use super::routes::{self, Match, Operation, PathParameters};
+use super::turns;
 use super::{ApiState, App, fields, peer, query_pairs, segments, session};
 use request::{ApiRequest, FieldNames};
 use route::Route;
@@ -235,6 +236,7 @@ async fn recorded(
     fields: FieldNames,
 ) -> Result<Response, ApiError> {
     let work = async move {
+        let _turn = turns::change(&state.main_account_of(&principal.scope)).await;
         let object = audit::object_path(operation, &path);
         let before = match object {
             Some(path) => current(&state, &principal, path).await,

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::super::error::ApiError;
 use super::super::routes::{Operation, ResponseSpec};
+use super::super::turns;
 use super::request::{ApiRequest, NO_NUMBER, parse_number, parse_position, position};
 use super::response::{Page, Timestamp3339, accepted, ok};
 use super::route::{PAGING, Route, handler};
@@ -230,7 +231,10 @@ async fn redeliver_to_number(request: ApiRequest) -> Result<Response, ApiError> 
 async fn schedule(request: &ApiRequest, receiver: &Receiver) -> Result<Response, ApiError> {
     let id: Uuid = request.id("event_id", NO_DELIVERY)?;
     let (api, now) = (request.api(), request.api().clock.steady());
-    let is_scheduled = api.store.webhooks().redeliver(receiver, request.scope(), id, now).await;
+    let (webhooks, owner) = (api.store.webhooks(), api.inbox.owner());
+    // The search for an unknown event reads all deliveries of the webhook.
+    let _turn = turns::next(&request.main_account()).await;
+    let is_scheduled = webhooks.redeliver(receiver, request.scope(), id, owner, now).await;
     match is_scheduled.map_err(ApiError::store("redeliver an event"))? {
         true => Ok(accepted(&Redelivered { id, state: "waiting" })),
         false => Err(ApiError::NotFound(NO_DELIVERY)),

@@ -186,6 +186,7 @@ const ATTRIBUTES: &[(&str, &str)] = &[
     ("start_recording_audio_method", "startRecordingAudioMethod"),
     ("stop_recording_audio", "stopRecordingAudio"),
     ("stop_recording_audio_method", "stopRecordingAudioMethod"),
+    ("wait_for_agent", "waitForAgent"),
     ("transcript", "transcript"),
     ("transcription_url", "transcriptionUrl"),
     ("record_file_format", "recordFileFormat"),
@@ -476,13 +477,17 @@ mod tests {
 
     #[test]
     fn makes_a_document_of_the_fields() {
-        let body = json!({"role": "agent", "record_coach_voice": true, "start_recording_audio": "https://a.example.com/on"});
+        let body = json!({
+            "role": "agent", "record_coach_voice": true, "wait_for_agent": true,
+            "start_recording_audio": "https://a.example.com/on"});
         let made = document(&Fields::of_json(&body), "A & B").expect("a document");
         let xml::ast::ElementKind::MultiPartyCall(call) = &made.elements[0].kind else { panic!() };
         assert_eq!((call.name.as_str(), call.role.as_str()), ("A & B", "agent"));
-        for (name, value) in
-            [("recordCoachVoice", "true"), ("startRecordingAudio", "https://a.example.com/on")]
-        {
+        for (name, value) in [
+            ("recordCoachVoice", "true"),
+            ("waitForAgent", "true"),
+            ("startRecordingAudio", "https://a.example.com/on"),
+        ] {
             assert!(call.attributes.contains(&(name.to_owned(), value.to_owned())), "{name}");
         }
         let wrong = document(&Fields::of_json(&json!({"role": "boss"})), "A");

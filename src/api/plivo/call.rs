@@ -165,7 +165,7 @@ impl<'a> EndedCall<'a> {
 fn call_state(end: &CallEnd) -> &'static str {
     match end.hangup_code {
         _ if end.answered.is_some() => "ANSWER",
-        1000..=1999 => "CANCEL",
+        1000..=1999 | 9000 => "CANCEL",
         3010 | 3020 => "BUSY",
         3000 | 6010 => "NOANSWER",
         3070 => "TIMEOUT",

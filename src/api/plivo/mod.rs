@@ -44,6 +44,7 @@ use super::error::NO_SPACE;
 use super::fields::Fields;
 use super::idempotency::Rules;
 use super::routes::{self, Match, PathParameters};
+use super::turns;
 use super::{ApiState, App, TOO_MANY_IN_PROGRESS, body, peer, query_pairs, segments};
 use engine::limiter::RequestClaims;
 use error::{NOT_AVAILABLE, PlivoError};
@@ -218,6 +219,7 @@ fn serve(
     let fields = Fields::read(&request.headers, &request.body).map(|fields| fields.names());
     let work = (route.handler)(request);
     let work = async move {
+        let _turn = turns::change(&state.main_account_of(&scope)).await;
         let object = audit::object_path(operation, &path);
         let before = match object {
             Some(path) => current(&state, &scope, path).await,

@@ -261,7 +261,7 @@ fn parse_order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
             .ok_or("content_type must be audio/x-mulaw;rate=8000 or audio/x-l16 with ;rate=8000, 16000 or 24000")?,
     };
     let level = fields.integer("noise_cancellation_level", 60, 100)?;
-    let noise_cancellation = fields.flag("noise_cancellation")?.unwrap_or(level.is_some());
+    let noise_cancellation = fields.flag("noise_cancellation")?.unwrap_or(false);
     Ok(StreamOrder {
         url: socket,
         bidirectional,

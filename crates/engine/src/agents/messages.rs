@@ -24,15 +24,20 @@ use super::escalation::{self, Reason};
 use super::pace::Pace;
 use super::scheduler::Scheduler;
 use crate::inbox::{Inbox, Outgoing, SendError, Turn, words};
-use model::{ConversationStatus, Direction, stable_id};
+use model::{AuthId, ConversationStatus, Direction, stable_id};
 use store::{AfterReply, Agent, AgentChannel, ConversationChange, PendingReply, Scope, StoreError};
 
 /// The largest number of turns per conversation in memory. Further ones wait in the store.
 const LANE_MAX: usize = 32;
-/// The largest number of turns in memory.
+/// The largest numbers of turns in memory, in total and of a main account. Further ones wait in the
+/// store, so that a campaign whose agent is slow does not delay the agents of others.
 const TURNS_MAX: usize = 4_096;
+const ACCOUNT_TURNS_MAX: usize = TURNS_MAX / 4;
 /// Interval at which the store is polled for pending turns that are not in memory.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// The longest interval. It doubles while turns fail because of the store: each repetition would
+/// ask the agent again.
+const POLL_INTERVAL_MAX: Duration = Duration::from_secs(80);
 /// Turns per page.
 const PAGE: u32 = 500;
 /// Maximum number of attempts to send a reply while its number is over the message rate.
@@ -88,28 +93,71 @@ struct TurnQueue {
     /// By conversation. The first turn of each is running or queued for its agent.
     lanes: HashMap<Uuid, VecDeque<WaitingTurn>>,
     messages: HashSet<Uuid>,
+    /// The number of turns by main account.
+    accounts: HashMap<AuthId, usize>,
     scheduler: Scheduler<Uuid>,
     pace: Pace,
 }
 
 impl TurnQueue {
     /// Adds a turn. A turn that is already present or does not fit is ignored.
-    fn take(&mut self, worker: &MessageAgents, turn: Turn, then: Option<AfterReply>) {
-        let conversation = turn.pair.conversation;
+    fn take(&mut self, turn: Turn, then: Option<AfterReply>) {
+        let (conversation, account) = (turn.pair.conversation, turn.pair.main_account.clone());
         let full = self.messages.len() >= TURNS_MAX
-            || self.lanes.get(&conversation).is_some_and(|l| l.len() >= LANE_MAX);
+            || self.accounts.get(&account).is_some_and(|turns| *turns >= ACCOUNT_TURNS_MAX)
+            || self.lanes.get(&conversation).is_some_and(|lane| lane.len() >= LANE_MAX);
         if full || !self.messages.insert(turn.message.id) {
             return;
         }
+        *self.accounts.entry(account.clone()).or_default() += 1;
+        let message = &turn.message;
         let too_fast =
-            then.is_none() && self.pace.is_too_fast(conversation, worker.agents.clock().now());
-        let (agent, account) = (turn.agent, turn.pair.main_account.clone());
+            then.is_none() && self.pace.is_too_fast(conversation, message.id, message.at);
+        let agent = turn.agent;
         let lane = self.lanes.entry(conversation).or_default();
         lane.push_back(WaitingTurn { turn, too_fast, then });
         if lane.len() == 1 {
             self.scheduler.push(agent, account, conversation);
         }
     }
+
+    /// Removes the first turn of a conversation and queues the next one.
+    fn end(&mut self, conversation: Uuid) {
+        let Some(lane) = self.lanes.get_mut(&conversation) else { return };
+        if let Some(WaitingTurn { turn, .. }) = lane.pop_front() {
+            let account = &turn.pair.main_account;
+            self.messages.remove(&turn.message.id);
+            self.scheduler.free(&turn.agent, account);
+            if let Some(turns) = self.accounts.get_mut(account) {
+                *turns -= 1;
+                if *turns == 0 {
+                    self.accounts.remove(account);
+                }
+            }
+        }
+        match lane.front() {
+            Some(WaitingTurn { turn, .. }) => {
+                self.scheduler.push(turn.agent, turn.pair.main_account.clone(), conversation);
+            }
+            None => drop(self.lanes.remove(&conversation)),
+        }
+    }
+
+    /// The main accounts whose further turns do not fit.
+    fn full_accounts(&self) -> Vec<AuthId> {
+        let full = self.accounts.iter().filter(|(_, turns)| **turns >= ACCOUNT_TURNS_MAX);
+        full.map(|(account, _)| account.clone()).collect()
+    }
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TurnEnd {
+    Answered,
+    /// People have taken over, which resets the loop detection.
+    LeftToPeople,
+    /// The store failed. The turn is still pending there.
+    Deferred,
 }
 
 impl MessageAgents {
@@ -118,25 +166,39 @@ impl MessageAgents {
         let mut work = JoinSet::new();
         let mut running: HashMap<Id, Uuid> = HashMap::new();
         let mut poll = tokio::time::interval(POLL_INTERVAL);
-        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pause = POLL_INTERVAL;
+        // Whether the latest turn failed because of the store.
+        let mut deferred = false;
         loop {
             tokio::select! {
-                            biased;
-                            Some(done) = work.join_next_with_id(), if !work.is_empty() => {
-            // A task that panicked only ends its own turn.
-            let (id, forget) = done.unwrap_or_else(|fault| (fault.id(), false));
-                                if let Some(conversation) = running.remove(&id) {
-                                    self.ended(&mut queue, conversation, forget);
-                                }
-                            }
-            // This branch never waits for an agent. What does not fit stays in the store.
-            turn = turns.recv() => {
-                                let Some(turn) = turn else { return };
-                                            queue.take(&self, turn, None);
-                            }
-                            () = self.inbox.turns().stored_elsewhere() => self.load_pending(&mut queue).await,
-                            _ = poll.tick() => self.load_pending(&mut queue).await,
+                biased;
+                Some(done) = work.join_next_with_id(), if !work.is_empty() => {
+                    // A task that panicked only ends its own turn.
+                    let (id, end) = done.unwrap_or_else(|fault| (fault.id(), TurnEnd::Answered));
+                    let conversation = running.remove(&id);
+                    deferred = end == TurnEnd::Deferred;
+                    if let Some(conversation) = conversation {
+                        if end == TurnEnd::LeftToPeople {
+                            queue.pace.forget(conversation);
                         }
+                        queue.end(conversation);
+                    }
+                }
+                // This branch never waits for an agent. What does not fit stays in the store.
+                turn = turns.recv() => {
+                    let Some(turn) = turn else { return };
+                    queue.take(turn, None);
+                }
+                () = self.inbox.turns().stored_elsewhere(), if !deferred => {
+                    self.load_pending(&mut queue).await;
+                }
+                _ = poll.tick() => {
+                    self.load_pending(&mut queue).await;
+                    pause = if deferred { pause * 2 } else { POLL_INTERVAL };
+                    pause = pause.min(POLL_INTERVAL_MAX);
+                    poll.reset_after(pause);
+                }
+            }
             while let Some(conversation) = queue.scheduler.next() {
                 let Some(first) =
                     queue.lanes.get_mut(&conversation).and_then(|lane| lane.front_mut())
@@ -148,31 +210,13 @@ impl MessageAgents {
         }
     }
 
-    fn ended(&self, queue: &mut TurnQueue, conversation: Uuid, forget: bool) {
-        if forget {
-            queue.pace.forget(conversation);
-        }
-        let Some(lane) = queue.lanes.get_mut(&conversation) else { return };
-        if let Some(WaitingTurn { turn, .. }) = lane.pop_front() {
-            queue.messages.remove(&turn.message.id);
-            queue.scheduler.free(&turn.agent, &turn.pair.main_account);
-        }
-        match lane.front() {
-            Some(next) => queue.scheduler.push(
-                next.turn.agent,
-                next.turn.pair.main_account.clone(),
-                conversation,
-            ),
-            None => drop(queue.lanes.remove(&conversation)),
-        }
-    }
-
     /// Loads pending turns that are not in memory: those of the previous process, from the journal,
     /// and those that did not fit.
     async fn load_pending(&self, queue: &mut TurnQueue) {
         let mut after = (i64::MIN, Uuid::nil());
         while queue.messages.len() < TURNS_MAX {
-            let owed = match self.inbox.turns().pending(after, PAGE).await {
+            let full = queue.full_accounts();
+            let owed = match self.inbox.turns().pending(after, &full, PAGE).await {
                 Ok(owed) => owed,
                 Err(error) => {
                     return tracing::warn!(%error, "reading pending agent turns failed; retrying");
@@ -181,12 +225,12 @@ impl MessageAgents {
             let Some(last) = owed.last() else { return };
             after = (last.message.message.at.micros(), last.message.message.id);
             for PendingReply { pair, message, agent, epoch, then } in owed {
-                queue.take(self, Turn { pair, agent, epoch, message: message.message }, then);
+                queue.take(Turn { pair, agent, epoch, message: message.message }, then);
             }
         }
     }
 
-    fn spawn_turn(&self, work: &mut JoinSet<bool>, waiting: &WaitingTurn) -> Id {
+    fn spawn_turn(&self, work: &mut JoinSet<TurnEnd>, waiting: &WaitingTurn) -> Id {
         let worker = self.clone();
         let WaitingTurn { turn, too_fast, then } = waiting;
         let (turn, too_fast, then) = (turn.clone(), *too_fast, *then);
@@ -198,15 +242,22 @@ impl MessageAgents {
             };
             match answered {
                 Ok(people) => {
-// The turn needs no answer any more. A sent reply has already removed it.
-if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await {
-                        tracing::warn!(%conversation, %error, "answered turn still marked as pending");
+                    // The turn needs no answer any more. A sent reply has already removed it.
+                    let finish = worker.agents.store().turns().finish(turn.message.id).await;
+                    match (finish, people) {
+                        (Err(error), _) => {
+                            tracing::warn!(
+                                %conversation, %error, "answered turn still marked as pending"
+                            );
+                            TurnEnd::Deferred
+                        }
+                        (Ok(()), true) => TurnEnd::LeftToPeople,
+                        (Ok(()), false) => TurnEnd::Answered,
                     }
-                    people
                 }
                 Err(error) => {
                     tracing::warn!(%conversation, %error, "agent turn deferred");
-                    false
+                    TurnEnd::Deferred
                 }
             }
         });
@@ -230,11 +281,14 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
         else {
             return self.escalate(turn, None, Reason::Off).await;
         };
-        if too_fast || self.is_own_number(&pair.user.id) {
+        if self.is_own_number(&pair.user.id) {
             return self.escalate(turn, Some(&agent), Reason::Loop).await;
         }
         if self.agents.clock().wall().since(turn.message.at) > AGE_MAX {
             return self.escalate(turn, Some(&agent), Reason::Late).await;
+        }
+        if too_fast {
+            return self.escalate(turn, Some(&agent), Reason::Loop).await;
         }
         let question = self.question(turn, &agent, &scope).await?;
         let mut collected = CollectedReply {
@@ -417,4 +471,52 @@ fn outgoing(item: &Map<String, Value>) -> Option<Outgoing> {
     let mut content = item.clone();
     content.remove("type");
     Some(Outgoing { kind, content: Value::Object(content) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{E164, MessageStatus, Timestamp};
+    use store::{NewMessage, Pair, UserName};
+
+    fn turn(account: &str) -> Turn {
+        Turn {
+            pair: Pair {
+                conversation: Uuid::new_v4(),
+                account: account.into(),
+                main_account: account.into(),
+                number: E164::parse("918035737458").unwrap(),
+                phone_number_id: "106".into(),
+                user: UserName { id: "91".to_owned(), bsuid: None, name: String::new() },
+            },
+            agent: Uuid::from_u128(1),
+            epoch: 0,
+            message: NewMessage {
+                id: Uuid::new_v4(),
+                wamid: None,
+                direction: Direction::Inbound,
+                kind: "text".to_owned(),
+                text: String::new(),
+                content: Value::Null,
+                status: MessageStatus::Received,
+                sender: None,
+                at: Timestamp::default(),
+            },
+        }
+    }
+
+    #[test]
+    fn r10_an_account_leaves_room_for_the_turns_of_others() {
+        let mut queue = TurnQueue::default();
+        for _ in 0..TURNS_MAX {
+            queue.take(turn("MA1"), None);
+        }
+        assert_eq!(queue.messages.len(), ACCOUNT_TURNS_MAX);
+        assert_eq!(queue.full_accounts(), [AuthId::from("MA1")]);
+        queue.take(turn("MA2"), None);
+        assert_eq!(queue.messages.len(), ACCOUNT_TURNS_MAX + 1);
+        let done = queue.scheduler.next().unwrap();
+        queue.end(done);
+        assert_eq!(queue.full_accounts(), []);
+    }
 }

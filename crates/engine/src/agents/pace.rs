@@ -1,46 +1,60 @@
-//! Loop detection: a conversation with more than ten turns in a minute is taken for one between two
-//! automated systems. Pure, with bounded memory.
+//! Loop detection: a conversation with more than ten messages in a minute is taken for one between
+//! two automated systems. Pure, with bounded memory.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use model::Timestamp;
 use uuid::Uuid;
 
-/// The maximum number of turns of a conversation [`WITHIN`] the window.
-pub(super) const TURNS: usize = 10;
+/// The maximum number of messages of a conversation [`WITHIN`] the window.
+const MESSAGES: usize = 10;
 const WITHIN: Duration = Duration::from_secs(60);
+/// The number of messages of a conversation that are remembered. More than [`MESSAGES`], because a
+/// message may come again after others: its turn failed, or was read from the store.
+const REMEMBERED: usize = 4 * MESSAGES;
 /// The number of conversations at which idle ones are removed.
 const SWEEP_AT: usize = 4_096;
 
-/// The times of recent turns, by conversation.
+/// The recent messages, by conversation.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    turns: HashMap<Uuid, VecDeque<Instant>>,
+    messages: HashMap<Uuid, VecDeque<Counted>>,
     sweep_at: usize,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    id: Uuid,
+    /// The time of the message, not of its turn: an outage of the store delays turns, which then
+    /// come all at once.
+    at: Timestamp,
+    too_fast: bool,
+}
+
 impl Pace {
-    /// Records a turn. Returns whether there are too many.
-    pub(super) fn is_too_fast(&mut self, conversation: Uuid, now: Instant) -> bool {
-        let recent = |at: &Instant| now.saturating_duration_since(*at) < WITHIN;
-        if self.turns.len() >= self.sweep_at.max(SWEEP_AT) {
-            self.turns.retain(|_, turns| turns.back().is_some_and(recent));
-            self.sweep_at = self.turns.len() * 2;
+    /// Records a message. Returns whether it is one too many. A message counts once.
+    pub(super) fn is_too_fast(&mut self, conversation: Uuid, id: Uuid, at: Timestamp) -> bool {
+        let near = |other: &Counted| at.since(other.at).max(other.at.since(at)) < WITHIN;
+        if self.messages.len() >= self.sweep_at.max(SWEEP_AT) {
+            self.messages.retain(|_, messages| messages.back().is_some_and(near));
+            self.sweep_at = self.messages.len() * 2;
         }
-        let turns = self.turns.entry(conversation).or_default();
-        while turns.front().is_some_and(|at| !recent(at)) {
-            turns.pop_front();
+        let messages = self.messages.entry(conversation).or_default();
+        if let Some(known) = messages.iter().find(|known| known.id == id) {
+            return known.too_fast;
         }
-        if turns.len() > TURNS {
-            turns.pop_front();
+        let too_fast = messages.iter().filter(|other| near(other)).count() >= MESSAGES;
+        if messages.len() >= REMEMBERED {
+            messages.pop_front();
         }
-        turns.push_back(now);
-        turns.len() > TURNS
+        messages.push_back(Counted { id, at, too_fast });
+        too_fast
     }
 
     /// Resets a conversation, because people have taken over.
     pub(super) fn forget(&mut self, conversation: Uuid) {
-        self.turns.remove(&conversation);
+        self.messages.remove(&conversation);
     }
 }
 
@@ -49,19 +63,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_than_ten_turns_in_a_minute_are_too_many() {
-        let (mut pace, begin) = (Pace::default(), model::Clock::real().now());
-        let at = |secs: u64| begin + Duration::from_secs(secs);
+    fn more_than_ten_messages_in_a_minute_are_too_many() {
+        let mut pace = Pace::default();
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let mut ids = 0..;
+        let mut come = |conversation, secs| {
+            let id = Uuid::from_u64_pair(1, ids.next().unwrap());
+            pace.is_too_fast(conversation, id, Timestamp::from_secs(secs))
+        };
         for n in 0..10 {
-            assert!(!pace.is_too_fast(one, at(n)), "{n}");
+            assert!(!come(one, n), "{n}");
         }
-        assert!(!pace.is_too_fast(other, at(10)));
-        assert!(pace.is_too_fast(one, at(59)) && pace.is_too_fast(one, at(59)));
-        assert!(!pace.is_too_fast(one, at(69)), "the first ten are a minute ago");
-        for n in 0..100_000_u64 {
-            pace.is_too_fast(Uuid::from_u64_pair(9, n), at(n));
+        assert!(!come(other, 10));
+        assert!(come(one, 59) && come(one, 59));
+        assert!(!come(one, 69), "the first ten are a minute ago");
+        for n in 0..100_000 {
+            pace.is_too_fast(
+                Uuid::from_u64_pair(9, n),
+                Uuid::from_u64_pair(9, n),
+                Timestamp::from_secs(n as i64),
+            );
         }
-        assert!(pace.turns.len() <= 2 * SWEEP_AT, "{}", pace.turns.len());
+        assert!(pace.messages.len() <= 2 * SWEEP_AT, "{}", pace.messages.len());
+    }
+
+    #[test]
+    fn messages_count_by_their_own_time_and_once() {
+        let mut pace = Pace::default();
+        let conversation = Uuid::from_u128(1);
+        let mut come = |id, secs| {
+            pace.is_too_fast(conversation, Uuid::from_u128(id), Timestamp::from_secs(secs))
+        };
+        // Sent in three minutes, and taken all at once after an outage.
+        for n in 0..20 {
+            assert!(!come(n as u128, n * 10), "{n}");
+        }
+        for _ in 0..20 {
+            assert!(!come(19, 190), "a turn that is repeated is the same message");
+        }
+        for n in 20..24 {
+            assert!(!come(n as u128, 191));
+        }
+        assert!(come(24, 191) && come(24, 191));
     }
 }

@@ -24,8 +24,20 @@ use crate::call::CallEvent;
 use crate::call::registry::{CallKey, Registry};
 use crate::webhook::{Claim, ClaimPurpose, HandOver, OtherNodes, SignedWebhook, Unreachable};
 
-/// Number of database sessions for claims.
+/// Number of database sessions for claims and events of calls.
 const SESSIONS: usize = 4;
+
+/// Number of further ones for requests of clients, so that these never delay a call.
+const REQUEST_SESSIONS: usize = 2;
+
+/// What a database session is used for.
+#[derive(Clone, Copy, Debug)]
+pub enum SessionPurpose {
+    /// Claims, events and rooms of calls.
+    Calls,
+    /// The request of a client.
+    Request,
+}
 
 /// Timeout of one attempt to claim a call.
 const CLAIM_TIME: Duration = Duration::from_millis(500);
@@ -76,6 +88,7 @@ pub struct FleetClaims {
     shared: Arc<Shared>,
     sessions: Mutex<Vec<FleetSession>>,
     permits: Semaphore,
+    request_permits: Semaphore,
     /// Selects the node that gets the next handed-over call. The nodes take turns.
     turn: AtomicUsize,
     unsettled: Mutex<VecDeque<Unsettled>>,
@@ -87,8 +100,18 @@ pub struct FleetClaims {
 impl FleetClaims {
     pub(super) fn new(store: Store, shared: Arc<Shared>) -> Self {
         let (sessions, permits) = (Mutex::default(), Semaphore::new(SESSIONS));
+        let request_permits = Semaphore::new(REQUEST_SESSIONS);
         let (turn, unsettled) = (AtomicUsize::new(0), Mutex::default());
-        Self { store, shared, sessions, permits, turn, unsettled, rejected: Mutex::default() }
+        Self {
+            store,
+            shared,
+            sessions,
+            permits,
+            request_permits,
+            turn,
+            unsettled,
+            rejected: Mutex::default(),
+        }
     }
 
     fn unsettled(&self) -> MutexGuard<'_, VecDeque<Unsettled>> {
@@ -170,7 +193,7 @@ impl FleetClaims {
             return;
         }
         let settle = async |session: &mut FleetSession| session.settle_rejections(&rejected).await;
-        if let Err(error) = self.with_session(CLAIM_TIME, settle).await {
+        if let Err(error) = self.with_session(SessionPurpose::Calls, CLAIM_TIME, settle).await {
             tracing::warn!(%error, "rejections not recorded as settled, trying again");
             self.rejected_claims().extend(rejected);
         }
@@ -218,7 +241,9 @@ impl FleetClaims {
         let stop = self.shared.stop.clone();
         while stop.run_until_cancelled(every.tick()).await.is_some() {
             let run = self.shared.run;
-            let done = self.with_session(LOOKUP_TIME, async |s| s.expire_claims(run).await);
+            let done = self.with_session(SessionPurpose::Calls, LOOKUP_TIME, async |s| {
+                s.expire_claims(run).await
+            });
             if let Err(error) = done.await {
                 tracing::warn!(%error, "deletion of old claims failed");
             }
@@ -229,9 +254,14 @@ impl FleetClaims {
     ///
     /// # Errors
     /// Returns an error if the database does not answer.
-    pub async fn owner_of(&self, call: CallUuid) -> Result<Option<Uuid>, Unreachable> {
+    pub async fn owner_of(
+        &self,
+        call: CallUuid,
+        purpose: SessionPurpose,
+    ) -> Result<Option<Uuid>, Unreachable> {
         for pause in YOUNG {
-            let found = self.with_session(LOOKUP_TIME, async |s| s.owner_of_live_call(call).await);
+            let find = async |s: &mut FleetSession| s.owner_of_live_call(call).await;
+            let found = self.with_session(purpose, LOOKUP_TIME, find);
             let found = found.await.map_err(|error| {
                 tracing::warn!(%error, "lookup of a call's owner failed");
                 Unreachable
@@ -244,14 +274,21 @@ impl FleetClaims {
         Ok(None)
     }
 
-    /// Runs a statement on one of the connections. A connection whose statement is overdue is
-    /// closed.
+    /// Runs a statement on one of the sessions. A session whose statement is overdue is closed.
     pub(super) async fn with_session<T>(
         &self,
+        purpose: SessionPurpose,
         at_most: Duration,
         statement: impl AsyncFnOnce(&mut FleetSession) -> Result<T, StoreError>,
     ) -> Result<T, ClaimError> {
-        let _permit = self.permits.acquire().await.map_err(|_| ClaimError::Overdue)?;
+        let permit = match purpose {
+            SessionPurpose::Calls => self.permits.acquire().await,
+            SessionPurpose::Request => {
+                let permit = tokio::time::timeout(at_most, self.request_permits.acquire()).await;
+                permit.map_err(|_| ClaimError::Overdue)?
+            }
+        };
+        let _permit = permit.map_err(|_| ClaimError::Overdue)?;
         let run = async {
             let idle = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut session = match idle {
@@ -305,7 +342,7 @@ impl FleetClaims {
             ClaimPurpose::Reject => serde_json::to_vec(key).unwrap_or_default(),
             ClaimPurpose::Bury => Vec::new(),
         };
-        self.with_session(CLAIM_TIME, async |session| match purpose {
+        self.with_session(SessionPurpose::Calls, CLAIM_TIME, async |session| match purpose {
             ClaimPurpose::Begin(birth) => session.claim(ids, run, birth.setup.call.0, &about).await,
             ClaimPurpose::Reject => session.claim_rejection(ids, run, &about).await,
             ClaimPurpose::Bury => session.bury(ids, run).await,
@@ -413,7 +450,7 @@ impl OtherNodes for FleetClaims {
                     let find = async |session: &mut FleetSession| {
                         session.owner_of_call(claim_key(&key), named).await
                     };
-                    self.with_session(LOOKUP_TIME, find).await
+                    self.with_session(SessionPurpose::Calls, LOOKUP_TIME, find).await
                 }
                 false => Err(ClaimError::Overdue),
             };
@@ -421,7 +458,7 @@ impl OtherNodes for FleetClaims {
             match (found, named) {
                 // Meta can be faster than the batch with the row of an outbound call. A database
                 // without space has neither the row nor the claim.
-                (Ok(None), Some(call)) => match self.owner_of(call).await? {
+                (Ok(None), Some(call)) => match self.owner_of(call, SessionPurpose::Calls).await? {
                     Some(owner) => Ok(Some(owner).filter(is_other)),
                     None => Ok(self.ask_nodes(&key, named).await),
                 },

@@ -37,13 +37,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::beats::{Beats, Order};
-pub use self::claims::FleetClaims;
+pub use self::claims::{FleetClaims, SessionPurpose};
 pub use self::lease::FleetLease;
 use self::lease::{Demand, Units};
 pub use self::lost::LostNodes;
 use self::peers::MovedIdentity;
 pub use self::peers::{
-    BindError, MovedPeers, PeerAddress, PeerError, PeerHandler, PeerTimes, Peers,
+    BindError, MovedPeers, PeerAddress, PeerError, PeerHandler, PeerTimes, Peers, held,
 };
 pub use self::reaper::NodeReaper;
 pub use self::rooms::FleetRooms;

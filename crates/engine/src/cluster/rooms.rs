@@ -10,7 +10,7 @@ use model::AuthId;
 use store::{RoomHost, RoomRef};
 use uuid::Uuid;
 
-use super::{FleetClaims, PeerError, Shared};
+use super::{FleetClaims, PeerError, SessionPurpose, Shared};
 use crate::call::seats::{ByteStream, NoAnswer, RoomNodes};
 
 /// Timeout of a database statement.
@@ -46,7 +46,9 @@ impl FleetRooms {
     ) -> Result<Option<Uuid>, NoAnswer> {
         let found = self
             .claims
-            .with_session(TIME, async |session| session.find_room(account, kind, name).await)
+            .with_session(SessionPurpose::Request, TIME, async |session| {
+                session.find_room(account, kind, name).await
+            })
             .await;
         let host = found.map_err(|error| {
             tracing::warn!(%error, "lookup of a room failed");
@@ -66,7 +68,9 @@ impl RoomNodes for FleetRooms {
             let run = self.shared.run;
             let host = self
                 .claims
-                .with_session(TIME, async |session| session.host_room(of, id, run).await)
+                .with_session(SessionPurpose::Calls, TIME, async |session| {
+                    session.host_room(of, id, run).await
+                })
                 .await;
             host.map_err(|error| {
                 tracing::warn!(%error, "lookup of a room's host failed");
@@ -81,7 +85,9 @@ impl RoomNodes for FleetRooms {
         tokio::spawn(async move {
             for _ in 0..RELEASES_MAX {
                 let released = claims
-                    .with_session(TIME, async |session| session.release_room(room).await)
+                    .with_session(SessionPurpose::Calls, TIME, async |session| {
+                        session.release_room(room).await
+                    })
                     .await;
                 match released {
                     Ok(()) => return,

@@ -1,9 +1,9 @@
 //! The queues of messages that wait to be sent, one per conversation, and the rate limits of
 //! numbers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use governor::{DefaultKeyedRateLimiter, Quota};
 use tokio::sync::oneshot;
@@ -42,6 +42,8 @@ enum LaneEntry {
 /// The queues of messages by conversation. A queue that exists has a task that empties it.
 pub(super) struct Lanes {
     lanes: Mutex<HashMap<Uuid, VecDeque<LaneEntry>>>,
+    /// The messages that were pushed and are not [done](Self::done) yet.
+    present: Mutex<HashSet<Uuid>>,
     waiting: Shares<AuthId>,
     pub(super) limits: DefaultKeyedRateLimiter<PhoneNumberId>,
 }
@@ -50,6 +52,7 @@ impl Default for Lanes {
     fn default() -> Self {
         Self {
             lanes: Mutex::default(),
+            present: Mutex::default(),
             waiting: Shares::new(ACCOUNT_WAITING_MAX, WAITING_MAX),
             limits: DefaultKeyedRateLimiter::keyed(Quota::per_second(PER_SECOND)),
         }
@@ -75,12 +78,30 @@ impl Lanes {
         self.waiting.take(pair.main_account.clone())
     }
 
-    /// Queues a message. Returns `true` if the caller has to start the task that empties the lane.
+    /// Queues a message, unless it is present. Returns `true` if the caller has to start the task that
+    /// empties the lane.
     pub(super) fn push(&self, queued: QueuedMessage) -> bool {
+        if !self.present().insert(queued.message.id) {
+            return false;
+        }
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = !lanes.contains_key(&queued.pair.conversation);
         lanes.entry(queued.pair.conversation).or_default().push_back(LaneEntry::Message(queued));
         fresh
+    }
+
+    /// Forgets a message that was sent or has failed.
+    pub(super) fn done(&self, message: Uuid) {
+        self.present().remove(&message);
+    }
+
+    /// Returns `true` if a message waits or is being sent.
+    pub(super) fn contains(&self, message: Uuid) -> bool {
+        self.present().contains(&message)
+    }
+
+    fn present(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a receiver that completes once the lane's current entries are done. `None` if the

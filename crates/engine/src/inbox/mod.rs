@@ -267,6 +267,7 @@ impl Inbox {
             statuses: statuses.clone(),
             requests,
             lanes: Lanes::default(),
+            asked_elsewhere: tokio::sync::Mutex::default(),
         });
         Self(Arc::new(Parts {
             numbers,
@@ -304,6 +305,11 @@ impl Inbox {
     /// Who owns and answers the served numbers.
     pub fn numbers(&self) -> &Arc<ServedNumbers> {
         &self.0.numbers
+    }
+
+    /// The owner in the store of what this process sends.
+    pub fn owner(&self) -> &str {
+        &self.0.sender.node_id
     }
 
     /// Pauses the answers of AI agents.

@@ -2,14 +2,17 @@
 //! message at a time in each conversation.
 //!
 //! The store records that a request is about to be made, once nothing holds it back any more. After
-//! a crash or a stop, the next process sends messages without that mark. Messages with the mark may
-//! have reached Meta; they are not sent again, but reported as failed.
+//! a crash or a stop, the next process sends messages without that mark, and in a fleet the node
+//! that adopts them. Messages with the mark may have reached Meta; they are not sent again, but
+//! reported as failed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -32,7 +35,7 @@ use machine::GraphOutcome;
 use model::{Clock, Direction, MessageStatus, Timestamp, stable_id};
 use store::{
     AfterReply, AnsweredMessage, Conversation, EnqueueResult, InterruptedMessage, NewMessage,
-    OutgoingMessages, Pair, Scope, Store, StoreError,
+    OutgoingMessages, Pair, Scope, Store, StoreError, run_of_owner,
 };
 
 /// Meta's customer service window: how long free-form messages are allowed after the user's last
@@ -53,6 +56,8 @@ const KEY_USES_MAX: u32 = 1_000;
 const PLACE_RETRY: Duration = Duration::from_secs(1);
 /// Pause before a failed write to the store is retried.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Interval at which a node of a fleet looks for messages that it has adopted.
+const ADOPTED_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A message to send.
 #[derive(Clone, PartialEq)]
@@ -124,6 +129,9 @@ pub struct MessageSender {
     pub(super) statuses: Arc<DeliveryStatuses>,
     pub(super) requests: PermissionRequests,
     pub(super) lanes: Lanes,
+    /// Messages that the previous reading of the store found with the mark of a request that is not
+    /// of this process.
+    pub(super) asked_elsewhere: Mutex<HashSet<Uuid>>,
 }
 
 impl MessageSender {
@@ -206,7 +214,13 @@ impl MessageSender {
 
     /// Waits until the messages that are queued in a conversation now have been sent or have
     /// failed.
-    pub async fn wait_until_sent(&self, conversation: Uuid) {
+    pub async fn wait_until_sent(self: &Arc<Self>, conversation: Uuid) {
+        // A node that has adopted a turn has adopted its messages, too.
+        if self.is_of_fleet()
+            && let Err(error) = self.resume_interrupted().await
+        {
+            tracing::warn!(%error, %conversation, "reading adopted messages failed");
+        }
         if let Some(drained) = self.lanes.drained(conversation) {
             let _ = drained.await;
         }
@@ -295,7 +309,9 @@ impl MessageSender {
             let sender = self.clone();
             self.tasks.spawn(async move {
                 while let Some(queued) = sender.lanes.next(conversation) {
+                    let id = queued.message.id;
                     sender.send_queued(queued).await;
+                    sender.lanes.done(id);
                     // The rest has not been sent, which nothing that waits for it may believe.
                     if sender.stop.is_cancelled() {
                         break;
@@ -423,21 +439,48 @@ impl MessageSender {
         found.is_ok_and(|found| found.is_some_and(|c| c.standing.answers(epoch).is_some()))
     }
 
-    /// Queues the messages that the previous process left, and fails those that Meta may have.
+    /// Returns `true` if other nodes adopt this node's messages when it ends.
+    fn is_of_fleet(&self) -> bool {
+        run_of_owner(&self.node_id).is_some()
+    }
+
+    /// In a fleet, sends the messages that this node adopts, until the process stops. They are of
+    /// nodes that have left, or of earlier processes of this node.
+    pub async fn send_adopted(self: Arc<Self>) {
+        if !self.is_of_fleet() {
+            return;
+        }
+        let mut interval = tokio::time::interval(ADOPTED_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let polls = async {
+            loop {
+                interval.tick().await;
+                if let Err(error) = self.resume_interrupted().await {
+                    tracing::warn!(%error, "reading adopted messages failed; retrying");
+                }
+            }
+        };
+        self.stop.run_until_cancelled(polls).await;
+    }
+
+    /// Queues the messages that another process left to this one, and fails those that Meta may
+    /// have.
     ///
     /// # Errors
     /// Returns an error if the store fails.
     pub(super) async fn resume_interrupted(self: &Arc<Self>) -> Result<(), StoreError> {
-        let mut after = (i64::MIN, Uuid::nil());
+        let mut asked_elsewhere = self.asked_elsewhere.lock().await;
+        let (mut after, mut asked_now) = ((i64::MIN, Uuid::nil()), HashSet::new());
         loop {
             let left = self.store.messages().interrupted(&self.node_id, after, PAGE).await?;
-            let Some(last) = left.last() else { return Ok(()) };
+            let Some(last) = left.last() else { break };
             after = (last.message.message.at.micros(), last.message.message.id);
             for InterruptedMessage { pair, message, epoch, asked } in left {
-                if asked {
-                    let why = "the node ended while sending the message: it is unknown whether Meta has it";
-                    self.fail(&pair, message.message.id, (0, why.to_owned())).await;
-                } else {
+                let id = message.message.id;
+                if self.lanes.contains(id) {
+                    continue;
+                }
+                if !asked {
                     let share = self.lanes.take_share(&pair);
                     self.push_queued(QueuedMessage {
                         pair,
@@ -445,9 +488,18 @@ impl MessageSender {
                         epoch,
                         share,
                     });
+                } else if self.is_of_fleet() && !asked_elsewhere.contains(&id) {
+                    // This process may have sent it since the store was read. Then it is not found
+                    // again.
+                    asked_now.insert(id);
+                } else {
+                    let why = "the node ended while sending the message: it is unknown whether Meta has it";
+                    self.fail(&pair, id, (0, why.to_owned())).await;
                 }
             }
         }
+        *asked_elsewhere = asked_now;
+        Ok(())
     }
 }
 

@@ -820,15 +820,16 @@ async fn a_turn_is_pending_until_it_is_answered_once() {
     world.inbox.router().route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     world.writes("91", "two").await;
-    let owed =
-        async || world.store.turns().pending("node", (i64::MIN, Uuid::nil()), 50).await.unwrap();
+    let owed = async || {
+        world.store.turns().pending("node", (i64::MIN, Uuid::nil()), &[], 50).await.unwrap()
+    };
     let (first, second) = (turns.recv().await.unwrap(), turns.recv().await.unwrap());
     assert_eq!(owed().await.len(), 2);
     assert!(
         world
             .store
             .turns()
-            .pending("another", (i64::MIN, Uuid::nil()), 50)
+            .pending("another", (i64::MIN, Uuid::nil()), &[], 50)
             .await
             .unwrap()
             .is_empty()

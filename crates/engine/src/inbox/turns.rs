@@ -6,7 +6,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
-use model::metric;
+use model::{AuthId, metric};
 use store::{NewMessage, Pair, PendingReply, Store, StoreError, run_of_owner};
 
 /// The capacity of the channel of turns. A turn that does not fit stays pending in the store and is
@@ -75,17 +75,18 @@ impl Turns {
         self.elsewhere.notified().await;
     }
 
-    /// Turns in the store that wait for this node, oldest first. Starts after the position `after`,
-    /// the time and id of a message.
+    /// Turns in the store that wait for this node, oldest first, except those of the main accounts
+    /// `without`. Starts after the position `after`, the time and id of a message.
     ///
     /// # Errors
     /// Returns an error if the store fails.
     pub async fn pending(
         &self,
         after: (i64, Uuid),
+        without: &[AuthId],
         limit: u32,
     ) -> Result<Vec<PendingReply>, StoreError> {
-        self.store.turns().pending(&self.node_id, after, limit).await
+        self.store.turns().pending(&self.node_id, after, without, limit).await
     }
 
     /// Queues a stored turn, or notifies the node of the fleet that handles the turns of the

@@ -726,6 +726,10 @@ impl People {
         let seen = change.seen.is_some();
         let change = UserChange { full_name, role, password, wa_id, seen: change.seen };
         if !inner.store.people().change(scope, id, change).await? {
+            if role.is_some() {
+                // The other owner may have been demoted or deleted at the same time.
+                self.check_other_owner(&user).await?;
+            }
             let there = seen && inner.store.people().get(scope, id).await?.is_some();
             return Err(if there { PeopleError::Changed } else { PeopleError::Missing });
         }
@@ -757,6 +761,7 @@ impl People {
         }
         self.check_other_owner(&user).await?;
         if !self.0.store.people().delete(scope, id).await? {
+            self.check_other_owner(&user).await?;
             return Err(PeopleError::Missing);
         }
         self.publish(&user);

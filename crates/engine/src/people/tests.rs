@@ -570,7 +570,15 @@ async fn the_last_owner_of_an_account_remains() {
     let is_last = |error: PeopleError| matches!(error, PeopleError::Conflict("last_owner", _));
     assert!(is_last(w.people.remove(&scope, first.id, None).await.unwrap_err()));
     assert!(is_last(w.people.change(&scope, first.id, None, demoted()).await.unwrap_err()));
-    w.people.make_user(owner("omar")).await.unwrap();
+    let second = w.people.make_user(owner("omar")).await.unwrap().0;
     w.people.change(&scope, first.id, None, demoted()).await.unwrap();
     w.people.remove(&scope, first.id, None).await.unwrap();
+    // Two owners end each other's ownership at the same time.
+    let third = w.people.make_user(owner("lena")).await.unwrap().0;
+    let (one, other) = tokio::join!(
+        w.people.change(&scope, second.id, Some(third.id), demoted()),
+        w.people.remove(&scope, third.id, Some(second.id)),
+    );
+    let failures: Vec<_> = [one.map(drop), other].into_iter().filter_map(Result::err).collect();
+    assert!(failures.len() == 1 && failures.into_iter().all(is_last));
 }

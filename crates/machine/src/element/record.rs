@@ -13,7 +13,7 @@ use crate::contract::display::foreign;
 use crate::contract::recording;
 use crate::contract::time::millis;
 use crate::contract::{
-    CallbackKind, CallbackRequest, MediaCommand, Param, Params, PlayId, RecordingEndReason,
+    CallbackKind, CallbackRequest, MediaCommand, Output, Param, Params, PlayId, RecordingEndReason,
     RecordingEvent, RecordingId, RecordingOrder, SoundItem, TranscriptOrder,
 };
 use crate::digits::{Key, Rules};
@@ -301,7 +301,15 @@ impl Activity for Recording {
             StopReason::Replaced => RecordingEndReason::Stopped,
         };
         match self.phase {
-            Phase::Beep(play) => env.ctx.media(MediaCommand::Stop { play }),
+            Phase::Beep(play) => {
+                env.ctx.media(MediaCommand::Stop { play });
+                // No recorder reports the end.
+                if let (StopReason::CallEnds, Some(target)) = (reason, &self.element.action) {
+                    let mut callback = after_hangup(env.ctx, target);
+                    callback.params.extend(self.params(end_reason, 0, 0, 0));
+                    env.ctx.emit(Output::Callback { callback });
+                }
+            }
             Phase::Recording(record) => env.ctx.media(MediaCommand::RecordStop {
                 recording: record,
                 reason: end_reason,

@@ -1,7 +1,7 @@
 //! The exact parameters of requests (docs/reference/callbacks.md).
 
 use super::{Bench, digit, document, fetched, setup};
-use crate::contract::{CallSetup, FetchId, Input, Output, Params, Termination};
+use crate::contract::{CallSetup, FetchId, Input, Output, Param, Params, Termination};
 use model::Leg;
 
 const GET_INPUT: &str =
@@ -170,4 +170,24 @@ fn get_digits_action_adds_digits_only() {
     bench.give(Input::Digit { leg: Leg::B(1), digit: model::Digit::try_from('1').expect("a key") });
     bench.give(fetched(FetchId(9), document(xml)));
     assert_eq!(bench.outputs.len(), outputs);
+}
+
+#[test]
+fn a_hang_up_during_the_beep_of_a_record_is_reported_to_its_action() {
+    let xml = "<Response><Record action=\"https://app.example.com/done\"/></Response>";
+    let mut bench = Bench::live(setup(), document(xml));
+    assert!(bench.playing().is_some(), "the beep");
+    bench.give(Input::Terminated { termination: Termination::default() });
+    let params = bench.outputs.iter().find_map(|(_, output)| match output {
+        Output::Callback { callback } if &*callback.url.0 == "https://app.example.com/done" => {
+            Some(&callback.params)
+        }
+        _ => None,
+    });
+    let params = params.expect("the action");
+    for (name, value) in
+        [("CallStatus", "completed"), ("RecordingDuration", "0"), ("RecordingEndReason", "HungUp")]
+    {
+        assert_eq!(params.get(name).map(Param::reveal), Some(value), "{name}");
+    }
 }

@@ -6,7 +6,8 @@ use crate::error::{RowError, StoreError, failed};
 use crate::rows::callback::CallbackState;
 use crate::rows::message::InboxResult;
 use crate::scope::{self, Scope};
-use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
+use crate::sql::{self, Conn, Dialect, Pool, QueryBuilder, Row};
+use crate::tables::outbox::{IS_OWNED, OWNER_OF_QUEUE};
 use crate::tables::webhooks::Webhooks;
 use crate::write::InboxWrite;
 use model::{PhoneNumberId, Timestamp};
@@ -35,7 +36,8 @@ impl Receiver {
 
 impl Webhooks<'_> {
     /// Redelivers an event of the scope to its receiver, after the older events of its queue that
-    /// still wait. Returns `false` if the event does not exist.
+    /// still wait. `owner` sends it if no process has the queue. Returns `false` if the event does not
+    /// exist.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -45,6 +47,7 @@ impl Webhooks<'_> {
         receiver: &Receiver,
         scope: &Scope,
         event_id: Uuid,
+        owner: &str,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         // The search through the receiver's history uses a read connection. The writer gets the
@@ -56,7 +59,13 @@ impl Webhooks<'_> {
         select.push(" ORDER BY id DESC LIMIT 1");
         let row = select.build_query_scalar().fetch_optional(&self.0.read).await;
         let Some(row) = row.map_err(failed("find an event"))? else { return Ok(false) };
-        Ok(self.0.queue.inbox(InboxWrite::Redeliver { row, now }).await?.into_done()?.0)
+        Ok(self
+            .0
+            .queue
+            .inbox(InboxWrite::Redeliver { row, owner: owner.to_owned(), now })
+            .await?
+            .into_done()?
+            .0)
     }
 
     /// Returns the deliveries of the scope to a receiver with a row id below `before`, newest
@@ -137,14 +146,24 @@ pub(crate) async fn list(
 pub(crate) async fn redeliver(
     to: &mut Conn,
     row: i64,
+    owner: &str,
     now: Timestamp,
 ) -> Result<InboxResult, sqlx::Error> {
     // Older events of its queue that still wait are sent before it.
     let older = "UPDATE callbacks SET next_us = $2 WHERE next_us > $2 AND id < $1 AND \
         (call_uuid, url) = (SELECT f.call_uuid, f.url FROM callbacks f WHERE f.id = $1)";
     sql::query(older).bind(row).bind(now.micros()).execute(&mut *to).await?;
-    let update = "UPDATE callbacks SET next_us = $2, done_us = NULL, delivered = 0, since_us = $2, retries = 0 \
-        WHERE id = $1";
-    let update = sql::query(update).bind(row).bind(now.micros());
+    // The callbacks of a call are sent by one owner.
+    let owner_now = match to.dialect() {
+        Dialect::Sqlite => "$3".to_owned(),
+        Dialect::Postgres => format!(
+            "CASE WHEN {IS_OWNED} THEN callbacks.node_id ELSE COALESCE({OWNER_OF_QUEUE}, $3) END"
+        ),
+    };
+    let update = format!(
+        "UPDATE callbacks SET next_us = $2, done_us = NULL, delivered = 0, since_us = $2, retries = 0, \
+         node_id = {owner_now} WHERE id = $1"
+    );
+    let update = sql::query(update).bind(row).bind(now.micros()).bind(owner);
     Ok(InboxResult::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
 }

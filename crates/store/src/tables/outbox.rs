@@ -22,7 +22,7 @@ use crate::scope::{self, Scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::connect::open_store_beside_node;
-use crate::sql::{self, Conn, Outcome, Pool, Query, Row, TupleRow};
+use crate::sql::{self, Conn, Dialect, Outcome, Pool, Query, Row, TupleRow};
 use crate::tables::bring_forward::BringForward;
 use crate::tables::deliveries::{OF_NUMBER, Receiver};
 use crate::write::Write;
@@ -661,6 +661,14 @@ fn view(row: &Row) -> Result<CallbackView, RowError> {
     })
 }
 
+/// SQL for PostgreSQL: whether the owner of a row of `callbacks` is a member of the fleet.
+pub(crate) const IS_OWNED: &str = "EXISTS (SELECT 1 FROM runs r WHERE r.node_id || '/' || r.run::text = \
+    callbacks.node_id AND r.state IN ('up', 'draining'))";
+
+/// SQL: the owner of the callbacks of the same call that wait.
+pub(crate) const OWNER_OF_QUEUE: &str = "(SELECT w.node_id FROM callbacks w WHERE w.call_uuid = \
+    callbacks.call_uuid AND w.next_us IS NOT NULL LIMIT 1)";
+
 /// Makes callbacks due now and returns their number. Failed ones get another 24 hours to be
 /// delivered. Older ones that still wait and must be sent before are due, too. A running node finds
 /// them within a second.
@@ -669,10 +677,20 @@ fn view(row: &Row) -> Result<CallbackView, RowError> {
 /// Fails if the store does not exist, or if the database query fails.
 pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
     let store = open_store_beside_node(at, false).await?;
+    let owner = match store.dialect() {
+        Dialect::Sqlite => "node_id".to_owned(),
+        // Any node of a fleet that runs, if the owner does not.
+        Dialect::Postgres => format!(
+            "CASE WHEN position('/' in node_id) = 0 OR {IS_OWNED} THEN node_id ELSE COALESCE({OWNER_OF_QUEUE}, \
+             (SELECT r.node_id || '/' || r.run::text FROM runs r WHERE r.state = 'up' LIMIT 1), node_id) END"
+        ),
+    };
     // A waiting callback keeps its place in the retry schedule.
-    let update = "UPDATE callbacks SET next_us = $1, done_us = NULL, \
-        since_us = CASE WHEN done_us IS NULL THEN since_us ELSE $1 END, \
-        retries = CASE WHEN done_us IS NULL THEN retries ELSE 0 END WHERE delivered = 0 AND ";
+    let update = format!(
+        "UPDATE callbacks SET next_us = $1, done_us = NULL, node_id = {owner}, \
+         since_us = CASE WHEN done_us IS NULL THEN since_us ELSE $1 END, \
+         retries = CASE WHEN done_us IS NULL THEN retries ELSE 0 END WHERE delivered = 0 AND "
+    );
     let done = match which {
         Rearm::One(id) => {
             let number = id.parse::<i64>().ok();

@@ -562,7 +562,9 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
         }
         PeopleWrite::Change(scope, id, change) => update(to, scope, *id, change).await?,
         PeopleWrite::Delete(scope, id) => {
+            lock_owners(to).await?;
             let mut delete = QueryBuilder::new("DELETE FROM users WHERE in_file = 0 AND ");
+            delete.push(LEAVES_AN_OWNER).push(" AND ");
             push_scope(&mut delete, scope);
             delete.push(" AND user_id = ").push_bind(id.to_string());
             let rows = delete.build().execute(&mut *to).await?.rows_affected();
@@ -716,6 +718,10 @@ async fn update(
     id: Uuid,
     change: &UserChange,
 ) -> Result<u64, sqlx::Error> {
+    let ends_ownership = change.role.is_some_and(|role| role != Role::Owner);
+    if ends_ownership {
+        lock_owners(to).await?;
+    }
     let mut update = QueryBuilder::new("UPDATE users SET user_id = user_id");
     if let Some(full_name) = &change.full_name {
         update.push(", full_name = ").push_bind(full_name);
@@ -744,6 +750,9 @@ async fn update(
             " AND password IS NOT NULL"
         });
     }
+    if ends_ownership {
+        update.push(" AND ").push(LEAVES_AN_OWNER);
+    }
     // Role and password of listed users are set by the configuration file only.
     if change.role.is_some() || change.password.is_some() {
         update.push(" AND in_file = 0");
@@ -753,6 +762,21 @@ async fn update(
         end_access(to, &id.to_string()).await?;
     }
     Ok(rows)
+}
+
+/// SQL: whether the main account has an owner without this row of `users`.
+const LEAVES_AN_OWNER: &str = "(role <> 'owner' OR auth_id <> main_auth_id OR EXISTS (SELECT 1 FROM users o \
+    WHERE o.main_auth_id = users.main_auth_id AND o.auth_id = o.main_auth_id AND o.role = 'owner' \
+    AND o.user_id <> users.user_id))";
+
+/// Has nodes end ownerships one after the other. SQLite has one writer.
+async fn lock_owners(to: &mut Conn) -> Result<(), sqlx::Error> {
+    if to.dialect() == Dialect::Postgres {
+        let lock =
+            "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' owners', 0))";
+        sql::query(lock).execute(to).await?;
+    }
+    Ok(())
 }
 
 async fn end_all(to: &mut Conn, user: &str) -> Result<u64, sqlx::Error> {

@@ -4,6 +4,7 @@
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use model::AuthId;
 use uuid::Uuid;
 
 use crate::error::{RowError, StoreError, failed};
@@ -12,7 +13,7 @@ use crate::rows::conversation::{Pair, RoutingState};
 use crate::rows::message::{AfterReply, AnsweredMessage, Message, TimelineEntry};
 use crate::seal::Seal;
 use crate::shared::Shared;
-use crate::sql::{self, Conn, Row};
+use crate::sql::{self, Conn, QueryBuilder, Row};
 use crate::tables::readers::{MESSAGE, message, pair};
 use crate::write::WriteTask;
 
@@ -43,7 +44,8 @@ impl Turns<'_> {
         Ok(run_of_owner(&owner))
     }
 
-    /// Returns the pending replies of a node's agents after the position `after`, oldest first.
+    /// Returns the pending replies of a node's agents after the position `after`, oldest first,
+    /// except those of the main accounts `without`.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -51,22 +53,24 @@ impl Turns<'_> {
         self,
         node: &str,
         after: (i64, Uuid),
+        without: &[AuthId],
         limit: u32,
     ) -> Result<Vec<PendingReply>, StoreError> {
         const WHAT: &str = "read pending replies";
-        let select = format!(
+        let mut select = QueryBuilder::new(format!(
             "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
              t.agent AS agent, t.epoch AS epoch, t.then_do AS then_do \
              FROM turns t JOIN messages m ON m.message_id = t.message_id \
              JOIN conversations c ON c.conversation_id = t.conversation_id \
-             WHERE t.node_id = $1 AND (t.came_us, t.message_id) > ($2, $3) ORDER BY t.came_us, t.message_id LIMIT $4"
-        );
-        let select = sql::query(select)
-            .bind(node)
-            .bind(after.0)
-            .bind(after.1.to_string())
-            .bind(i64::from(limit));
-        let rows = select.fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+             WHERE t.node_id = "
+        ));
+        select.push_bind(node).push(" AND (t.came_us, t.message_id) > (").push_bind(after.0);
+        select.push(", ").push_bind(after.1.to_string()).push(")");
+        if !without.is_empty() {
+            select.push(" AND c.main_auth_id NOT").push_in(without.iter().map(AuthId::as_str));
+        }
+        select.push(" ORDER BY t.came_us, t.message_id LIMIT ").push_bind(i64::from(limit));
+        let rows = select.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         let unreadable = |e: RowError| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
         rows.iter().map(|row| pending_reply(row).map_err(unreadable)).collect()
     }

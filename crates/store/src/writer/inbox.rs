@@ -44,7 +44,9 @@ pub(crate) async fn write(
         InboxWrite::Webhook(write) => {
             webhooks::write(to, seal, write).await.map(|done| InboxResult::Done(done, Vec::new()))
         }
-        InboxWrite::Redeliver { row, now } => deliveries::redeliver(to, *row, *now).await,
+        InboxWrite::Redeliver { row, owner, now } => {
+            deliveries::redeliver(to, *row, owner, *now).await
+        }
         InboxWrite::DeleteOlder { before, limit } => {
             messages::delete_older(to, *before, *limit).await
         }

@@ -614,7 +614,9 @@ impl VoiceAgents {
         dialogue.needs_person = true;
         let User { wa_id, user_id, name } = dialogue.user.clone();
         let user = UserName { id: wa_id, bsuid: user_id, name };
-        match self.number_of(request) {
+        // The people of a new owner of the number must not read about the call.
+        let is_owner = |number: &Arc<NumberEntry>| number.account.auth_id == dialogue.account;
+        match self.number_of(request).filter(is_owner) {
             Some(number) => {
                 let (pair, agent) = (inbox.numbers().pair(&number, user), dialogue.agent.id);
                 let call = Some(request.call);

@@ -81,8 +81,18 @@ impl Default for PeerTimes {
 /// Maximum size in bytes of the body of a request, or of a response that is read as a whole.
 const BODY_MAX: usize = 4 * 1024 * 1024;
 
-/// Maximum number of concurrent requests to one peer.
+/// Maximum number of concurrent requests to one peer whose responses are read as a whole.
 const REQUESTS_MAX: usize = 256;
+
+/// Maximum number of concurrent requests to one peer whose responses are streamed. Clients read
+/// those as slowly as they like.
+const STREAMED_MAX: usize = 128;
+
+/// The HTTP/2 windows in bytes: of a response, and of all of a connection. Responses that nobody
+/// reads fill half of the connection's window at most, so that they do not delay the others.
+const RESPONSE_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+const _: () = assert!(STREAMED_MAX * RESPONSE_WINDOW as usize <= CONNECTION_WINDOW as usize / 2);
 
 /// Maximum number of inbound connections. Beyond it, the oldest connection without a known
 /// certificate is closed, of the address with most of them.
@@ -194,6 +204,7 @@ struct Member {
     sender: Mutex<Option<SendRequest<Full<Bytes>>>>,
     link: AtomicU8,
     requests: Semaphore,
+    streamed: Arc<Semaphore>,
     /// Until when requests are sent again if there is no connection.
     moving_until: Mutex<Option<Instant>>,
     stop: CancellationToken,
@@ -381,6 +392,7 @@ impl Peers {
                     sender: Mutex::default(),
                     link: AtomicU8::new(SILENT),
                     requests: Semaphore::new(REQUESTS_MAX),
+                    streamed: Arc::new(Semaphore::new(STREAMED_MAX)),
                     moving_until: Mutex::default(),
                     stop: self.0.stop.child_token(),
                 });
@@ -426,7 +438,9 @@ impl Peers {
         let at_most = self.0.times.request;
         let kind = kind_of(request.uri().path());
         let exchange = async {
-            let (head, body) = self.exchange(to, request).await?.into_parts();
+            let member = self.0.member(to).ok_or(PeerError::Unknown)?;
+            let _permit = member.requests.try_acquire().map_err(|_| PeerError::Busy)?;
+            let (head, body) = self.exchange(&member, request).await?.into_parts();
             let body = Limited::new(body, BODY_MAX).collect().await;
             let body =
                 body.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
@@ -441,7 +455,7 @@ impl Peers {
     }
 
     /// Sends a request to a member. The body of the response is streamed; only its head has a time
-    /// limit.
+    /// limit. At most [`STREAMED_MAX`] bodies of a member are open at a time.
     ///
     /// # Errors
     /// Returns why there is no response. The member may have executed the request.
@@ -449,9 +463,15 @@ impl Peers {
         &self,
         to: Uuid,
         request: Request<Bytes>,
-    ) -> Result<Response<Incoming>, PeerError> {
+    ) -> Result<Response<Body>, PeerError> {
         let kind = kind_of(request.uri().path());
-        let exchange = tokio::time::timeout(self.0.times.request, self.exchange(to, request));
+        let exchange = async {
+            let member = self.0.member(to).ok_or(PeerError::Unknown)?;
+            let permit = member.streamed.clone().try_acquire_owned();
+            let permit = permit.map_err(|_| PeerError::Busy)?;
+            Ok(held(self.exchange(&member, request).await?, permit))
+        };
+        let exchange = tokio::time::timeout(self.0.times.request, exchange);
         measured(&self.0.clock, kind, async { exchange.await.unwrap_or(Err(PeerError::TimedOut)) })
             .await
     }
@@ -474,14 +494,12 @@ impl Peers {
 
     async fn exchange(
         &self,
-        to: Uuid,
+        member: &Member,
         request: Request<Bytes>,
     ) -> Result<Response<Incoming>, PeerError> {
         if request.body().len() > BODY_MAX {
             return Err(PeerError::TooLarge);
         }
-        let member = self.0.member(to).ok_or(PeerError::Unknown)?;
-        let _permit = member.requests.try_acquire().map_err(|_| PeerError::Busy)?;
         loop {
             match member.attempt(request.clone()).await {
                 Ok(response) if response.headers().contains_key(MOVING_HEADER) => {
@@ -557,6 +575,18 @@ impl Inner {
     }
 }
 
+/// Returns a response that holds a permit until its body ends or is dropped.
+pub fn held<B>(response: Response<B>, permit: impl Send + 'static) -> Response<Body>
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+{
+    let keep = move |frame| {
+        let _permit = &permit;
+        frame
+    };
+    response.map(|body| Body::new(body.map_frame(keep)))
+}
+
 /// Returns the metric label of requests to a path.
 fn kind_of(path: &str) -> &'static str {
     match path {
@@ -605,7 +635,7 @@ fn answer(
     let service = service_fn(move |request| read_and_handle(handler.clone(), from, request));
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .max_concurrent_streams(u32::try_from(REQUESTS_MAX).unwrap_or(u32::MAX))
+        .max_concurrent_streams(u32::try_from(REQUESTS_MAX + STREAMED_MAX).unwrap_or(u32::MAX))
         .keep_alive_interval(times.ping)
         .keep_alive_timeout(times.silence)
         .serve_connection(io, service);
@@ -734,6 +764,8 @@ async fn connect(
             .keep_alive_interval(times.ping)
             .keep_alive_timeout(times.silence)
             .keep_alive_while_idle(true)
+            .initial_stream_window_size(RESPONSE_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(io)
             .await
             .map_err(|_| ConnectError::Other)

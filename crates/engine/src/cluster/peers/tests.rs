@@ -8,8 +8,8 @@ use super::*;
 const ONE: Uuid = Uuid::from_u128(1);
 const TWO: Uuid = Uuid::from_u128(2);
 
-/// Answers with who has asked, the path and the size of the body. `/hang` is never answered, and
-/// `/large` has a body of 10 MiB.
+/// Answers with who has asked, the path and the size of the body. `/hang` is never answered,
+/// `/large` has a body of 10 MiB, and `/most` one of [`BODY_MAX`].
 struct Echo;
 
 impl PeerHandler for Echo {
@@ -17,6 +17,7 @@ impl PeerHandler for Echo {
         let text = format!("{from} {} {}", request.uri().path(), request.body().len());
         match request.uri().path() {
             "/hang" => std::future::pending().boxed(),
+            "/most" => async { Response::new(Body::from(vec![7; BODY_MAX])) }.boxed(),
             "/large" => async { Response::new(Body::from(vec![7; 10 << 20])) }.boxed(),
             _ => async move { Response::new(Body::from(text)) }.boxed(),
         }
@@ -107,6 +108,22 @@ async fn f09_a_request_waits_a_limited_time_and_their_number_is_limited() {
         assert_eq!(task.await.unwrap().unwrap_err(), PeerError::TimedOut);
     }
     assert!(one.send(TWO, request("/after", 0)).await.is_ok());
+}
+
+#[tokio::test]
+async fn responses_that_nobody_reads_delay_no_others() {
+    let (one, _two) = pair().await;
+    let mut unread = Vec::new();
+    for _ in 0..STREAMED_MAX {
+        unread.push(one.open(TWO, request("/large", 0)).await.unwrap());
+    }
+    assert_eq!(one.open(TWO, request("/large", 0)).await.unwrap_err(), PeerError::Busy);
+    for _ in 0..8 {
+        let large = one.send(TWO, request("/most", 0)).await.unwrap();
+        assert_eq!(large.body().len(), BODY_MAX);
+    }
+    unread.clear();
+    assert!(one.open(TWO, request("/large", 0)).await.is_ok());
 }
 
 #[tokio::test]
