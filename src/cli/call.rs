@@ -70,13 +70,31 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = super::whole(0_u32..=86_400), allow_negative_numbers = true)]
     pub hold: Option<u32>,
     /// Meta app secret of the node, which signs the webhooks (with --node)
-    #[arg(long, value_name = "SECRET", env = "META_APP_SECRET", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "SECRET",
+        env = "META_APP_SECRET",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     pub app_secret: Option<Secret>,
     /// Webhook verify token of the node (with --node)
-    #[arg(long, value_name = "TOKEN", env = "META_VERIFY_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "META_VERIFY_TOKEN",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     pub verify_token: Option<Secret>,
     /// API key of the node, to follow the instructions of the call (with --node)
-    #[arg(long, value_name = "KEY", env = "OFFHOOK_API_KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "OFFHOOK_API_KEY",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     pub api_key: Option<Secret>,
 }
 

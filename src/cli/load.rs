@@ -60,13 +60,31 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// Meta app secret of the node, which signs the webhooks (with --node)
-    #[arg(long, value_name = "SECRET", env = "META_APP_SECRET", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "SECRET",
+        env = "META_APP_SECRET",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     pub app_secret: Option<Secret>,
     /// Webhook verify token of the node (with --node)
-    #[arg(long, value_name = "TOKEN", env = "META_VERIFY_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "META_VERIFY_TOKEN",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     pub verify_token: Option<Secret>,
     /// Graph access token of the node (with --meta-listen)
-    #[arg(long, value_name = "TOKEN", env = "META_ACCESS_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "META_ACCESS_TOKEN",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     pub access_token: Option<Secret>,
 }
 

@@ -34,7 +34,8 @@ pub struct NodeArgs {
         alias = "key",
         value_name = "KEY",
         env = "OFFHOOK_API_KEY",
-        hide_env_values = true
+        hide_env_values = true,
+        allow_hyphen_values = true
     )]
     pub api_key: Option<Secret>,
     /// Configuration file of the node, on this machine [default: ./offhook.toml]
@@ -115,7 +116,13 @@ pub struct SourceArgs {
     #[arg(long, value_name = "URL", value_parser = super::node_url, group = "where")]
     pub node: Option<url::Url>,
     /// API key of the node of --node [default on loopback: the key of `offhook dev`]
-    #[arg(long, value_name = "KEY", env = "OFFHOOK_API_KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "OFFHOOK_API_KEY",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     pub api_key: Option<Secret>,
     #[command(flatten)]
     pub store: StoreArgs,

@@ -14,7 +14,7 @@ impl Doctor {
                 Ok(()) => Finding::ok(IS, "it responds"),
                 Err(why) => Finding::warning(
                     IS,
-                    format!("no alert will arrive there: {why}"),
+                    format!("not all alerts will arrive there: {why}"),
                     "check its address, its certificate and the password in [alerts], and the connection from here",
                 ),
             }

@@ -1,5 +1,6 @@
 //! Checks of this machine: configuration, store, media ports and public URL.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::MetadataExt as _;
@@ -22,7 +23,7 @@ use speech::http::shown_url;
 use speech::models::ModelStore;
 use speech::openai::OpenAi;
 use speech::provider::SpeechError;
-use speech::recognise::{RecognitionError, check_recognisers, check_servers};
+use speech::recognise::{Recognisers, RecognitionError, check_recognisers, check_servers};
 use store::{Database, SealedValues};
 use tls::Validity;
 
@@ -47,6 +48,9 @@ fn speech_models(store: &ModelStore) -> Vec<Finding> {
     };
     store.list().into_iter().map(finding).collect()
 }
+
+/// Number of agents that a finding names.
+const NAMES_MAX: usize = 3;
 
 /// Returns the findings about the recogniser that `[speech]` names, and one per server of
 /// `[speech]`.
@@ -116,6 +120,7 @@ impl Doctor {
         lines.extend(Disk::of(folder).ok().and_then(|disk| full_disk(disk, reserve)));
         lines.extend(speech_models(&ModelStore::new(&self.config.store.data_dir)));
         lines.extend(speech_engines(&self.config).await);
+        lines.extend(self.deaf_agents());
         lines.extend(self.model().await);
         lines.extend(self.bucket().await);
         lines.extend(listeners(&self.config.listen, self.runs));
@@ -129,6 +134,32 @@ impl Doctor {
             set => vec![advertised(set.listed(), self.config.listen.media.ip(), self.simulated)],
         });
         lines
+    }
+
+    /// The agents that answer calls in a language that no recogniser understands.
+    fn deaf_agents(&self) -> Vec<Finding> {
+        // Another finding says why the recognisers can't be used.
+        let Ok(config) = speech_settings::read(&self.config) else { return Vec::new() };
+        let Ok(recognisers) = Recognisers::new(&config) else { return Vec::new() };
+        let mut languages: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for agent in &self.voice_agents {
+            if !recognisers.can_recognise(&agent.language) {
+                languages.entry(&agent.language).or_default().push(&agent.name);
+            }
+        }
+        let finding = |(language, agents): (&str, Vec<&str>)| {
+            let (shown, more) = agents.split_at(agents.len().min(NAMES_MAX));
+            let others = if more.is_empty() { "" } else { " and others" };
+            Finding::warning(
+                "speech",
+                format!(
+                    "no recogniser understands {language}: callers of {}{others} can only press keys",
+                    shown.join(", ")
+                ),
+                "`offhook models fetch whisper` for English, or set [speech.transcribe] or [speech.websocket]",
+            )
+        };
+        languages.into_iter().map(finding).collect()
     }
 
     /// Asks the model of `[model]` for a word. `None` if there is no model.

@@ -30,7 +30,7 @@ use engine::inbox::WebhookSettings;
 use engine::meta::{Graph, GraphConfig};
 use model::{Clock, E164, Secret};
 use store::Database;
-use store::{Archive, SealedValues, Setting, StoreError, WebhookUse};
+use store::{AgentSpec, Archive, SealedValues, Setting, StoreError, WebhookUse};
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -122,6 +122,8 @@ pub struct Doctor {
     sealed: Vec<SealedValues>,
     /// Routes to webhooks that no longer exist.
     dangling: Vec<WebhookUse>,
+    /// The agents that answer calls.
+    voice_agents: Vec<AgentSpec>,
     graph: Graph,
     egress: Egress,
     fetcher: Fetcher,
@@ -157,7 +159,7 @@ impl Doctor {
             Ok(contents) => (contents, Ok(())),
             Err(why) => (Contents::default(), Err(why)),
         };
-        let Contents { settings, unsupported, damage, sealed, dangling } = contents;
+        let Contents { settings, unsupported, damage, sealed, dangling, voice_agents } = contents;
         let simulated = config.meta.is_simulated();
         let runs = store::is_open(&config.store.database, &config.store.data_dir);
         let (at_start, ..) = Book::read(config.admission(), settings.clone(), clock.wall());
@@ -177,6 +179,7 @@ impl Doctor {
             damage,
             sealed,
             dangling,
+            voice_agents,
             graph,
             egress,
             fetcher,
@@ -230,6 +233,7 @@ struct Contents {
     damage: Option<String>,
     sealed: Vec<SealedValues>,
     dangling: Vec<WebhookUse>,
+    voice_agents: Vec<AgentSpec>,
 }
 
 /// Reads the store. The node need not run. `Err(None)` if the file or the tables do not exist.
@@ -246,13 +250,14 @@ async fn contents(config: &Config) -> Result<Contents, Option<String>> {
         let damage = archive.damage(DAMAGE_WITHIN).await?;
         let settings = archive.settings(key, folder).await?;
         let named: Vec<_> = config.webhooks.iter().map(WebhookSettings::id).collect();
-        // The store of an earlier version may lack the tables of the last two.
+        // The store of an earlier version may lack the tables of the last ones.
         Ok::<_, StoreError>(Contents {
             settings,
             unsupported: store::check_schema(at).await.err().map(|error| error.to_string()),
             damage,
             sealed: archive.sealed_values(key, folder).await.unwrap_or_default(),
             dangling: archive.unknown_webhook_uses(&named).await.unwrap_or_default(),
+            voice_agents: archive.voice_agents().await.unwrap_or_default(),
         })
     };
     read.await.map_err(|e| match e {

@@ -427,7 +427,8 @@ impl Forwarder {
     /// Returns the other node that hosts a room.
     async fn host_of(&self, room: &RoomSubject) -> Result<Option<Uuid>, NoAnswer> {
         let RoomSubject { account, kind, name } = room;
-        if self.rooms.find(&Scope::of(account.clone()), *kind, name).is_some() {
+        let here = self.rooms.find(&Scope::of(account.clone()), *kind, name);
+        if here.as_ref().is_some_and(|here| here.account == *account) {
             return Ok(None);
         }
         let named = match (kind, name.strip_prefix("name_"), name.strip_prefix("uuid_")) {
@@ -439,7 +440,9 @@ impl Forwarder {
             },
             (RoomKind::MultiParty, None, None) => return Ok(None),
         };
-        let host = self.room_hosts.find(account, *kind, named).await?;
+        // The account's own room precedes that of a subaccount, wherever it is.
+        let own_only = here.is_some();
+        let host = self.room_hosts.find(account, *kind, named, own_only).await?;
         Ok(host.filter(|host| *host != self.cluster.run()))
     }
 

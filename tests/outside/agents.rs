@@ -12,6 +12,7 @@ use crate::console::{Session, user};
 use crate::recognise::{Endpoint, say};
 use crate::support::agent::{AgentResponse, AgentServer, chunk, chunks, reply};
 use crate::support::app::{App, ReceivedRequest};
+use crate::support::database::counts;
 use crate::support::http;
 use crate::support::node::{
     API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options,
@@ -589,4 +590,93 @@ async fn a_models_answer_plays_from_its_first_sentence() {
     assert!(business_hung_up(&events), "{events:#?}");
     assert!(heard_ms(&events) > 3_000, "both sentences: {events:#?}");
     assert!(!hearing.received().is_empty());
+}
+
+/// The caller may hang up, or go on, while the reply is played that announces a colleague.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_escalation_is_reported_before_it_is_spoken_and_without_an_apology() {
+    let (sender, events) = mpsc::channel(64);
+    let held = std::sync::Mutex::new(Some(events));
+    let server = AgentServer::start(move |_| match held.lock().unwrap().take() {
+        Some(events) => AgentResponse::Events(events),
+        None => AgentResponse::Status(500),
+    })
+    .await;
+    let model = format!("[model]\nurl = \"{}/v1\"\nname = \"small\"\n", server.url);
+    let world = World::start(&model).await;
+    world
+        .with_agent(json!({
+            "name": "Asha", "kind": "llm", "channels": ["voice"], "greeting": "Hello.", "instructions": "You sell tea.",
+        }))
+        .await;
+    let calling = tokio::spawn({
+        let keys = caller::parse_keys("1#").expect("keys");
+        let script = CallScript { keys, hangup: HangupRule::Never, ..CallScript::default() };
+        let call = world.sim.place_call(script);
+        async move { call.all().await }
+    });
+    server.until_requests(1).await;
+    sender.try_send(chunk("I understand. ")).unwrap();
+    world.until_document("/sound/").await;
+    // It takes seconds to speak.
+    let promise = "I will ask one of my colleagues to look at this with you as soon as they can.";
+    sender.try_send(chunk(promise)).unwrap();
+    sender.try_send(chunk("\n[escalate]")).unwrap();
+    sender.try_send("[DONE]".to_owned()).unwrap();
+    drop(sender);
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+    let call = loop {
+        every.tick().await;
+        if let [notice] = &world.notices("escalation").await[..] {
+            break notice["callUuid"].as_str().unwrap().to_owned();
+        }
+    };
+    let live = world.ask("GET", &format!("calls/{call}/"), Value::Null).await.json();
+    assert_eq!(live["status"], "in-progress", "{live}");
+    let events = tokio::time::timeout(std::time::Duration::from_secs(60), calling)
+        .await
+        .expect("an end")
+        .unwrap();
+    assert!(business_hung_up(&events), "{events:#?}");
+    let log = world.ask("GET", &format!("calls/{call}/events"), Value::Null).await.text();
+    assert!(!log.contains("Sorry"), "{log}");
+    assert_eq!(world.notices("escalation").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_transfer_is_carried_out_if_the_caller_goes_on() {
+    let (sender, events) = mpsc::channel(64);
+    let held = std::sync::Mutex::new(Some(events));
+    let server = AgentServer::start(move |_| match held.lock().unwrap().take() {
+        Some(events) => AgentResponse::Events(events),
+        None => AgentResponse::Status(500),
+    })
+    .await;
+    let world = World::start("").await;
+    world
+        .with_agent(json!({
+            "name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"], "greeting": "Hello.",
+        }))
+        .await;
+    let keys = || caller::parse_keys("1#").expect("keys");
+    let script = CallScript { keys: keys(), hangup: HangupRule::Never, ..CallScript::default() };
+    let call = world.sim.place_call(script);
+    server.until_requests(1).await;
+    let text = |text: &str| json!({"reply": [{"type": "text", "text": text}]}).to_string();
+    sender.try_send(text("I understand. ")).unwrap();
+    world.until_document("/sound/").await;
+    let promise = "I will connect you with one of my colleagues, who will look at this with you. \
+        That takes some seconds, in which you may hear music or silence, so please hold the line.";
+    sender.try_send(text(promise)).unwrap();
+    sender.try_send(json!({"action": {"transfer": "sip:desk"}}).to_string()).unwrap();
+    drop(sender);
+    // The text is stored when the reply is complete.
+    let complete = "SELECT count(*), CAST(0 AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) FROM call_said WHERE body LIKE '%hold the line.'";
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+    while counts(world.node.dir.path(), complete).await.0 == 0 {
+        every.tick().await;
+    }
+    call.control().press(keys()).await;
+    world.until_document("sip:desk@").await;
+    assert_eq!(server.turns().len(), 1, "the agent is not asked again");
 }

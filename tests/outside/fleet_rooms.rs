@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sim::{CallEvent, CallScript, HangupRule, Sim};
 
 use super::dial::{recorded, tone};
@@ -13,7 +13,7 @@ use super::fleet::World;
 use super::support::app::ReceivedRequest;
 use super::support::database::skipped_without_postgres;
 use super::support::http::{self, Answer};
-use super::support::node::{AUTH_ID, Node, basic, sim_options};
+use super::support::node::{AUTH_ID, NUMBER, Node, basic, sim_options};
 
 /// A node with its simulated Meta.
 pub struct Place {
@@ -164,6 +164,35 @@ async fn f31_members_on_three_nodes_hear_each_other_and_not_themselves() {
     assert_eq!(entered.param("ConferenceFirstMember"), "true");
     assert_ne!(entered.param("ConferenceUUID"), rooms[0].0);
     drop(next);
+}
+
+/// A subaccount may give its room any name.
+#[tokio::test(flavor = "multi_thread")]
+async fn f31_a_name_means_the_accounts_own_room_at_each_node() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let places = places(&world, 2, TEAM).await;
+    let sub = places[0].rest("POST", "Subaccount/", &json!({"name": "Night"})).await.json();
+    let number = format!("Number/{NUMBER}/");
+    for (n, owner) in [&sub["auth_id"], &json!("")].into_iter().enumerate() {
+        let moved = places[n].rest("POST", &number, &json!({"subaccount": owner})).await;
+        assert_eq!(moved.status, 202, "{}", moved.text());
+        let _ = places[n].sim.place_call(script(n, HangupRule::Never));
+        let entered = event(&world, "enter", &caller(n).0).await;
+        assert_eq!(entered.param("ConferenceFirstMember"), "true", "a room of its own");
+    }
+    for place in &places {
+        let room = place.rest("GET", "Conference/Team%20room/", &Value::Null).await.json();
+        assert_eq!(room["members"][0]["from"], caller(1).0, "{room}");
+    }
+    let ended = places[0].rest("DELETE", "Conference/Team%20room/", &Value::Null).await;
+    assert_eq!(ended.status, 204);
+    event(&world, "exit", &caller(1).0).await;
+    // Then it is the name of the subaccount's room.
+    let room = places[1].rest("GET", "Conference/Team%20room/", &Value::Null).await.json();
+    assert_eq!(room["members"][0]["from"], caller(0).0, "{room}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -294,7 +294,8 @@ impl Egress {
         }
         let max = match body_policy {
             BodyPolicy::OnSuccess { max } if head.status.is_success() => max,
-            _ => 0,
+            BodyPolicy::Always { max } => max,
+            BodyPolicy::OnSuccess { .. } | BodyPolicy::Discard => 0,
         };
         Ok(EgressStream {
             status: head.status,

@@ -20,6 +20,7 @@ use crate::seal::Seal;
 use crate::sealed_values::{self, SealedValues};
 use crate::sql::connect::open_store_beside_node;
 use crate::sql::{self, Pool};
+use crate::tables::agents::{self, AgentSpec};
 use crate::tables::outbox::{self, Callbacks};
 use crate::tables::webhooks::{self, WebhookUse};
 use crate::tables::{calls, conversations, messages, settings};
@@ -115,6 +116,14 @@ impl Archive {
         let mut uses = webhooks::uses(&self.pool).await?;
         uses.retain(|used| !known.contains(&used.webhook) && !made.contains(&used.webhook));
         Ok(uses)
+    }
+
+    /// Returns the enabled agents that answer calls.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn voice_agents(&self) -> Result<Vec<AgentSpec>, StoreError> {
+        agents::voice_agents(&self.pool).await
     }
 
     /// Returns conversations of all accounts with an id greater than `after`, ordered by id.

@@ -565,11 +565,26 @@ async fn f31_a_room_has_one_host_until_it_ends_or_the_host_dies() {
         (&AuthId::from("MA2"), RoomKind::Conference, Ok("Team room"), None),
     ] {
         assert_eq!(
-            session.find_room(scope, kind, name).await.unwrap(),
+            session.find_room(scope, kind, name, false).await.unwrap(),
             found,
             "{scope:?} {name:?}"
         );
     }
+    // The main account opens a room of the same name at another node.
+    let of_main = RoomRef { account: &main, ..room };
+    let own = session.find_room(&main, RoomKind::Conference, Ok("Team room"), true).await;
+    assert_eq!(own.unwrap(), None);
+    session.host_room(of_main, rooms[3], two).await.unwrap();
+    for own_only in [true, false] {
+        assert_eq!(
+            session
+                .find_room(&main, RoomKind::Conference, Ok("Team room"), own_only)
+                .await
+                .unwrap(),
+            host(two, rooms[3], false)
+        );
+    }
+    session.release_room(rooms[3]).await.unwrap();
     // It ends, and another node opens the next one.
     session.release_room(rooms[0]).await.unwrap();
     let next = session.host_room(room, rooms[2], two).await.unwrap();
@@ -580,7 +595,10 @@ async fn f31_a_room_has_one_host_until_it_ends_or_the_host_dies() {
     assert_eq!(same, host(two, rooms[2], false));
     // The host dies.
     assert!(session.declare_dead(two, 1).await.unwrap());
-    assert_eq!(session.find_room(&main, RoomKind::MultiParty, Err(rooms[1])).await.unwrap(), None);
+    assert_eq!(
+        session.find_room(&main, RoomKind::MultiParty, Err(rooms[1]), false).await.unwrap(),
+        None
+    );
     let taken = session.host_room(room, rooms[3], one).await.unwrap();
     assert_eq!(taken, host(one, rooms[3], true));
     session.release_rooms_of(two).await.unwrap();

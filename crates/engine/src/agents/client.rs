@@ -2,7 +2,8 @@
 //! model. It makes up to three attempts through `egress` and passes the reply on piece by piece. It
 //! does not depend on conversations or calls.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +34,9 @@ const PAUSE: Duration = Duration::from_millis(300);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time limit of the check of the operator's model.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
+/// How much of an error response is read, in bytes, and for how long.
+const ERROR_MAX: usize = 4 * 1024;
+const ERROR_TIMEOUT: Duration = Duration::from_secs(1);
 /// The maximum size of a reply in bytes.
 const REPLY_MAX: usize = 256 * 1024;
 
@@ -51,8 +55,14 @@ pub enum AgentError {
     Busy,
     #[error("request to the agent failed: {0}")]
     Unreachable(#[from] EgressError),
-    #[error("the agent answered with status {0}")]
-    Status(u16),
+    #[error("the node's model can't be reached")]
+    NodeModel,
+    #[error("the agent answered with status {status}{}{text}", if .text.is_empty() { "" } else { ": " })]
+    Status {
+        status: u16,
+        /// The beginning of the server's explanation. Empty if there is none.
+        text: String,
+    },
     #[error("the agent did not answer completely within {0:?}")]
     Late(Duration),
     #[error("the agent's answer is invalid: {0}")]
@@ -93,6 +103,35 @@ pub struct AgentClient {
     pub(super) model_egress: Egress,
     pub(super) model: Option<Arc<SharedModel>>,
     pub(super) clock: Clock,
+    /// Agents whose model refuses `max_tokens`.
+    pub(super) renamed_limit: Arc<Mutex<HashSet<Uuid>>>,
+}
+
+/// The number of agents from which on [`AgentClient::renamed_limit`] is forgotten.
+const RENAMED_MAX: usize = 10_000;
+
+impl AgentError {
+    /// Removes what is not for tenants from an error of the operator's model, and logs it: the server's
+    /// address, and what it says.
+    fn of_operators_model(self) -> Self {
+        match self {
+            Self::Status { status, text } if !text.is_empty() => {
+                tracing::warn!(status, text, "the node's model refused a request");
+                Self::Status { status, text: String::new() }
+            }
+            Self::Unreachable(error) => {
+                tracing::warn!(%error, "request to the node's model failed");
+                Self::NodeModel
+            }
+            error => error,
+        }
+    }
+
+    /// Whether a model wants the limit of the answer under the name that newer models of OpenAI
+    /// require.
+    fn wants_other_limit(&self) -> bool {
+        matches!(self, Self::Status { status: 400, text } if text.contains(llm::OTHER_LIMIT))
+    }
 }
 
 /// The destination of a request.
@@ -122,6 +161,10 @@ impl AgentClient {
             let work = self.attempt(agent, sign_with, question, (event, attempt), on);
             let within = agent.spec.timeout();
             let done = timeout(within, work).await.unwrap_or(Err(AgentError::Late(within)));
+            let done = match agent.spec.endpoint {
+                Some(_) => done,
+                None => done.map_err(AgentError::of_operators_model),
+            };
             match done {
                 Err(error) if attempt < ATTEMPTS_MAX && on.retract() => {
                     tracing::info!(agent = %agent.id, attempt, %error, "agent request failed; retrying");
@@ -147,13 +190,15 @@ impl AgentClient {
         }
         let target = self.target(agent)?;
         let unreadable = |e: serde_json::Error| AgentError::Unreadable(e.to_string());
-        let body = match agent.spec.kind {
+        let renamed = self.renamed_limit().contains(&agent.id);
+        let body = |renamed| match agent.spec.kind {
             AgentKind::Http => serde_json::to_vec(question),
             AgentKind::Llm => {
-                serde_json::to_vec(&llm::completion(&agent.spec, target.model, question))
+                let asked = llm::completion(&agent.spec, target.model, question);
+                serde_json::to_vec(&asked.with_limit_renamed(renamed))
             }
         };
-        let body = body.map_err(unreadable)?;
+        let first = body(renamed).map_err(unreadable)?;
         if agent.spec.endpoint.is_none()
             && let Some(model) = &self.model
             && !model.take_request(&agent.main_account).await
@@ -166,14 +211,29 @@ impl AgentClient {
             headers.insert(ATTEMPT, HeaderValue::from(event.1));
             let secrets =
                 agent.secrets.signing_secret.as_ref().map_or(sign_with, std::slice::from_ref);
-            let signature = sign_event(&body, secrets, self.clock.wall().secs());
+            let signature = sign_event(&first, secrets, self.clock.wall().secs());
             headers.insert(EVENT_SIGNATURE, header(&signature)?);
         }
-        let answer = post(&target, headers, body.into(), agent.spec.timeout()).await?;
+        let within = agent.spec.timeout();
+        let mut answer = post(&target, headers.clone(), first.into(), within).await;
+        if answer.as_ref().is_err_and(AgentError::wants_other_limit) && !renamed {
+            let again = body(true).map_err(unreadable)?;
+            answer = post(&target, headers, again.into(), within).await;
+            let mut agents = self.renamed_limit();
+            if agents.len() >= RENAMED_MAX {
+                agents.clear();
+            }
+            agents.insert(agent.id);
+        }
+        let answer = answer?;
         match agent.spec.kind {
             AgentKind::Http => http_reply(agent.id, answer, on).await,
             AgentKind::Llm => llm_reply(answer, on).await,
         }
+    }
+
+    fn renamed_limit(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.renamed_limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn target<'a>(&'a self, agent: &'a Agent) -> Result<Target<'a>, AgentError> {
@@ -214,7 +274,8 @@ impl AgentClient {
         if !shared.take_request(main_account).await {
             return Err(AgentError::Budget);
         }
-        ask(&shared.settings, &self.model_egress, system, user, within).await
+        let asked = ask(&shared.settings, &self.model_egress, system, user, within).await;
+        asked.map_err(AgentError::of_operators_model)
     }
 }
 
@@ -240,15 +301,18 @@ async fn ask(
         key: model.api_key.as_ref(),
         model: &model.name,
     };
-    let asked = llm::Completion {
-        model: target.model,
-        messages: vec![llm::Message::new("system", system), llm::Message::new("user", user)],
-        stream: true,
-        max_tokens: 500,
+    let body = |renamed| {
+        let messages = vec![llm::Message::new("system", system), llm::Message::new("user", user)];
+        let asked = llm::Completion::new(target.model, messages, 500);
+        let body = serde_json::to_vec(&asked.with_limit_renamed(renamed));
+        body.map_err(|e| AgentError::Unreadable(e.to_string()))
     };
-    let body = serde_json::to_vec(&asked).map_err(|e| AgentError::Unreadable(e.to_string()))?;
     let work = async {
-        let answer = post(&target, headers(target.key)?, body.into(), within).await?;
+        let mut answer = post(&target, headers(target.key)?, body(false)?.into(), within).await;
+        if answer.as_ref().is_err_and(AgentError::wants_other_limit) {
+            answer = post(&target, headers(target.key)?, body(true)?.into(), within).await;
+        }
+        let answer = answer?;
         let mut text = String::new();
         let mut on = |piece: String| {
             text.push_str(&piece);
@@ -298,7 +362,7 @@ async fn post(
     read: Duration,
 ) -> Result<EgressStream, AgentError> {
     let url = target.egress.url(&target.url).map_err(EgressError::Refused)?;
-    let body_policy = BodyPolicy::OnSuccess { max: REPLY_MAX };
+    let body_policy = BodyPolicy::Always { max: REPLY_MAX };
     let ask = EgressRequest {
         method: Method::POST,
         url: &url,
@@ -308,11 +372,23 @@ async fn post(
         read,
         body_policy,
     };
-    let answer = target.egress.stream(ask).await?;
-    match answer.status.is_success() {
-        true => Ok(answer),
-        false => Err(AgentError::Status(answer.status.as_u16())),
+    let mut answer = target.egress.stream(ask).await?;
+    if answer.status.is_success() {
+        return Ok(answer);
     }
+    let status = answer.status.as_u16();
+    let mut body = Vec::new();
+    let reading = async {
+        while let Ok(Some(piece)) = answer.next().await {
+            body.extend_from_slice(piece.get(..ERROR_MAX).unwrap_or(&piece));
+            if body.len() >= ERROR_MAX {
+                break;
+            }
+        }
+    };
+    // The status says enough if the rest does not come.
+    let _ = timeout(ERROR_TIMEOUT, reading).await;
+    Err(AgentError::Status { status, text: llm::explanation(&body) })
 }
 
 fn is_stream(answer: &EgressStream) -> bool {
@@ -520,6 +596,7 @@ mod tests {
             model_egress: egress(open_guard(), Vec::new()),
             model: None,
             clock: Clock::real(),
+            renamed_limit: Arc::default(),
         };
         let mut sink = TestSink { reply: Reply::default(), whole };
         let done = client.turn(&agent, &[], (Uuid::nil(), &question), &mut sink).await;

@@ -59,10 +59,14 @@ impl Reason {
         }
     }
 
-    /// The text of the notification. `name` is the agent's, `who` is the user's name or number.
-    fn text(self, name: &str, who: &str) -> String {
+    /// The text of the notification. `name` is the agent's, `who` is the user's name or number, and
+    /// `why` is the error of a failed agent, or empty.
+    fn text(self, name: &str, who: &str, why: &str) -> String {
         match self {
             Self::Requested => format!("{name} asks a person to take over from {who}"),
+            Self::Failed if !why.is_empty() => {
+                format!("{name} failed to answer {who}, a person is needed: {why}")
+            }
             Self::Failed => format!("{name} failed to answer {who}: a person is needed"),
             Self::NoRequests => format!(
                 "{name} did not answer {who}: the account has used all of its requests to the node's model within 24 \
@@ -85,7 +89,7 @@ impl Reason {
 /// Creates the notification about an escalation of a number of these accounts, without the
 /// conversation and the call that it belongs to.
 pub(super) fn notice(
-    reason: Reason,
+    (reason, why): (Reason, &str),
     agent: &str,
     [account, main_account]: [&AuthId; 2],
     number: &str,
@@ -93,7 +97,7 @@ pub(super) fn notice(
 ) -> Notice {
     let who = if user.name.is_empty() { &user.id } else { &user.name };
     let (account, main_account) = (account.clone(), main_account.clone());
-    let (topic, text) = (NotificationTopic::Escalation, reason.text(agent, who));
+    let (topic, text) = (NotificationTopic::Escalation, reason.text(agent, who, why));
     Notice {
         number: Some(number.to_owned()),
         user: Some(user.id.clone()),
@@ -101,19 +105,20 @@ pub(super) fn notice(
     }
 }
 
-/// Reports an escalation by a notification and an event. `call` is the call in which it happened.
+/// Reports an escalation by a notification and an event. `why` is the error of a failed agent, or
+/// empty. `call` is the call in which it happened.
 pub(super) fn report(
     (inbox, notices): (&Inbox, &Notices),
     pair: &Pair,
     (agent, name): (Uuid, &str),
     call: Option<CallUuid>,
-    reason: Reason,
+    (reason, why): (Reason, &str),
 ) {
     let accounts = [&pair.account, &pair.main_account];
     notices.note(Notice {
         conversation: Some(pair.conversation),
         call,
-        ..notice(reason, name, accounts, pair.number.as_str(), &pair.user)
+        ..notice((reason, why), name, accounts, pair.number.as_str(), &pair.user)
     });
     if let Some(number) = inbox.numbers().number_of(pair) {
         let data = json!({

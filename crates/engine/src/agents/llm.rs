@@ -20,7 +20,30 @@ pub(super) struct Completion<'a> {
     pub(super) model: &'a str,
     pub(super) messages: Vec<Message>,
     pub(super) stream: bool,
-    pub(super) max_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_completion_tokens: Option<u32>,
+}
+
+/// The name under which newer models of OpenAI want the limit of the answer; they refuse
+/// `max_tokens`, which others only know.
+pub(super) const OTHER_LIMIT: &str = "max_completion_tokens";
+
+impl<'a> Completion<'a> {
+    /// Creates a request for a streamed answer of at most `limit` tokens.
+    pub(super) fn new(model: &'a str, messages: Vec<Message>, limit: u32) -> Self {
+        let (max_tokens, max_completion_tokens) = (Some(limit), None);
+        Self { model, messages, stream: true, max_tokens, max_completion_tokens }
+    }
+
+    /// Gives the limit as [`OTHER_LIMIT`] if it is `renamed`.
+    pub(super) fn with_limit_renamed(mut self, renamed: bool) -> Self {
+        if renamed {
+            self.max_completion_tokens = self.max_tokens.take();
+        }
+        self
+    }
 }
 
 /// A message of a request.
@@ -50,7 +73,7 @@ pub(super) fn completion<'a>(
     );
     messages.push(Message::new("user", user_text(question)));
     let max_tokens = u32::from(spec.max_reply_chars).div_ceil(CHARS_PER_TOKEN).max(16);
-    Completion { model, messages, stream: true, max_tokens }
+    Completion::new(model, messages, max_tokens)
 }
 
 fn role(role: Role) -> &'static str {
@@ -143,14 +166,34 @@ pub(super) fn read(bytes: &[u8]) -> Result<ModelText, String> {
     let chunk: Chunk = serde_json::from_slice(bytes)
         .map_err(|e| format!("the model's answer is not a chat completion: {e}"))?;
     if !chunk.error.is_null() {
-        let message = chunk.error.get("message").unwrap_or(&chunk.error);
-        let message = message.as_str().map_or_else(|| message.to_string(), str::to_owned);
-        let message: String = message.chars().take(ERROR_CHARS_MAX).collect();
+        let message = message_of(&chunk.error);
         return Err(format!("the model's server reported an error: {message}"));
     }
     let Some(choice) = chunk.choices.into_iter().next() else { return Ok(ModelText::default()) };
     let text = choice.delta.and_then(|delta| delta.content).unwrap_or_default();
     Ok(ModelText { text, finished: choice.finish_reason.is_some() })
+}
+
+/// Returns what a server says about an error: its message in JSON, or the first line of a text. Empty
+/// if it says nothing that a person could read.
+pub(super) fn explanation(body: &[u8]) -> String {
+    if let Ok(json) = serde_json::from_slice::<Value>(body) {
+        let members = ["error", "message", "detail"];
+        return members.iter().find_map(|name| json.get(name)).map(message_of).unwrap_or_default();
+    }
+    let text = String::from_utf8_lossy(body);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    match line.starts_with('<') || line.contains(char::REPLACEMENT_CHARACTER) {
+        true => String::new(),
+        false => line.chars().filter(|c| !c.is_control()).take(ERROR_CHARS_MAX).collect(),
+    }
+}
+
+/// Returns the message of an error object, or the error itself.
+fn message_of(error: &Value) -> String {
+    let message = error.get("message").unwrap_or(error);
+    let message = message.as_str().map_or_else(|| message.to_string(), str::to_owned);
+    message.chars().filter(|c| !c.is_control()).take(ERROR_CHARS_MAX).collect()
 }
 
 /// Separates a final line with an action from the text. It holds back any text that may be the
@@ -244,7 +287,27 @@ mod tests {
             "{}",
             asked.messages[0].content
         );
-        assert_eq!((asked.max_tokens, asked.stream), (200, true));
+        assert_eq!((asked.max_tokens, asked.stream), (Some(200), true));
+        let renamed = serde_json::to_value(asked.with_limit_renamed(true)).unwrap();
+        assert_eq!((&renamed[OTHER_LIMIT], renamed.get("max_tokens")), (&200.into(), None));
+    }
+
+    #[test]
+    fn explains_errors_of_servers() {
+        for (body, text) in [
+            (r#"{"error":{"message":"model 'x' not found","code":404}}"#, "model 'x' not found"),
+            (r#"{"error":"no such model"}"#, "no such model"),
+            (r#"{"detail":[{"loc":["body"]}]}"#, r#"[{"loc":["body"]}]"#),
+            (r#"{"object":"error","message":"too long"}"#, "too long"),
+            ("\n  Not here\nmore", "Not here"),
+            ("<html><body>Not found</body></html>", ""),
+            ("", ""),
+            ("{}", ""),
+        ] {
+            assert_eq!(explanation(body.as_bytes()), text);
+        }
+        assert_eq!(explanation(&[0xff; 10]), "");
+        assert_eq!(explanation("a".repeat(9_999).as_bytes()).len(), ERROR_CHARS_MAX);
     }
 
     #[test]

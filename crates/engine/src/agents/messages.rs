@@ -23,7 +23,7 @@ use super::contract::{
 use super::escalation::{self, Reason};
 use super::pace::Pace;
 use super::scheduler::Scheduler;
-use crate::inbox::{Inbox, Outgoing, SendError, Turn, words};
+use crate::inbox::{Inbox, LostReply, Outgoing, SendError, Turn, words};
 use model::{AuthId, ConversationStatus, Direction, stable_id};
 use store::{AfterReply, Agent, AgentChannel, ConversationChange, PendingReply, Scope, StoreError};
 
@@ -213,6 +213,9 @@ impl MessageAgents {
     /// Loads pending turns that are not in memory: those of the previous process, from the journal,
     /// and those that did not fit.
     async fn load_pending(&self, queue: &mut TurnQueue) {
+        for lost in self.inbox.sender().take_lost_replies() {
+            self.report_lost(&lost).await;
+        }
         let mut after = (i64::MIN, Uuid::nil());
         while queue.messages.len() < TURNS_MAX {
             let full = queue.full_accounts();
@@ -228,6 +231,17 @@ impl MessageAgents {
                 queue.take(Turn { pair, agent, epoch, message: message.message }, then);
             }
         }
+    }
+
+    /// Asks a person for a conversation whose user may not have got the agent's reply.
+    async fn report_lost(&self, lost: &LostReply) {
+        const WHY: &str = "the node ended while it sent the reply, which the user may not have got";
+        let scope = Scope::Main(lost.pair.main_account.clone());
+        // Without the store, people still hear of it.
+        let agent = self.agents.store().agents().get(&scope, lost.agent).await.ok().flatten();
+        let name = agent.as_ref().map_or("An agent", |agent| &agent.spec.name);
+        let to = (&self.inbox, self.agents.notices());
+        escalation::report(to, &lost.pair, (lost.agent, name), None, (Reason::Failed, WHY));
     }
 
     fn spawn_turn(&self, work: &mut JoinSet<TurnEnd>, waiting: &WaitingTurn) -> Id {
@@ -279,16 +293,16 @@ impl MessageAgents {
         let Some(agent) =
             agent.filter(|agent| may(agent) && agent.spec.serves(AgentChannel::Whatsapp))
         else {
-            return self.escalate(turn, None, Reason::Off).await;
+            return self.escalate(turn, None, (Reason::Off, "")).await;
         };
         if self.is_own_number(&pair.user.id) {
-            return self.escalate(turn, Some(&agent), Reason::Loop).await;
+            return self.escalate(turn, Some(&agent), (Reason::Loop, "")).await;
         }
         if self.agents.clock().wall().since(turn.message.at) > AGE_MAX {
-            return self.escalate(turn, Some(&agent), Reason::Late).await;
+            return self.escalate(turn, Some(&agent), (Reason::Late, "")).await;
         }
         if too_fast {
-            return self.escalate(turn, Some(&agent), Reason::Loop).await;
+            return self.escalate(turn, Some(&agent), (Reason::Loop, "")).await;
         }
         let question = self.question(turn, &agent, &scope).await?;
         let mut collected = CollectedReply {
@@ -299,7 +313,8 @@ impl MessageAgents {
         let event = stable_id("turn", &[&turn.message.id.to_string()]);
         if let Err(error) = self.agents.ask(&agent, event, &question, &mut collected).await {
             tracing::warn!(agent = %agent.id, %error, "agent failed in a conversation");
-            return self.escalate(turn, Some(&agent), Reason::from(&error)).await;
+            let (reason, why) = (Reason::from(&error), error.to_string());
+            return self.escalate(turn, Some(&agent), (reason, &why)).await;
         }
         let reply = collected.reply;
         let then = match reply.action {
@@ -324,7 +339,8 @@ impl MessageAgents {
                 Err(SendError::Store(error)) => return Err(error),
                 Err(error) => {
                     tracing::warn!(agent = %agent.id, %error, "sending an agent's reply failed");
-                    return self.escalate(turn, Some(&agent), Reason::Failed).await;
+                    let why = format!("its reply was not sent: {error}");
+                    return self.escalate(turn, Some(&agent), (Reason::Failed, &why)).await;
                 }
             }
         }
@@ -345,7 +361,7 @@ impl MessageAgents {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
         self.inbox.sender().wait_until_sent(pair.conversation).await;
         match then {
-            AfterReply::Escalate => self.escalate(turn, agent, Reason::Requested).await,
+            AfterReply::Escalate => self.escalate(turn, agent, (Reason::Requested, "")).await,
             AfterReply::Close => {
                 // The conversation may have got another routing.
                 if self.is_current(turn, &scope).await? {
@@ -439,12 +455,12 @@ impl MessageAgents {
     }
 
     /// Hands the conversation over to people: creates a notification and an event, and silences the
-    /// agent if the reason requires it.
+    /// agent if the reason requires it. `why` is the error of a failed agent, or empty.
     async fn escalate(
         &self,
         turn: &Turn,
         agent: Option<&Agent>,
-        reason: Reason,
+        (reason, why): (Reason, &str),
     ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
         // The routing has changed, so there is nothing to hand over.
@@ -453,7 +469,7 @@ impl MessageAgents {
         }
         let name = agent.map_or("An agent", |agent| &agent.spec.name);
         let to = (&self.inbox, self.agents.notices());
-        escalation::report(to, pair, (turn.agent, name), None, reason);
+        escalation::report(to, pair, (turn.agent, name), None, (reason, why));
         if reason.silences() {
             let silent = ConversationChange { ai_enabled: Some(false), ..Default::default() };
             self.inbox.conversations().change(&scope, pair, silent).await?;

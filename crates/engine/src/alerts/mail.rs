@@ -8,10 +8,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, TlsParameters};
-use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::commands::{Data, Mail as Sender, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, MailParameter};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -114,12 +116,36 @@ impl Mail {
         mail.body(text)
     }
 
-    /// Connects and signs in, and sends nothing.
+    /// Names the sender and the recipients. Returns why some recipients are refused: one who has left
+    /// must not keep alerts from the others.
+    async fn address(&self, connection: &mut AsyncSmtpConnection) -> Result<Vec<String>, AnyError> {
+        let MailSettings { from, to, .. } = &self.settings;
+        let is_ascii = |address: &Mailbox| AsRef::<str>::as_ref(&address.email).is_ascii();
+        let parameters = match is_ascii(from) && to.iter().all(is_ascii) {
+            true => Vec::new(),
+            false => vec![MailParameter::SmtpUtfEight],
+        };
+        connection.command(Sender::new(Some(from.email.clone()), parameters)).await?;
+        let mut refused = Vec::new();
+        for to in to {
+            match connection.command(Rcpt::new(to.email.clone(), Vec::new())).await {
+                Ok(_) => {}
+                Err(error) if error.is_permanent() => {
+                    refused.push(format!("{} is refused: {}", to.email, error_chain(&error)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Connects, signs in and names the sender and the recipients, and sends nothing.
     pub(super) async fn check(&self) -> Result<(), String> {
         in_time(async {
             let mut connection = self.connect().await?;
-            connection.quit().await?;
-            Ok(())
+            let refused = self.address(&mut connection).await?;
+            let _ = connection.quit().await;
+            if refused.is_empty() { Ok(()) } else { Err(refused.join("; ").into()) }
         })
         .await
     }
@@ -128,7 +154,18 @@ impl Mail {
         let mail = self.compose(message).map_err(|e| error_chain(&e))?;
         in_time(async {
             let mut connection = self.connect().await?;
-            connection.send(mail.envelope(), &mail.formatted()).await?;
+            let refused = self.address(&mut connection).await?;
+            if refused.len() == self.settings.to.len() {
+                return Err(refused.join("; ").into());
+            }
+            for why in refused {
+                tracing::warn!(
+                    why,
+                    "mail server refused a recipient of alerts; the others get them"
+                );
+            }
+            connection.command(Data).await?;
+            connection.message(&mail.formatted()).await?;
             // The server has taken the message.
             let _ = connection.quit().await;
             Ok(())

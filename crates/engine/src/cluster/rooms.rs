@@ -34,7 +34,8 @@ impl FleetRooms {
         Self { claims, shared }
     }
 
-    /// Returns the run that hosts a room to which an account has access, by the room's name or id.
+    /// Returns the run that hosts a room to which an account has access, by the room's name or id:
+    /// the account's own one, or one of a subaccount unless `own_only`.
     ///
     /// # Errors
     /// Returns an error if the database does not answer.
@@ -43,11 +44,12 @@ impl FleetRooms {
         account: &AuthId,
         kind: RoomKind,
         name: Result<&str, Uuid>,
+        own_only: bool,
     ) -> Result<Option<Uuid>, NoAnswer> {
         let found = self
             .claims
             .with_session(SessionPurpose::Request, TIME, async |session| {
-                session.find_room(account, kind, name).await
+                session.find_room(account, kind, name, own_only).await
             })
             .await;
         let host = found.map_err(|error| {

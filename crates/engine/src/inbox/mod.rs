@@ -66,7 +66,7 @@ pub use events::WebhookEvents;
 pub use notes::{NoteError, Notes};
 pub use numbers::ServedNumbers;
 pub use routing::{Router, RoutingError, RoutingListener};
-pub use sending::{MessageSender, Outgoing, SendError, WINDOW};
+pub use sending::{LostReply, MessageSender, Outgoing, SendError, WINDOW};
 pub use statuses::{DeliveryStatuses, ReceivedStatus};
 pub use templates::{Templates, TemplatesError};
 pub use timeline::{QueueFull, Sender, StoredFuture, Timeline, UserMessage};
@@ -268,6 +268,7 @@ impl Inbox {
             requests,
             lanes: Lanes::default(),
             asked_elsewhere: tokio::sync::Mutex::default(),
+            lost_replies: std::sync::Mutex::default(),
         });
         Self(Arc::new(Parts {
             numbers,

@@ -132,7 +132,19 @@ pub struct MessageSender {
     /// Messages that the previous reading of the store found with the mark of a request that is not
     /// of this process.
     pub(super) asked_elsewhere: Mutex<HashSet<Uuid>>,
+    /// Replies of agents that Meta may or may not have, until [`Self::take_lost_replies`].
+    pub(super) lost_replies: std::sync::Mutex<Vec<LostReply>>,
 }
+
+/// A reply of an agent that was being sent when the node ended.
+#[derive(Clone, Debug)]
+pub struct LostReply {
+    pub pair: Pair,
+    pub agent: Uuid,
+}
+
+/// Number of [`LostReply`]s that wait at most.
+const LOST_REPLIES_MAX: usize = 1_000;
 
 impl MessageSender {
     /// Queues a message of a person or program, named by `sender`. The message is stored when this
@@ -439,6 +451,15 @@ impl MessageSender {
         found.is_ok_and(|found| found.is_some_and(|c| c.standing.answers(epoch).is_some()))
     }
 
+    /// Takes the replies of agents that may be lost. Their agents must tell people about them.
+    pub fn take_lost_replies(&self) -> Vec<LostReply> {
+        std::mem::take(&mut *self.lost_replies())
+    }
+
+    fn lost_replies(&self) -> std::sync::MutexGuard<'_, Vec<LostReply>> {
+        self.lost_replies.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// Returns `true` if other nodes adopt this node's messages when it ends.
     fn is_of_fleet(&self) -> bool {
         run_of_owner(&self.node_id).is_some()
@@ -495,6 +516,14 @@ impl MessageSender {
                 } else {
                     let why = "the node ended while sending the message: it is unknown whether Meta has it";
                     self.fail(&pair, id, (0, why.to_owned())).await;
+                    let sender = message.message.sender.as_deref();
+                    let agent = sender.and_then(|sender| sender.strip_prefix("agent:"));
+                    if let Some(agent) = agent.and_then(|agent| agent.parse().ok()) {
+                        let mut lost = self.lost_replies();
+                        if lost.len() < LOST_REPLIES_MAX {
+                            lost.push(LostReply { pair, agent });
+                        }
+                    }
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::page::NewestFirst;
 use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
-use crate::sql::{self, Conn, QueryBuilder, Row};
+use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
 use crate::tables::numbers::{NUMBER_JOIN, OWN_ROUTING};
 use crate::write::WriteTask;
 use model::{AuthId, E164, Secret, Timestamp};
@@ -255,6 +255,14 @@ const UNROUTE_BATCH: u32 = 500;
 const COLUMNS: &str = "agent_id, auth_id, main_auth_id, body, sealed, created_us";
 
 const WHAT: &str = "read agents";
+
+/// Returns the enabled agents of all accounts that answer calls.
+pub(crate) async fn voice_agents(pool: &Pool) -> Result<Vec<AgentSpec>, StoreError> {
+    let select = sql::query_scalar("SELECT body FROM agents ORDER BY created_us, agent_id");
+    let bodies: Vec<String> = select.fetch_all(pool).await.map_err(failed(WHAT))?;
+    let specs = bodies.iter().filter_map(|body| serde_json::from_str::<AgentSpec>(body).ok());
+    Ok(specs.filter(|spec| spec.serves(AgentChannel::Voice)).collect())
+}
 
 /// The encrypted form of [`AgentSecrets`].
 #[derive(Default, Serialize, Deserialize)]

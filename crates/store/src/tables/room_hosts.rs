@@ -90,6 +90,7 @@ impl FleetSession {
         account: &AuthId,
         kind: RoomKind,
         name: Result<&str, Uuid>,
+        own_only: bool,
     ) -> Result<Option<RoomHost>, StoreError> {
         const WHAT: &str = "find a room";
         // PostgreSQL rejects such a text, and no room has this name.
@@ -97,13 +98,14 @@ impl FleetSession {
             return Ok(None);
         }
         let select = "SELECT room::text, h.run::text FROM room_hosts h JOIN runs r ON r.run = h.run \
-            WHERE (auth_id = $1 OR main_auth_id = $1) AND kind = $2 AND (name = $3 OR room = $4::uuid) \
+            WHERE (auth_id = $1 OR NOT $5 AND main_auth_id = $1) AND kind = $2 AND (name = $3 OR room = $4::uuid) \
             AND r.state IN ('up', 'draining') ORDER BY auth_id = $1 DESC LIMIT 1";
         let select = sqlx::query(select)
             .bind(account.as_str())
             .bind(kind_word(kind))
             .bind(name.ok())
-            .bind(name.err().map(|room| room.to_string()));
+            .bind(name.err().map(|room| room.to_string()))
+            .bind(own_only);
         let row = select.fetch_optional(&mut self.connection).await.map_err(failed(WHAT))?;
         row.map(|row| host(&row, WHAT, false)).transpose()
     }

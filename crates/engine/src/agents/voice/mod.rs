@@ -144,6 +144,9 @@ struct Turn {
     playback: Playback,
     /// Set when the turn is over: `true` on success, `false` on failure.
     done: Option<bool>,
+    /// Why it failed. Empty if it did not.
+    #[serde(default)]
+    why: String,
     /// Whether it failed because the account has no requests to the node's model left.
     #[serde(default)]
     no_requests: bool,
@@ -355,12 +358,29 @@ impl VoiceAgents {
             },
             (None, None) => return self.silent(request, base).await,
         };
+        let spec = self.spec(request.call).ok_or(FetchFailure::Status { status: 404 })?;
+        // The caller speaks while a complete reply is played that announces what happens next.
+        let binds = |action: &Action| matches!(action, Action::Escalate | Action::Transfer(_));
+        if let Some(action) = self.take_action(request.call, binds) {
+            self.record_line(request.call, Role::User, &input.text);
+            return Ok(document::act(&spec, base, "", &action));
+        }
         if !self.reload_agent(request).await {
-            let spec = self.spec(request.call).ok_or(FetchFailure::Status { status: 404 })?;
             return Ok(self.give_up(request, &spec, base, Reason::Off));
         }
         self.begin(request.call, input);
         self.reply(request, base).await
+    }
+
+    /// Takes the action of the streamed reply, once it is complete, if it is one of those that are
+    /// `wanted`.
+    fn take_action(&self, call: CallUuid, wanted: impl Fn(&Action) -> bool) -> Option<Action> {
+        let dialogues = self.dialogues();
+        let mut turn = dialogues.get(&call)?.running.as_ref()?.progress.state();
+        let is_due = turn.outcome() == Some(Ok(())) && !turn.acted;
+        let action = turn.reply.action.clone().filter(|action| is_due && wanted(action))?;
+        turn.acted = true;
+        Some(action)
     }
 
     /// Reloads the agent's settings. Returns `false` if it no longer answers calls.
@@ -393,28 +413,26 @@ impl VoiceAgents {
 
     /// Handles a turn without input.
     async fn silent(&self, request: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
-        let (spec, silences, action) = {
+        if let Some(action) = self.take_action(request.call, |_| true) {
+            let spec = self.spec(request.call).ok_or(FetchFailure::Status { status: 404 })?;
+            return Ok(document::act(&spec, base, "", &action));
+        }
+        let (spec, silences, failure) = {
             let mut dialogues = self.dialogues();
             let dialogue =
                 dialogues.get_mut(&request.call).ok_or(FetchFailure::Status { status: 404 })?;
             dialogue.silences += 1;
-            let over = dialogue.running.as_ref().map(|running| {
+            // The reply broke off while it was being spoken.
+            let failure = dialogue.running.as_ref().and_then(|running| {
                 let mut turn = running.progress.state();
-                let action = match turn.outcome().filter(|_| !turn.acted) {
-                    Some(Ok(())) => turn.reply.action.clone().map(Ok),
-                    // The reply broke off while it was being spoken.
-                    Some(Err(reason)) => Some(Err(reason)),
-                    None => None,
-                };
-                turn.acted |= action.is_some();
-                action
+                let failure = turn.outcome().filter(|_| !turn.acted)?.err()?;
+                turn.acted = true;
+                Some(failure)
             });
-            (dialogue.agent.spec.clone(), dialogue.silences, over.flatten())
+            (dialogue.agent.spec.clone(), dialogue.silences, failure)
         };
-        match action {
-            Some(Ok(action)) => return Ok(self.act(request, &spec, base, "", &action)),
-            Some(Err(reason)) => return Ok(self.give_up(request, &spec, base, reason)),
-            None => {}
+        if let Some(reason) = failure {
+            return Ok(self.give_up(request, &spec, base, reason));
         }
         if silences >= SILENCES_MAX {
             return Ok(document::act(&spec, base, "", &Action::Hangup));
@@ -562,14 +580,24 @@ impl VoiceAgents {
             if let Err(error) = &done {
                 tracing::warn!(agent = %agent.id, %error, "agent failed in a call");
             }
-            turn.state().end(done.map_err(|error| Reason::from(&error)));
+            let escalates = {
+                let mut turn = turn.state();
+                turn.why = done.as_ref().err().map(ToString::to_string).unwrap_or_default();
+                turn.end(done.map_err(|error| Reason::from(&error)));
+                // The caller may hang up, or go on, while the reply is played.
+                let asks = turn.reply.action == Some(Action::Escalate);
+                turn.streamed && turn.done == Some(true) && asks
+            };
             turn.news.notify_one();
             voices.store_streamed(call);
+            if escalates {
+                voices.escalate(call, Reason::Requested);
+            }
         });
         dialogue.running = Some(running);
     }
 
-    /// Writes the document for an action of the agent.
+    /// Writes the document for the action of a reply that was not streamed.
     fn act(
         &self,
         request: &DocumentRequest,
@@ -583,7 +611,7 @@ impl VoiceAgents {
                 self.give_up(request, spec, base, Reason::Requested)
             }
             Action::Escalate => {
-                self.escalate(request, spec, Reason::Requested);
+                self.escalate(request.call, Reason::Requested);
                 document::act(spec, base, text, action)
             }
             Action::Close | Action::Hangup | Action::Transfer(_) => {
@@ -600,35 +628,48 @@ impl VoiceAgents {
         base: &str,
         reason: Reason,
     ) -> String {
-        self.escalate(request, spec, reason);
+        self.escalate(request.call, reason);
         let apology = document::apology(&spec.language);
         self.record_line(request.call, Role::Assistant, apology);
         document::act(spec, base, apology, &Action::Escalate)
     }
 
     /// Reports that a person is needed. The call of an endpoint belongs to no conversation.
-    fn escalate(&self, request: &DocumentRequest, spec: &AgentSpec, reason: Reason) {
+    fn escalate(&self, call: CallUuid, reason: Reason) {
         let (inbox, notices) = (&self.0.inbox, self.0.agents.notices());
         let mut dialogues = self.dialogues();
-        let Some(dialogue) = dialogues.get_mut(&request.call) else { return };
+        let Some(dialogue) = dialogues.get_mut(&call) else { return };
         dialogue.needs_person = true;
         let User { wa_id, user_id, name } = dialogue.user.clone();
         let user = UserName { id: wa_id, bsuid: user_id, name };
-        // The people of a new owner of the number must not read about the call.
-        let is_owner = |number: &Arc<NumberEntry>| number.account.auth_id == dialogue.account;
-        match self.number_of(request).filter(is_owner) {
+        let agent = &dialogue.agent.spec.name;
+        let why = dialogue.running.as_ref().map(|running| running.progress.state().why.clone());
+        let reason = (reason, why.as_deref().unwrap_or_default());
+        match self.number_of_dialogue(dialogue) {
             Some(number) => {
-                let (pair, agent) = (inbox.numbers().pair(&number, user), dialogue.agent.id);
-                let call = Some(request.call);
-                escalation::report((inbox, notices), &pair, (agent, &spec.name), call, reason);
+                let pair = inbox.numbers().pair(&number, user);
+                let agent = (dialogue.agent.id, agent.as_str());
+                escalation::report((inbox, notices), &pair, agent, Some(call), reason);
             }
             None => {
                 let accounts = [&dialogue.account, &dialogue.main_account];
                 let number = &dialogue.number;
-                let notice = escalation::notice(reason, &spec.name, accounts, number, &user);
-                notices.note(Notice { call: Some(request.call), ..notice });
+                let notice = escalation::notice(reason, agent, accounts, number, &user);
+                notices.note(Notice { call: Some(call), ..notice });
             }
         }
+    }
+
+    /// The business number of a call with a WhatsApp user, if it still belongs to the call's account:
+    /// the people of another owner must not read about the call.
+    fn number_of_dialogue(&self, dialogue: &Dialogue) -> Option<Arc<NumberEntry>> {
+        if dialogue.conversation == dialogue.call.0 {
+            return None;
+        }
+        let number = E164::parse(&dialogue.number).ok()?;
+        let tables = self.0.agents.directory().tables();
+        let number = tables.by_number(&number)?;
+        (number.account.auth_id == dialogue.account).then(|| number.clone())
     }
 
     /// Stores the text of a streamed reply when it is complete, though not yet played.
