@@ -102,7 +102,7 @@ pub(super) struct Choice {
 
 /// The agents of the account, for a selection list.
 pub(super) async fn choices(console: &Console, visitor: &Visitor) -> Vec<Choice> {
-    let all = newest(console, visitor, AGENTS_MAX as usize).await;
+    let all = newest(console, visitor, usize::try_from(AGENTS_MAX).unwrap_or(usize::MAX)).await;
     all.into_iter()
         .map(|agent| Choice {
             whatsapp: agent.is_on("whatsapp"),

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use crate::agents::is_begin_of;
 use crate::support::agent::{AgentResponse, AgentServer, reply};
 use crate::support::chat::{Chat, USER};
+use crate::support::database::execute;
 use crate::support::node::{NUMBER, nodes};
 
 fn sent(items: &[Value]) -> Vec<&str> {
@@ -72,6 +73,33 @@ async fn a_pending_turn_resumes_after_a_restart_and_is_answered_once() {
         let items = chat.until(&id, |items| sent(items).len() == 4).await;
         assert_eq!(sent(&items)[2..], ["You wrote three", "You wrote four"], "{items:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_hear_of_a_reply_that_the_user_may_not_have_got() {
+    let server = AgentServer::start(|_| reply("We open at nine.", Value::Null)).await;
+    let mut chat = Chat::start().await;
+    let agent = chat.agent(&server.url).await;
+    chat.connect(&agent).await;
+    chat.send_text(USER, "When?").await;
+    let id = chat.id_of(USER).await;
+    chat.until(&id, |items| sent(items).len() == 1).await;
+    chat.node.kill();
+    // As if the node had died before Meta's response.
+    let unsent = "UPDATE messages SET wamid = NULL, status = 'queued' WHERE body = $1";
+    execute(chat.node.dir.path(), unsent, "We open at nine.").await;
+    chat.node.start_again().await;
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+    let notice = loop {
+        every.tick().await;
+        let notices = chat.get("notifications/?type=escalation").await["items"].clone();
+        if let Some(notice) = notices.get(0) {
+            break notice.clone();
+        }
+    };
+    assert_eq!(notice["conversation"], json!(id));
+    assert!(notice["text"].as_str().unwrap().contains("may not have got"), "{notice}");
+    chat.until(&id, |items| items.iter().any(|item| item["status"] == "failed")).await;
 }
 
 /// Connects the number to an agent that greets callers.

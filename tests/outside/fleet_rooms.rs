@@ -176,10 +176,11 @@ async fn f31_a_name_means_the_accounts_own_room_at_each_node() {
     let places = places(&world, 2, TEAM).await;
     let sub = places[0].rest("POST", "Subaccount/", &json!({"name": "Night"})).await.json();
     let number = format!("Number/{NUMBER}/");
+    let mut calls = Vec::new();
     for (n, owner) in [&sub["auth_id"], &json!("")].into_iter().enumerate() {
         let moved = places[n].rest("POST", &number, &json!({"subaccount": owner})).await;
         assert_eq!(moved.status, 202, "{}", moved.text());
-        let _ = places[n].sim.place_call(script(n, HangupRule::Never));
+        calls.push(places[n].sim.place_call(script(n, HangupRule::Never)));
         let entered = event(&world, "enter", &caller(n).0).await;
         assert_eq!(entered.param("ConferenceFirstMember"), "true", "a room of its own");
     }

@@ -82,17 +82,17 @@ impl Default for PeerTimes {
 const BODY_MAX: usize = 4 * 1024 * 1024;
 
 /// Maximum number of concurrent requests to one peer whose responses are read as a whole.
-const REQUESTS_MAX: usize = 256;
+const REQUESTS_MAX: u32 = 256;
 
 /// Maximum number of concurrent requests to one peer whose responses are streamed. Clients read
 /// those as slowly as they like.
-const STREAMED_MAX: usize = 128;
+const STREAMED_MAX: u32 = 128;
 
 /// The HTTP/2 windows in bytes: of a response, and of all of a connection. Responses that nobody
 /// reads fill half of the connection's window at most, so that they do not delay the others.
 const RESPONSE_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
-const _: () = assert!(STREAMED_MAX * RESPONSE_WINDOW as usize <= CONNECTION_WINDOW as usize / 2);
+const _: () = assert!(STREAMED_MAX * RESPONSE_WINDOW <= CONNECTION_WINDOW / 2);
 
 /// Maximum number of inbound connections. Beyond it, the oldest connection without a known
 /// certificate is closed, of the address with most of them.
@@ -391,8 +391,8 @@ impl Peers {
                     at,
                     sender: Mutex::default(),
                     link: AtomicU8::new(SILENT),
-                    requests: Semaphore::new(REQUESTS_MAX),
-                    streamed: Arc::new(Semaphore::new(STREAMED_MAX)),
+                    requests: semaphore(REQUESTS_MAX),
+                    streamed: Arc::new(semaphore(STREAMED_MAX)),
                     moving_until: Mutex::default(),
                     stop: self.0.stop.child_token(),
                 });
@@ -455,7 +455,7 @@ impl Peers {
     }
 
     /// Sends a request to a member. The body of the response is streamed; only its head has a time
-    /// limit. At most [`STREAMED_MAX`] bodies of a member are open at a time.
+    /// limit. At most 128 bodies of a member are open at a time.
     ///
     /// # Errors
     /// Returns why there is no response. The member may have executed the request.
@@ -575,6 +575,10 @@ impl Inner {
     }
 }
 
+fn semaphore(permits: u32) -> Semaphore {
+    Semaphore::new(usize::try_from(permits).unwrap_or(usize::MAX))
+}
+
 /// Returns a response that holds a permit until its body ends or is dropped.
 pub fn held<B>(response: Response<B>, permit: impl Send + 'static) -> Response<Body>
 where
@@ -635,7 +639,7 @@ fn answer(
     let service = service_fn(move |request| read_and_handle(handler.clone(), from, request));
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .max_concurrent_streams(u32::try_from(REQUESTS_MAX + STREAMED_MAX).unwrap_or(u32::MAX))
+        .max_concurrent_streams(REQUESTS_MAX + STREAMED_MAX)
         .keep_alive_interval(times.ping)
         .keep_alive_timeout(times.silence)
         .serve_connection(io, service);
