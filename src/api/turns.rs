@@ -31,9 +31,16 @@ pub(crate) async fn next(main_account: &AuthId) -> FairPermit<AuthId> {
     TURNS.acquire(main_account).await
 }
 
-/// Waits until a change of settings of a main account may be carried out.
-pub(super) async fn change(main_account: &AuthId) -> FairPermit<AuthId> {
-    CHANGES.acquire(main_account).await
+/// Where the settings are whose changes are stored one after the other. Keys and people are not: a
+/// revocation must not wait.
+const SETTINGS: &[&str] = &["/v1/Account/", "/api/v1/phone-numbers/", "/api/v1/wabas/"];
+
+/// Waits until a change at this path may be carried out for a main account.
+pub(super) async fn change(path: &str, main_account: &AuthId) -> Option<FairPermit<AuthId>> {
+    match SETTINGS.iter().any(|settings| path.starts_with(settings)) {
+        true => Some(CHANGES.acquire(main_account).await),
+        false => None,
+    }
 }
 
 /// Like [`next`], for work that takes milliseconds only under a condition.

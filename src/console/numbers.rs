@@ -51,7 +51,7 @@ impl NumbersPage {
     fn agent_of(&self, number: &Number) -> &str {
         match self.agents.iter().find(|agent| number.has_agent(&agent.id)) {
             Some(agent) => &agent.name,
-            None if number.active_agent.is_some() => self.page.t("numbers.agent_of_main"),
+            None if number.active_agent.is_some() => self.page.t("numbers.unlisted_agent"),
             None => "",
         }
     }
@@ -153,7 +153,7 @@ pub(super) async fn agents_of(
     if let Some(id) = &number.active_agent
         && !agents.iter().any(|agent| agent.id == *id)
     {
-        let name = visitor.lang().t("numbers.agent_of_main").to_owned();
+        let name = visitor.lang().t("numbers.unlisted_agent").to_owned();
         agents.push(Choice { id: id.clone(), name, whatsapp: true, voice: false });
     }
     agents

@@ -120,7 +120,7 @@ impl Doctor {
         lines.extend(Disk::of(folder).ok().and_then(|disk| full_disk(disk, reserve)));
         lines.extend(speech_models(&ModelStore::new(&self.config.store.data_dir)));
         lines.extend(speech_engines(&self.config).await);
-        lines.extend(self.deaf_agents());
+        lines.extend(self.agents_without_recogniser());
         lines.extend(self.model().await);
         lines.extend(self.bucket().await);
         lines.extend(listeners(&self.config.listen, self.runs));
@@ -137,7 +137,7 @@ impl Doctor {
     }
 
     /// The agents that answer calls in a language that no recogniser understands.
-    fn deaf_agents(&self) -> Vec<Finding> {
+    fn agents_without_recogniser(&self) -> Vec<Finding> {
         // Another finding says why the recognisers can't be used.
         let Ok(config) = speech_settings::read(&self.config) else { return Vec::new() };
         let Ok(recognisers) = Recognisers::new(&config) else { return Vec::new() };

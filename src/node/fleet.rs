@@ -428,7 +428,9 @@ impl Forwarder {
     async fn host_of(&self, room: &RoomSubject) -> Result<Option<Uuid>, NoAnswer> {
         let RoomSubject { account, kind, name } = room;
         let here = self.rooms.find(&Scope::of(account.clone()), *kind, name);
-        if here.as_ref().is_some_and(|here| here.account == *account) {
+        // An id is that of one room.
+        let is_id = *kind == RoomKind::MultiParty && name.starts_with("uuid_");
+        if here.as_ref().is_some_and(|here| here.account == *account || is_id) {
             return Ok(None);
         }
         let named = match (kind, name.strip_prefix("name_"), name.strip_prefix("uuid_")) {
@@ -485,7 +487,7 @@ impl Forwarder {
         for member in members.filter(|member| is_owner(&member.node_id)) {
             match self.cluster.peers().open(member.run, forwarded.clone()).await {
                 Ok(found) if found.status() != StatusCode::NOT_FOUND => {
-                    let mut found = cluster::held(found, permit);
+                    let mut found = cluster::hold_until_end(found, permit);
                     let length = found.headers().get(CONTENT_LENGTH).cloned();
                     remove_hop_headers(found.headers_mut());
                     // The response to HEAD has no body from which the length is known.

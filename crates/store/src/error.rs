@@ -117,7 +117,7 @@ fn remedy(source: &sqlx::Error) -> &'static str {
         "; the file is damaged: stop the node, move the file away with its side files, and restore a backup \
          (docs/operations.md#backup-and-restore)"
     } else if crate::sql::errors::is_out_of_connections(source) {
-        "; a node uses up to 16 connections: raise max_connections of the PostgreSQL server or the connection limit of \
+        "; a node uses up to 18 connections: raise max_connections of the PostgreSQL server or the connection limit of \
          the role or database, or end other connections (pg_stat_activity lists them)"
     } else {
         ""

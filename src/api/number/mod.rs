@@ -236,7 +236,8 @@ async fn recorded(
     fields: FieldNames,
 ) -> Result<Response, ApiError> {
     let work = async move {
-        let _turn = turns::change(&state.main_account_of(&principal.scope)).await;
+        let main_account = state.main_account_of(&principal.scope);
+        let _turn = turns::change(operation.path, &main_account).await;
         let object = audit::object_path(operation, &path);
         let before = match object {
             Some(path) => current(&state, &principal, path).await,

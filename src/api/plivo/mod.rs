@@ -219,7 +219,7 @@ fn serve(
     let fields = Fields::read(&request.headers, &request.body).map(|fields| fields.names());
     let work = (route.handler)(request);
     let work = async move {
-        let _turn = turns::change(&state.main_account_of(&scope)).await;
+        let _turn = turns::change(operation.path, &state.main_account_of(&scope)).await;
         let object = audit::object_path(operation, &path);
         let before = match object {
             Some(path) => current(&state, &scope, path).await,

@@ -34,6 +34,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time limit of the check of the operator's model.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
+/// The number of models in [`LimitNames`]. Requests to further ones are sent twice.
+const LIMIT_NAMES_MAX: usize = 10_000;
 /// How much of an error response is read, in bytes, and for how long.
 const ERROR_MAX: usize = 4 * 1024;
 const ERROR_TIMEOUT: Duration = Duration::from_secs(1);
@@ -103,16 +105,22 @@ pub struct AgentClient {
     pub(super) model_egress: Egress,
     pub(super) model: Option<Arc<SharedModel>>,
     pub(super) clock: Clock,
-    /// Agents whose model refuses `max_tokens`.
-    pub(super) renamed_limit: Arc<Mutex<HashSet<Uuid>>>,
+    pub(super) limit_names: LimitNames,
 }
 
-/// The number of agents from which on [`AgentClient::renamed_limit`] is forgotten.
-const RENAMED_MAX: usize = 10_000;
+/// The models that take the limit of the answer as `max_completion_tokens`, by URL and name.
+#[derive(Clone, Default)]
+pub(super) struct LimitNames(Arc<Mutex<HashSet<(String, String)>>>);
+
+impl LimitNames {
+    fn models(&self) -> MutexGuard<'_, HashSet<(String, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl AgentError {
-    /// Removes what is not for tenants from an error of the operator's model, and logs it: the server's
-    /// address, and what it says.
+    /// Removes from an error of the operator's model what is not for tenants, the server's address and
+    /// what it says, and logs it.
     fn of_operators_model(self) -> Self {
         match self {
             Self::Status { status, text } if !text.is_empty() => {
@@ -123,14 +131,17 @@ impl AgentError {
                 tracing::warn!(%error, "request to the node's model failed");
                 Self::NodeModel
             }
+            Self::Unreadable(error) => {
+                tracing::warn!(error, "invalid answer of the node's model");
+                Self::Unreadable("the node's log says why".to_owned())
+            }
             error => error,
         }
     }
 
-    /// Whether a model wants the limit of the answer under the name that newer models of OpenAI
-    /// require.
-    fn wants_other_limit(&self) -> bool {
-        matches!(self, Self::Status { status: 400, text } if text.contains(llm::OTHER_LIMIT))
+    /// Whether a model does not take the limit of the answer under the name that it was given.
+    fn is_about_limit(&self) -> bool {
+        matches!(self, Self::Status { status: 400, text } if text.contains("max_completion_tokens"))
     }
 }
 
@@ -189,51 +200,26 @@ impl AgentClient {
             return Err(AgentError::Secrets);
         }
         let target = self.target(agent)?;
-        let unreadable = |e: serde_json::Error| AgentError::Unreadable(e.to_string());
-        let renamed = self.renamed_limit().contains(&agent.id);
-        let body = |renamed| match agent.spec.kind {
-            AgentKind::Http => serde_json::to_vec(question),
-            AgentKind::Llm => {
-                let asked = llm::completion(&agent.spec, target.model, question);
-                serde_json::to_vec(&asked.with_limit_renamed(renamed))
-            }
-        };
-        let first = body(renamed).map_err(unreadable)?;
         if agent.spec.endpoint.is_none()
             && let Some(model) = &self.model
             && !model.take_request(&agent.main_account).await
         {
             return Err(AgentError::Budget);
         }
-        let mut headers = headers(target.key)?;
-        if agent.spec.kind == AgentKind::Http {
-            headers.insert(EVENT_ID, header(&event.0.to_string())?);
-            headers.insert(ATTEMPT, HeaderValue::from(event.1));
-            let secrets =
-                agent.secrets.signing_secret.as_ref().map_or(sign_with, std::slice::from_ref);
-            let signature = sign_event(&first, secrets, self.clock.wall().secs());
-            headers.insert(EVENT_SIGNATURE, header(&signature)?);
-        }
         let within = agent.spec.timeout();
-        let mut answer = post(&target, headers.clone(), first.into(), within).await;
-        if answer.as_ref().is_err_and(AgentError::wants_other_limit) && !renamed {
-            let again = body(true).map_err(unreadable)?;
-            answer = post(&target, headers, again.into(), within).await;
-            let mut agents = self.renamed_limit();
-            if agents.len() >= RENAMED_MAX {
-                agents.clear();
-            }
-            agents.insert(agent.id);
+        if agent.spec.kind == AgentKind::Llm {
+            let asked = llm::completion(&agent.spec, target.model, question);
+            return llm_reply(complete(&self.limit_names, &target, asked, within).await?, on).await;
         }
-        let answer = answer?;
-        match agent.spec.kind {
-            AgentKind::Http => http_reply(agent.id, answer, on).await,
-            AgentKind::Llm => llm_reply(answer, on).await,
-        }
-    }
-
-    fn renamed_limit(&self) -> MutexGuard<'_, HashSet<Uuid>> {
-        self.renamed_limit.lock().unwrap_or_else(PoisonError::into_inner)
+        let body = serde_json::to_vec(question);
+        let body = body.map_err(|e| AgentError::Unreadable(e.to_string()))?;
+        let mut headers = headers(target.key)?;
+        headers.insert(EVENT_ID, header(&event.0.to_string())?);
+        headers.insert(ATTEMPT, HeaderValue::from(event.1));
+        let secrets = agent.secrets.signing_secret.as_ref().map_or(sign_with, std::slice::from_ref);
+        let signature = sign_event(&body, secrets, self.clock.wall().secs());
+        headers.insert(EVENT_SIGNATURE, header(&signature)?);
+        http_reply(agent.id, post(&target, headers, body.into(), within).await?, on).await
     }
 
     fn target<'a>(&'a self, agent: &'a Agent) -> Result<Target<'a>, AgentError> {
@@ -274,7 +260,8 @@ impl AgentClient {
         if !shared.take_request(main_account).await {
             return Err(AgentError::Budget);
         }
-        let asked = ask(&shared.settings, &self.model_egress, system, user, within).await;
+        let (model, egress) = (&shared.settings, &self.model_egress);
+        let asked = ask(&self.limit_names, model, egress, system, user, within).await;
         asked.map_err(AgentError::of_operators_model)
     }
 }
@@ -284,11 +271,13 @@ impl AgentClient {
 /// # Errors
 /// Fails if the model does not answer.
 pub async fn check_model(settings: &ModelSettings, egress: &Egress) -> Result<(), AgentError> {
-    ask(settings, egress, "Answer with one word.", "Hello", CHECK_TIMEOUT).await.map(drop)
+    let names = LimitNames::default();
+    ask(&names, settings, egress, "Answer with one word.", "Hello", CHECK_TIMEOUT).await.map(drop)
 }
 
 /// Asks the operator's model, and returns the complete answer.
 async fn ask(
+    names: &LimitNames,
     model: &ModelSettings,
     egress: &Egress,
     system: &str,
@@ -301,18 +290,10 @@ async fn ask(
         key: model.api_key.as_ref(),
         model: &model.name,
     };
-    let body = |renamed| {
-        let messages = vec![llm::Message::new("system", system), llm::Message::new("user", user)];
-        let asked = llm::Completion::new(target.model, messages, 500);
-        let body = serde_json::to_vec(&asked.with_limit_renamed(renamed));
-        body.map_err(|e| AgentError::Unreadable(e.to_string()))
-    };
+    let messages = vec![llm::Message::new("system", system), llm::Message::new("user", user)];
+    let asked = llm::Completion::new(target.model, messages, 500);
     let work = async {
-        let mut answer = post(&target, headers(target.key)?, body(false)?.into(), within).await;
-        if answer.as_ref().is_err_and(AgentError::wants_other_limit) {
-            answer = post(&target, headers(target.key)?, body(true)?.into(), within).await;
-        }
-        let answer = answer?;
+        let answer = complete(names, &target, asked, within).await?;
         let mut text = String::new();
         let mut on = |piece: String| {
             text.push_str(&piece);
@@ -353,6 +334,37 @@ fn headers(key: Option<&Secret>) -> Result<HeaderMap, AgentError> {
         headers.insert(AUTHORIZATION, bearer);
     }
     Ok(headers)
+}
+
+/// Sends a request for a completion. If the model refuses the name of the limit, tries the other one,
+/// and remembers it if that succeeds.
+async fn complete(
+    names: &LimitNames,
+    target: &Target<'_>,
+    mut asked: llm::Completion<'_>,
+    within: Duration,
+) -> Result<EgressStream, AgentError> {
+    let headers = headers(target.key)?;
+    let post = async |asked: &llm::Completion<'_>| {
+        let body = serde_json::to_vec(asked).map_err(|e| AgentError::Unreadable(e.to_string()))?;
+        post(target, headers.clone(), body.into(), within).await
+    };
+    let model = (target.url.clone(), target.model.to_owned());
+    let is_completion_limit = names.models().contains(&model);
+    asked.set_completion_limit(is_completion_limit);
+    let answer = post(&asked).await;
+    if !answer.as_ref().is_err_and(AgentError::is_about_limit) {
+        return answer;
+    }
+    asked.set_completion_limit(!is_completion_limit);
+    let Ok(other) = post(&asked).await else { return answer };
+    let mut models = names.models();
+    if is_completion_limit {
+        models.remove(&model);
+    } else if models.len() < LIMIT_NAMES_MAX {
+        models.insert(model);
+    }
+    Ok(other)
 }
 
 async fn post(
@@ -596,7 +608,7 @@ mod tests {
             model_egress: egress(open_guard(), Vec::new()),
             model: None,
             clock: Clock::real(),
-            renamed_limit: Arc::default(),
+            limit_names: LimitNames::default(),
         };
         let mut sink = TestSink { reply: Reply::default(), whole };
         let done = client.turn(&agent, &[], (Uuid::nil(), &question), &mut sink).await;
@@ -615,6 +627,46 @@ mod tests {
 
     fn delta(text: &str) -> String {
         json!({"choices": [{"delta": {"content": text}}]}).to_string()
+    }
+
+    #[tokio::test]
+    async fn a_model_gets_the_limit_under_the_name_that_it_takes() {
+        let refused = json!({"error": {"message": "Unsupported parameter: 'max_tokens' is not supported with this \
+            model. Use 'max_completion_tokens' instead."}});
+        let good = json!({"choices": [{"message": {"content": "Hi"}}]});
+        let (refused, good) = (refused.to_string(), good.to_string());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (wanted, bodies) = (Arc::new(Mutex::new("max_completion_tokens")), seen.clone());
+        let wants = wanted.clone();
+        let server = Server::start(move |request| {
+            let body = String::from_utf8_lossy(&request.body).into_owned();
+            let has = body.contains(&format!("\"{}\":", *wants.lock().unwrap()));
+            bodies.lock().unwrap().push(has);
+            match has {
+                true => testing::Reply::ok(good.clone()),
+                false => testing::Reply::Whole(400, Vec::new(), refused.clone().into()),
+            }
+        })
+        .await;
+        let egress = egress(open_guard(), Vec::new());
+        let model = ModelSettings {
+            url: server.url("/v1").parse().unwrap(),
+            api_key: None,
+            name: "small".to_owned(),
+            allowed: Vec::new(),
+            requests_per_day: std::num::NonZeroU32::MIN,
+        };
+        let names = LimitNames::default();
+        let ask = async || {
+            super::ask(&names, &model, &egress, "Be brief.", "Hi", CHECK_TIMEOUT).await.unwrap();
+            std::mem::take(&mut *seen.lock().unwrap())
+        };
+        assert_eq!(ask().await, [false, true]);
+        assert_eq!(ask().await, [true], "it is remembered");
+        // Another server takes the name over.
+        *wanted.lock().unwrap() = "max_tokens";
+        assert_eq!(ask().await, [false, true]);
+        assert_eq!(ask().await, [true]);
     }
 
     #[tokio::test]

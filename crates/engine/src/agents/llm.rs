@@ -20,29 +20,32 @@ pub(super) struct Completion<'a> {
     pub(super) model: &'a str,
     pub(super) messages: Vec<Message>,
     pub(super) stream: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) max_tokens: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) max_completion_tokens: Option<u32>,
+    #[serde(flatten)]
+    limit: TokenLimit,
 }
 
-/// The name under which newer models of OpenAI want the limit of the answer; they refuse
-/// `max_tokens`, which others only know.
-pub(super) const OTHER_LIMIT: &str = "max_completion_tokens";
+/// The maximum number of tokens of an answer. Newer models of OpenAI refuse `max_tokens`, and many
+/// other servers know no other name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum TokenLimit {
+    MaxTokens(u32),
+    MaxCompletionTokens(u32),
+}
 
 impl<'a> Completion<'a> {
     /// Creates a request for a streamed answer of at most `limit` tokens.
     pub(super) fn new(model: &'a str, messages: Vec<Message>, limit: u32) -> Self {
-        let (max_tokens, max_completion_tokens) = (Some(limit), None);
-        Self { model, messages, stream: true, max_tokens, max_completion_tokens }
+        Self { model, messages, stream: true, limit: TokenLimit::MaxTokens(limit) }
     }
 
-    /// Gives the limit as [`OTHER_LIMIT`] if it is `renamed`.
-    pub(super) fn with_limit_renamed(mut self, renamed: bool) -> Self {
-        if renamed {
-            self.max_completion_tokens = self.max_tokens.take();
-        }
-        self
+    /// Sets whether the limit is given as `max_completion_tokens`, and not as `max_tokens`.
+    pub(super) fn set_completion_limit(&mut self, is_completion_limit: bool) {
+        let (TokenLimit::MaxTokens(limit) | TokenLimit::MaxCompletionTokens(limit)) = self.limit;
+        self.limit = match is_completion_limit {
+            true => TokenLimit::MaxCompletionTokens(limit),
+            false => TokenLimit::MaxTokens(limit),
+        };
     }
 }
 
@@ -196,8 +199,8 @@ fn message_of(error: &Value) -> String {
     message.chars().filter(|c| !c.is_control()).take(ERROR_CHARS_MAX).collect()
 }
 
-/// Separates a final line with an action from the text. It holds back any text that may be the
-/// beginning of such a line.
+/// Separates an action at the end from the text. It holds back any text that may be the beginning of
+/// an action.
 #[derive(Debug, Default)]
 pub(super) struct ActionParser {
     held: String,
@@ -278,7 +281,7 @@ mod tests {
             ..UserInput::default()
         };
         let question = question(input, (0..5).map(line).collect());
-        let asked = completion(&spec(), "small", &question);
+        let mut asked = completion(&spec(), "small", &question);
         let roles: Vec<_> =
             asked.messages.iter().map(|m| (m.role, m.content.chars().next().unwrap())).collect();
         assert_eq!(roles, [("system", 'Y'), ("user", '3'), ("user", '4'), ("user", 'G')]);
@@ -287,9 +290,15 @@ mod tests {
             "{}",
             asked.messages[0].content
         );
-        assert_eq!((asked.max_tokens, asked.stream), (Some(200), true));
-        let renamed = serde_json::to_value(asked.with_limit_renamed(true)).unwrap();
-        assert_eq!((&renamed[OTHER_LIMIT], renamed.get("max_tokens")), (&200.into(), None));
+        for (is_completion_limit, name, other) in [
+            (false, "max_tokens", "max_completion_tokens"),
+            (true, "max_completion_tokens", "max_tokens"),
+        ] {
+            asked.set_completion_limit(is_completion_limit);
+            let json = serde_json::to_value(&asked).unwrap();
+            assert_eq!((&json[name], json.get(other)), (&200.into(), None));
+            assert_eq!(json["stream"], true);
+        }
     }
 
     #[test]

@@ -37,7 +37,9 @@ const ACCOUNT_TURNS_MAX: usize = TURNS_MAX / 4;
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest interval. It doubles while turns fail because of the store: each repetition would
 /// ask the agent again.
-const POLL_INTERVAL_MAX: Duration = Duration::from_secs(80);
+const POLL_INTERVAL_MAX: Duration = Duration::from_secs(40);
+/// The largest number of conversations in [`TurnQueue::behind`].
+const BEHIND_MAX: usize = 65_536;
 /// Turns per page.
 const PAGE: u32 = 500;
 /// Maximum number of attempts to send a reply while its number is over the message rate.
@@ -95,6 +97,9 @@ struct TurnQueue {
     messages: HashSet<Uuid>,
     /// The number of turns by main account.
     accounts: HashMap<AuthId, usize>,
+    /// Conversations with turns that did not fit, and their main accounts. Later turns must not
+    /// overtake those, so they are read from the store as well.
+    behind: HashMap<Uuid, AuthId>,
     scheduler: Scheduler<Uuid>,
     pace: Pace,
 }
@@ -105,10 +110,18 @@ impl TurnQueue {
         let (conversation, account) = (turn.pair.conversation, turn.pair.main_account.clone());
         let full = self.messages.len() >= TURNS_MAX
             || self.accounts.get(&account).is_some_and(|turns| *turns >= ACCOUNT_TURNS_MAX)
-            || self.lanes.get(&conversation).is_some_and(|lane| lane.len() >= LANE_MAX);
-        if full || !self.messages.insert(turn.message.id) {
+            || self.lanes.get(&conversation).is_some_and(|lane| lane.len() >= LANE_MAX)
+            || self.behind.contains_key(&conversation);
+        if self.messages.contains(&turn.message.id) {
             return;
         }
+        if full {
+            if self.behind.len() < BEHIND_MAX {
+                self.behind.insert(conversation, account);
+            }
+            return;
+        }
+        self.messages.insert(turn.message.id);
         *self.accounts.entry(account.clone()).or_default() += 1;
         let message = &turn.message;
         let too_fast =
@@ -167,8 +180,8 @@ impl MessageAgents {
         let mut running: HashMap<Id, Uuid> = HashMap::new();
         let mut poll = tokio::time::interval(POLL_INTERVAL);
         let mut pause = POLL_INTERVAL;
-        // Whether the latest turn failed because of the store.
-        let mut deferred = false;
+        // Whether a turn failed because of the store since the last poll.
+        let mut is_deferred = false;
         loop {
             tokio::select! {
                 biased;
@@ -176,7 +189,12 @@ impl MessageAgents {
                     // A task that panicked only ends its own turn.
                     let (id, end) = done.unwrap_or_else(|fault| (fault.id(), TurnEnd::Answered));
                     let conversation = running.remove(&id);
-                    deferred = end == TurnEnd::Deferred;
+                    if end == TurnEnd::Deferred {
+                        is_deferred = true;
+                    } else if pause > POLL_INTERVAL {
+                        pause = POLL_INTERVAL;
+                        poll.reset_after(pause);
+                    }
                     if let Some(conversation) = conversation {
                         if end == TurnEnd::LeftToPeople {
                             queue.pace.forget(conversation);
@@ -189,12 +207,12 @@ impl MessageAgents {
                     let Some(turn) = turn else { return };
                     queue.take(turn, None);
                 }
-                () = self.inbox.turns().stored_elsewhere(), if !deferred => {
+                () = self.inbox.turns().stored_elsewhere() => {
                     self.load_pending(&mut queue).await;
                 }
                 _ = poll.tick() => {
                     self.load_pending(&mut queue).await;
-                    pause = if deferred { pause * 2 } else { POLL_INTERVAL };
+                    pause = if std::mem::take(&mut is_deferred) { pause * 2 } else { POLL_INTERVAL };
                     pause = pause.min(POLL_INTERVAL_MAX);
                     poll.reset_after(pause);
                 }
@@ -217,20 +235,28 @@ impl MessageAgents {
             self.report_lost(&lost).await;
         }
         let mut after = (i64::MIN, Uuid::nil());
+        let (before, mut left_out) = (std::mem::take(&mut queue.behind), HashSet::new());
         while queue.messages.len() < TURNS_MAX {
             let full = queue.full_accounts();
+            left_out.extend(full.iter().cloned());
             let owed = match self.inbox.turns().pending(after, &full, PAGE).await {
                 Ok(owed) => owed,
                 Err(error) => {
-                    return tracing::warn!(%error, "reading pending agent turns failed; retrying");
+                    tracing::warn!(%error, "reading pending agent turns failed; retrying");
+                    break;
                 }
             };
-            let Some(last) = owed.last() else { return };
+            let Some(last) = owed.last() else {
+                // The turns of the others were read.
+                let unread = before.into_iter().filter(|(_, account)| left_out.contains(account));
+                return queue.behind.extend(unread);
+            };
             after = (last.message.message.at.micros(), last.message.message.id);
             for PendingReply { pair, message, agent, epoch, then } in owed {
                 queue.take(Turn { pair, agent, epoch, message: message.message }, then);
             }
         }
+        queue.behind.extend(before);
     }
 
     /// Asks a person for a conversation whose user may not have got the agent's reply.
@@ -359,6 +385,10 @@ impl MessageAgents {
         then: AfterReply,
     ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
+        if agent.is_none() {
+            // The reply was sent by another process, or not yet.
+            self.inbox.sender().queue_adopted().await?;
+        }
         self.inbox.sender().wait_until_sent(pair.conversation).await;
         match then {
             AfterReply::Escalate => self.escalate(turn, agent, (Reason::Requested, "")).await,
@@ -531,8 +561,15 @@ mod tests {
         assert_eq!(queue.full_accounts(), [AuthId::from("MA1")]);
         queue.take(turn("MA2"), None);
         assert_eq!(queue.messages.len(), ACCOUNT_TURNS_MAX + 1);
+        // A conversation's next turn waits for the one that did not fit.
+        assert_eq!(queue.behind.len(), TURNS_MAX - ACCOUNT_TURNS_MAX);
+        let behind = *queue.behind.keys().next().unwrap();
+        let mut next = turn("MA1");
+        next.pair.conversation = behind;
         let done = queue.scheduler.next().unwrap();
         queue.end(done);
         assert_eq!(queue.full_accounts(), []);
+        queue.take(next, None);
+        assert!(!queue.lanes.contains_key(&behind));
     }
 }

@@ -75,8 +75,8 @@ impl Agents {
         let AgentsParts { store, directory, notices, egress, model_egress, model, clock } = parts;
         let model = model
             .map(|settings| Arc::new(SharedModel::new(settings, store.clone(), clock.clone())));
-        let renamed_limit = Arc::default();
-        let client = AgentClient { egress, model_egress, model, clock, renamed_limit };
+        let limit_names = client::LimitNames::default();
+        let client = AgentClient { egress, model_egress, model, clock, limit_names };
         let requests_of_people = FairPermits::new(REQUESTS_OF_PEOPLE_MAX, REQUESTS_OF_PEOPLE_SHARE);
         Self(Arc::new(Inner { store, directory, notices, client, requests_of_people }))
     }

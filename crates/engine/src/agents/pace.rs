@@ -21,6 +21,8 @@ const SWEEP_AT: usize = 4_096;
 pub(super) struct Pace {
     messages: HashMap<Uuid, VecDeque<Counted>>,
     sweep_at: usize,
+    /// The latest time of a message.
+    latest: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +37,12 @@ struct Counted {
 impl Pace {
     /// Records a message. Returns whether it is one too many. A message counts once.
     pub(super) fn is_too_fast(&mut self, conversation: Uuid, id: Uuid, at: Timestamp) -> bool {
+        self.latest = self.latest.max(at);
         let near = |other: &Counted| at.since(other.at).max(other.at.since(at)) < WITHIN;
         if self.messages.len() >= self.sweep_at.max(SWEEP_AT) {
-            self.messages.retain(|_, messages| messages.back().is_some_and(near));
+            let latest = self.latest;
+            let is_recent = |last: &Counted| latest.since(last.at) < WITHIN;
+            self.messages.retain(|_, messages| messages.back().is_some_and(is_recent));
             self.sweep_at = self.messages.len() * 2;
         }
         let messages = self.messages.entry(conversation).or_default();

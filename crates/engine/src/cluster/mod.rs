@@ -43,7 +43,7 @@ use self::lease::{Demand, Units};
 pub use self::lost::LostNodes;
 use self::peers::MovedIdentity;
 pub use self::peers::{
-    BindError, MovedPeers, PeerAddress, PeerError, PeerHandler, PeerTimes, Peers, held,
+    BindError, MovedPeers, PeerAddress, PeerError, PeerHandler, PeerTimes, Peers, hold_until_end,
 };
 pub use self::reaper::NodeReaper;
 pub use self::rooms::FleetRooms;

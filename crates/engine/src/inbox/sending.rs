@@ -34,8 +34,8 @@ use crate::meta::{Graph, Messages, RequestPlace};
 use machine::GraphOutcome;
 use model::{Clock, Direction, MessageStatus, Timestamp, stable_id};
 use store::{
-    AfterReply, AnsweredMessage, Conversation, EnqueueResult, InterruptedMessage, NewMessage,
-    OutgoingMessages, Pair, Scope, Store, StoreError, run_of_owner,
+    AfterReply, AnsweredMessage, Conversation, EnqueueResult, InboxResult, InterruptedMessage,
+    NewMessage, OutgoingMessages, Pair, Scope, Store, StoreError, run_of_owner,
 };
 
 /// Meta's customer service window: how long free-form messages are allowed after the user's last
@@ -226,13 +226,7 @@ impl MessageSender {
 
     /// Waits until the messages that are queued in a conversation now have been sent or have
     /// failed.
-    pub async fn wait_until_sent(self: &Arc<Self>, conversation: Uuid) {
-        // A node that has adopted a turn has adopted its messages, too.
-        if self.is_of_fleet()
-            && let Err(error) = self.resume_interrupted().await
-        {
-            tracing::warn!(%error, %conversation, "reading adopted messages failed");
-        }
+    pub async fn wait_until_sent(&self, conversation: Uuid) {
         if let Some(drained) = self.lanes.drained(conversation) {
             let _ = drained.await;
         }
@@ -376,7 +370,8 @@ impl MessageSender {
                 if is_permission_request(&message.kind, &message.content) {
                     self.requests.failed(&pair, &outcome);
                 }
-                return self.fail(&pair, message.id, reason(outcome)).await;
+                self.fail(&pair, message.id, reason(outcome)).await;
+                return;
             }
         };
         if let Err(error) = written {
@@ -425,16 +420,21 @@ impl MessageSender {
         self.fail(pair, message.id, why).await;
     }
 
-    /// Stores that a message failed. This also reports the failure to the webhook.
-    async fn fail(&self, pair: &Pair, message: Uuid, why: (i64, String)) {
+    /// Stores that a message failed. This also reports the failure to the webhook. Returns `false` if
+    /// that was not stored, or if the message has got another state meanwhile.
+    async fn fail(&self, pair: &Pair, message: Uuid, why: (i64, String)) -> bool {
         let number = self.numbers.number_of(pair);
         let about = number.as_deref().map_or_else(|| EventSource::pair(pair), EventSource::number);
         let status =
             self.statuses.update(&about, None, Some(message), MessageStatus::Failed, Some(why));
-        match self.store.messages().update_status(status) {
-            Some(written) => drop(self.statuses.finish(pair.into(), written.await)),
-            None => tracing::error!(%message, "message status not stored"),
-        }
+        let Some(written) = self.store.messages().update_status(status) else {
+            tracing::error!(%message, "message status not stored");
+            return false;
+        };
+        let written = written.await;
+        let has_failed = matches!(written, Ok(InboxResult::Status(Some(_), _)));
+        self.statuses.finish(pair.into(), written);
+        has_failed
     }
 
     fn publish(&self, pair: &Pair, message: Uuid) {
@@ -463,6 +463,15 @@ impl MessageSender {
     /// Returns `true` if other nodes adopt this node's messages when it ends.
     fn is_of_fleet(&self) -> bool {
         run_of_owner(&self.node_id).is_some()
+    }
+
+    /// In a fleet, queues the messages that this node has adopted. Those of a turn are adopted with
+    /// it.
+    ///
+    /// # Errors
+    /// Returns an error if the store fails.
+    pub async fn queue_adopted(self: &Arc<Self>) -> Result<(), StoreError> {
+        if self.is_of_fleet() { self.resume_interrupted().await } else { Ok(()) }
     }
 
     /// In a fleet, sends the messages that this node adopts, until the process stops. They are of
@@ -496,33 +505,33 @@ impl MessageSender {
             let left = self.store.messages().interrupted(&self.node_id, after, PAGE).await?;
             let Some(last) = left.last() else { break };
             after = (last.message.message.at.micros(), last.message.message.id);
-            for InterruptedMessage { pair, message, epoch, asked } in left {
+            let left =
+                left.into_iter().filter(|left| !self.lanes.contains(left.message.message.id));
+            let (asked, unasked): (Vec<_>, Vec<_>) = left.partition(|left| left.asked);
+            // First, while the reading is fresh: a message that was sent meanwhile is no longer
+            // known.
+            for InterruptedMessage { pair, message, epoch, .. } in unasked {
+                let share = self.lanes.take_share(&pair);
+                let message = message.message;
+                self.push_queued(QueuedMessage { pair, message, epoch, share });
+            }
+            for InterruptedMessage { pair, message, .. } in asked {
                 let id = message.message.id;
-                if self.lanes.contains(id) {
-                    continue;
-                }
-                if !asked {
-                    let share = self.lanes.take_share(&pair);
-                    self.push_queued(QueuedMessage {
-                        pair,
-                        message: message.message,
-                        epoch,
-                        share,
-                    });
-                } else if self.is_of_fleet() && !asked_elsewhere.contains(&id) {
+                if self.is_of_fleet() && !asked_elsewhere.contains(&id) {
                     // This process may have sent it since the store was read. Then it is not found
                     // again.
                     asked_now.insert(id);
-                } else {
-                    let why = "the node ended while sending the message: it is unknown whether Meta has it";
-                    self.fail(&pair, id, (0, why.to_owned())).await;
-                    let sender = message.message.sender.as_deref();
-                    let agent = sender.and_then(|sender| sender.strip_prefix("agent:"));
-                    if let Some(agent) = agent.and_then(|agent| agent.parse().ok()) {
-                        let mut lost = self.lost_replies();
-                        if lost.len() < LOST_REPLIES_MAX {
-                            lost.push(LostReply { pair, agent });
-                        }
+                    continue;
+                }
+                let why =
+                    "the node ended while sending the message: it is unknown whether Meta has it";
+                let has_failed = self.fail(&pair, id, (0, why.to_owned())).await;
+                let sender = message.message.sender.as_deref();
+                let agent = sender.and_then(|sender| sender.strip_prefix("agent:"));
+                if let (true, Some(agent)) = (has_failed, agent.and_then(|id| id.parse().ok())) {
+                    let mut lost = self.lost_replies();
+                    if lost.len() < LOST_REPLIES_MAX {
+                        lost.push(LostReply { pair, agent });
                     }
                 }
             }

@@ -724,7 +724,9 @@ impl People {
         let full_name = change.full_name.map(|name| name_of("fullName", &name)).transpose()?;
         let wa_id = change.wa_id.map(wa_id).transpose()?;
         let seen = change.seen.is_some();
-        let change = UserChange { full_name, role, password, wa_id, seen: change.seen };
+        let keeps_an_owner = true;
+        let change =
+            UserChange { full_name, role, keeps_an_owner, password, wa_id, seen: change.seen };
         if !inner.store.people().change(scope, id, change).await? {
             if role.is_some() {
                 // The other owner may have been demoted or deleted at the same time.

@@ -331,9 +331,15 @@ impl<C: Calls> WebhookHandler<C> {
                 }
                 _ => return,
             };
-            if self.calls.has(key, named) {
-                busy |= self.item(&kind, content, now, &mut waiting) == Effect::Busy;
-            }
+            let effect = if self.calls.has(key, named) {
+                self.item(&kind, content, now, &mut waiting)
+            } else if let Content::Terminate { key, named, termination } = content {
+                // This node may have claimed the call and not started it yet.
+                self.terminate_here(&key, named, termination)
+            } else {
+                return;
+            };
+            busy |= effect == Effect::Busy;
         })?;
         // Copies of events that this node received itself and is passing on.
         busy |= !waiting.is_empty();

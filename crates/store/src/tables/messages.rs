@@ -170,8 +170,8 @@ impl Messages<'_> {
         Ok(rows.into_iter().filter_map(owner).collect())
     }
 
-    /// Returns messages that an earlier process of this node was sending when it ended, after the
-    /// position `after`, oldest first.
+    /// Returns the messages of an owner that Meta has not confirmed, after the position `after`, oldest
+    /// first: its own ones, and those that it has adopted.
     ///
     /// # Errors
     /// Fails if the database query fails.

@@ -414,6 +414,8 @@ impl SavedFilters<'_> {
 pub struct UserChange {
     pub full_name: Option<String>,
     pub role: Option<Role>,
+    /// Whether nothing changes if the main account would have no owner then.
+    pub keeps_an_owner: bool,
     /// The new password's hash. A new password ends the user's sessions.
     pub password: Option<String>,
     /// The new WhatsApp number. `Some(None)` removes it.
@@ -718,8 +720,9 @@ async fn update(
     id: Uuid,
     change: &UserChange,
 ) -> Result<u64, sqlx::Error> {
-    let ends_ownership = change.role.is_some_and(|role| role != Role::Owner);
-    if ends_ownership {
+    let needs_other_owner =
+        change.keeps_an_owner && change.role.is_some_and(|role| role != Role::Owner);
+    if needs_other_owner {
         lock_owners(to).await?;
     }
     let mut update = QueryBuilder::new("UPDATE users SET user_id = user_id");
@@ -750,7 +753,7 @@ async fn update(
             " AND password IS NOT NULL"
         });
     }
-    if ends_ownership {
+    if needs_other_owner {
         update.push(" AND ").push(LEAVES_AN_OWNER);
     }
     // Role and password of listed users are set by the configuration file only.

@@ -363,7 +363,7 @@ impl VoiceAgents {
         let binds = |action: &Action| matches!(action, Action::Escalate | Action::Transfer(_));
         if let Some(action) = self.take_action(request.call, binds) {
             self.record_line(request.call, Role::User, &input.text);
-            return Ok(document::act(&spec, base, "", &action));
+            return Ok(self.act_on_streamed(request.call, &spec, base, &action));
         }
         if !self.reload_agent(request).await {
             return Ok(self.give_up(request, &spec, base, Reason::Off));
@@ -381,6 +381,22 @@ impl VoiceAgents {
         let action = turn.reply.action.clone().filter(|action| is_due && wanted(action))?;
         turn.acted = true;
         Some(action)
+    }
+
+    /// Writes the document for the action of a reply that was streamed.
+    fn act_on_streamed(
+        &self,
+        call: CallUuid,
+        spec: &AgentSpec,
+        base: &str,
+        action: &Action,
+    ) -> String {
+        // It was reported when the reply was complete, unless that was in a process of an earlier
+        // version.
+        if *action == Action::Escalate && !self.needs_person(call) {
+            self.escalate(call, Reason::Requested);
+        }
+        document::act(spec, base, "", action)
     }
 
     /// Reloads the agent's settings. Returns `false` if it no longer answers calls.
@@ -415,7 +431,7 @@ impl VoiceAgents {
     async fn silent(&self, request: &DocumentRequest, base: &str) -> Result<String, FetchFailure> {
         if let Some(action) = self.take_action(request.call, |_| true) {
             let spec = self.spec(request.call).ok_or(FetchFailure::Status { status: 404 })?;
-            return Ok(document::act(&spec, base, "", &action));
+            return Ok(self.act_on_streamed(request.call, &spec, base, &action));
         }
         let (spec, silences, failure) = {
             let mut dialogues = self.dialogues();

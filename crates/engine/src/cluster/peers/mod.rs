@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -28,7 +29,7 @@ use fleet::Link;
 use futures_util::future::{BoxFuture, join_all};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -469,7 +470,7 @@ impl Peers {
             let member = self.0.member(to).ok_or(PeerError::Unknown)?;
             let permit = member.streamed.clone().try_acquire_owned();
             let permit = permit.map_err(|_| PeerError::Busy)?;
-            Ok(held(self.exchange(&member, request).await?, permit))
+            Ok(hold_until_end(self.exchange(&member, request).await?, permit))
         };
         let exchange = tokio::time::timeout(self.0.times.request, exchange);
         measured(&self.0.clock, kind, async { exchange.await.unwrap_or(Err(PeerError::TimedOut)) })
@@ -580,15 +581,44 @@ fn semaphore(permits: u32) -> Semaphore {
 }
 
 /// Returns a response that holds a permit until its body ends or is dropped.
-pub fn held<B>(response: Response<B>, permit: impl Send + 'static) -> Response<Body>
+pub fn hold_until_end<B>(
+    response: Response<B>,
+    permit: impl Send + Unpin + 'static,
+) -> Response<Body>
 where
     B: hyper::body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
 {
-    let keep = move |frame| {
-        let _permit = &permit;
-        frame
-    };
-    response.map(|body| Body::new(body.map_frame(keep)))
+    response.map(|body| Body::new(HoldingBody { body: Body::new(body), permit: Some(permit) }))
+}
+
+/// A body that holds a permit.
+struct HoldingBody<P> {
+    body: Body,
+    permit: Option<P>,
+}
+
+impl<P: Unpin> hyper::body::Body for HoldingBody<P> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(std::pin::Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() {
+            self.permit = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Returns the metric label of requests to a path.
