@@ -37,9 +37,10 @@ const RESPONSES_MAX: u64 = 10_000;
 /// Maximum size of a stored response in bytes. No response to a POST that creates or sends
 /// something is larger.
 const STORED_BYTES_MAX: usize = 256 << 10;
-/// Maximum time that a node may work on a request before another node may repeat the work. This is
-/// longer than any request takes.
-const CLAIMED_FOR: Duration = Duration::from_secs(120);
+/// How long a claim is valid. A node renews it while it works. So another one repeats the work soon
+/// if the node has died, and not while the store is slow.
+const CLAIMED_FOR: Duration = Duration::from_secs(20);
+const RENEW_EVERY: Duration = Duration::from_secs(4);
 /// Interval at which the store is polled for the response of another node.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Timeout for storing a response before the client receives it.
@@ -212,7 +213,11 @@ impl Inner {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        let work = AssertUnwindSafe(work).catch_unwind().await;
+        let work = AssertUnwindSafe(work).catch_unwind();
+        let work = tokio::select! {
+            work = work => work,
+            never = self.keep_claimed(key) => match never {},
+        };
         let kept = keep(work.unwrap_or_else(|_| (self.rules.internal_error)())).await;
         if is_temporary(kept.status) {
             if self.store.is_shared() {
@@ -238,6 +243,17 @@ impl Inner {
             tracing::warn!(%error, "request with an idempotency key could not be claimed");
             true
         })
+    }
+
+    /// Renews the claim until the future is dropped.
+    async fn keep_claimed(&self, key: &RequestKey) -> std::convert::Infallible {
+        if !self.store.is_shared() {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(RENEW_EVERY).await;
+            self.store.responses().renew(key.digest, self.clock.wall().plus(CLAIMED_FOR));
+        }
     }
 
     async fn kept(&self, key: &RequestKey) -> Option<KeptResponse> {

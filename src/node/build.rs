@@ -225,7 +225,7 @@ impl Base {
         let router = router.layer(confirm);
         let forwarder = Forwarder {
             apis: interfaces.apis.clone(),
-            files: fleet::file_permits(),
+            files: fleet::file_pool(),
             node_id: self.own_id.clone(),
             cluster: cluster.clone(),
             claims: claims.clone(),

@@ -30,7 +30,6 @@ use crate::api::{
     Apis, FileElsewhere, LiveCall, LiveList, NodeState, NodeStatus, listener_error, name_silent,
 };
 use crate::console::FleetPages;
-use egress::FairPermits;
 use engine::admission::{Gate, UnitCounts};
 use engine::call::queues::Waiting;
 use engine::call::rooms::{OtherRooms, RoomList, RoomView, Rooms};
@@ -42,11 +41,12 @@ use engine::cluster::{
 };
 use engine::config::Config;
 use engine::inbox::Inbox;
+use engine::limiter::{Pool, RequestClaims};
 use engine::shared_settings::SharedSettings;
 use engine::webhook::Unreachable;
 use machine::RoomKind;
 use model::metric::{self, unit};
-use model::{AuthId, CallUuid, Clock, Health, network_prefix};
+use model::{AuthId, CallUuid, Clock, Health};
 use store::{Database, NodeLock, Scope, Store, StoreError, node_of_owner};
 
 /// Header with the client's address in a forwarded request. Only other nodes can send it.
@@ -56,17 +56,13 @@ pub(super) const CLIENT: HeaderName = HeaderName::from_static("x-offhook-client"
 /// are in effect.
 pub(super) const SETTINGS: &str = "/settings";
 
-/// Number of files of other nodes that clients read at a time, in total and from one network. The
-/// rest of the streamed responses of a node are left to requests about its calls.
+/// Number of files of other nodes that clients read at a time. Beyond it, the connection with the
+/// oldest one is closed, of the network with most of them.
 const FILES_MAX: usize = 64;
-const NETWORK_FILES_MAX: usize = 16;
 
-/// Time for which a file of another node waits for its turn.
-const FILE_WAIT: Duration = Duration::from_secs(5);
-
-/// Returns the permits for files of other nodes.
-pub(super) fn file_permits() -> FairPermits<IpAddr> {
-    FairPermits::new(FILES_MAX, NETWORK_FILES_MAX)
+/// Returns the limit on files of other nodes.
+pub(super) fn file_pool() -> Pool {
+    Pool::new(FILES_MAX, None)
 }
 
 /// Maximum time that the response to a change waits for the other nodes.
@@ -264,8 +260,8 @@ pub(super) async fn inherit(
 /// Forwards REST requests about a live call or another node to the responsible node.
 pub(super) struct Forwarder {
     pub(super) apis: Apis,
-    /// Permits for files of other nodes, by the client's network.
-    pub(super) files: FairPermits<IpAddr>,
+    /// The files of other nodes that clients read.
+    pub(super) files: Pool,
     pub(super) node_id: String,
     pub(super) cluster: Arc<Cluster>,
     pub(super) claims: Arc<FleetClaims>,
@@ -467,7 +463,9 @@ impl Forwarder {
 
     /// Responds to a request for a file, which may be on the disk of another node.
     async fn file(&self, request: axum::extract::Request, next: Next) -> Response<Body> {
-        let client = request.extensions().get::<Peer>().map(|Peer(client)| network_prefix(*client));
+        let client = request.extensions().get::<Peer>().map(|Peer(client)| *client);
+        let claims = request.extensions().get::<RequestClaims>();
+        let kill = claims.map(|claims| claims.connection.evicted().clone()).unwrap_or_default();
         let copy = without_body(&request, request.method(), request.uri());
         let response = next.run(request).await;
         let Some(FileElsewhere { owner }) = response.extensions().get().cloned() else {
@@ -481,13 +479,12 @@ impl Forwarder {
         }
         let members = self.cluster.others().into_iter().filter(|other| other.state.is_member());
         let client = client.unwrap_or(IpAddr::from([0, 0, 0, 0]));
-        let permit = tokio::time::timeout(FILE_WAIT, self.files.acquire(&client)).await;
-        let Ok(permit) = permit else { return file_unreachable() };
+        let claim = self.files.claim_until(client, 1, kill);
         let mut is_silent = false;
         for member in members.filter(|member| is_owner(&member.node_id)) {
             match self.cluster.peers().open(member.run, forwarded.clone()).await {
                 Ok(found) if found.status() != StatusCode::NOT_FOUND => {
-                    let mut found = cluster::hold_until_end(found, permit);
+                    let mut found = cluster::hold_until_end(found, claim);
                     let length = found.headers().get(CONTENT_LENGTH).cloned();
                     remove_hop_headers(found.headers_mut());
                     // The response to HEAD has no body from which the length is known.

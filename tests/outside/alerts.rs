@@ -14,7 +14,7 @@ use crate::support::node::{API_KEY, Node, NodeConfig};
 
 const SECRET: &str = "secret-of-the-alerts-webhook";
 
-/// A mail server that accepts everything but mail to `gone@`. Returns its port and the messages with their commands.
+/// A mail server that accepts everything but mail to `gone@` and `full@`. Returns its port and the messages with their commands.
 pub async fn mail_server() -> (u16, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("its address").port();
@@ -47,6 +47,7 @@ async fn receive(mut stream: TcpStream, to: mpsc::Sender<String>) {
                 "354 go on"
             }
             "RCPT" if line.contains("<gone@") => "550 no such person",
+            "RCPT" if line.contains("<full@") => "452 mailbox full",
             "QUIT" => "221 bye",
             _ => "250 ok",
         };
@@ -72,7 +73,7 @@ async fn alerts_are_sent_once_by_signed_webhook_and_mail() {
     config.extra = format!(
         "[alerts]\nurl = \"{}\"\nsecret = \"{SECRET}\"\ninterval_seconds = 1\noff = [\"media_late\"]\n\
          [alerts.mail]\nserver = \"smtp://127.0.0.1:{port}\"\nfrom = \"Offhook <offhook@example.com>\"\n\
-         to = [\"gone@example.com\", \"one@example.com\", \"two@example.com\"]\n",
+         to = [\"gone@example.com\", \"full@example.com\", \"one@example.com\", \"two@example.com\"]\n",
         app.url("/alerts"),
     );
     config.limits = "calls_per_number = 1".to_owned();

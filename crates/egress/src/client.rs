@@ -428,14 +428,14 @@ pub struct EgressStream {
 }
 
 impl EgressStream {
-    /// Returns the next chunk of the body, or `None` at its end. The body of a response that is not
-    /// 2xx is not read.
+    /// Returns the next chunk of the body, or `None` at its end. A body that the request's
+    /// [`BodyPolicy`] discards is not read.
     ///
     /// # Errors
     ///
     /// Fails if the read timeout expires, the connection breaks, or the body exceeds its limit.
     pub async fn next(&mut self) -> Result<Option<Bytes>, EgressError> {
-        if !self.status.is_success() {
+        if self.max == 0 {
             return Ok(None);
         }
         let timed_out = |_| EgressError::ReadTimeout { waited: self.read };

@@ -215,17 +215,19 @@ impl ActionParser {
         self.held.push_str(text);
         // No action is longer than that.
         let action = self.held.rfind('[').filter(|at| self.held.len() - at <= 32);
-        // The line break before an action is not part of the text.
+        // The line break and the emphasis before an action are not part of the text.
         let text = self.held.get(..action.unwrap_or(self.held.len())).unwrap_or_default();
-        let end = text.trim_end_matches(['\n', '\r']).len();
+        let end = text.trim_end_matches(['\n', '\r', '*', '_', '`']).len();
         let rest = self.held.split_off(end);
         std::mem::replace(&mut self.held, rest)
     }
 
     /// Ends the text. Returns the rest of it, and the action.
     pub(super) fn finish(self) -> (String, Option<Action>) {
-        let last = self.held.trim();
-        match ACTIONS.into_iter().find(|(word, _)| *word == last) {
+        // Models write the word with other letters, as emphasis, and with a full stop.
+        let is_around = |c: char| c.is_whitespace() || matches!(c, '*' | '_' | '`' | '.' | '!');
+        let last = self.held.trim_matches(is_around);
+        match ACTIONS.into_iter().find(|(word, _)| word.eq_ignore_ascii_case(last)) {
             Some((_, action)) => (String::new(), Some(action)),
             None => (self.held, None),
         }
@@ -351,6 +353,12 @@ mod tests {
             parsed(&["Good", "bye.\n[han", "gup]\n"]),
             ("Goodbye.".to_owned(), Some(Action::Hangup))
         );
+        for end in ["[Escalate]", "[ESCALATE].", "`[escalate]`", "**[esca", "_[escalate]_!"] {
+            let rest = if end.ends_with("esca") { "late]**" } else { "" };
+            let expected = ("I ask a colleague.".to_owned(), Some(Action::Escalate));
+            assert_eq!(parsed(&["I ask a colleague.\n", end, rest]), expected, "{end}");
+        }
+        assert_eq!(parsed(&["Two *stars*"]), ("Two *stars*".to_owned(), None));
         assert_eq!(parsed(&["[1] one ", "and [2]"]), ("[1] one and [2]".to_owned(), None));
         assert_eq!(parsed(&["See [escalate] there"]), ("See [escalate] there".to_owned(), None));
     }

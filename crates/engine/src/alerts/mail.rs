@@ -130,7 +130,8 @@ impl Mail {
         for to in to {
             match connection.command(Rcpt::new(to.email.clone(), Vec::new())).await {
                 Ok(_) => {}
-                Err(error) if error.is_permanent() => {
+                // Whoever has a full mailbox is not to keep the others waiting, either.
+                Err(error) if error.is_permanent() || error.is_transient() => {
                     refused.push(format!("{} is refused: {}", to.email, error_chain(&error)));
                 }
                 Err(error) => return Err(error.into()),

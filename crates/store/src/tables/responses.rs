@@ -36,6 +36,11 @@ impl Responses<'_> {
         Ok(self.0.queue.run(ResponseWrite::Claim(work)).await? > 0)
     }
 
+    /// Extends a claim. Does not wait for the write.
+    pub fn renew(self, digest: [u8; 32], until: Timestamp) {
+        drop(self.0.queue.run(ResponseWrite::Renew(digest, until)));
+    }
+
     /// Gives back a claim whose response will not be stored. Does not wait for the write.
     pub fn give_back(self, digest: [u8; 32]) {
         drop(self.0.queue.run(ResponseWrite::GiveBack(digest)));
@@ -114,6 +119,8 @@ pub struct StoredResponse {
 enum ResponseWrite {
     Put(StoredResponse),
     Claim(StoredResponse),
+    /// Extends a claim until this time.
+    Renew([u8; 32], Timestamp),
     GiveBack([u8; 32]),
     /// Deletes the responses that expired before this time.
     DeleteExpired(Timestamp),
@@ -143,6 +150,12 @@ impl WriteTask for ResponseWrite {
                         "DELETE FROM answers_given WHERE digest = $1 AND length(answer) = 0";
                     let delete = sql::query(delete).bind(digest.to_vec());
                     return Ok(delete.execute(to).await?.rows_affected());
+                }
+                Self::Renew(digest, until) => {
+                    let update = "UPDATE answers_given SET until_us = $2 \
+                        WHERE digest = $1 AND length(answer) = 0";
+                    let update = sql::query(update).bind(digest.to_vec()).bind(until.micros());
+                    return Ok(update.execute(to).await?.rows_affected());
                 }
                 Self::DeleteExpired(before) => before.micros(),
             };

@@ -242,8 +242,13 @@ impl Playback {
         }
         let now = call.services.clock.now();
         let cut = match command {
-            MediaCommand::Play { play, .. } => {
-                self.playing = Some(Playing { play: *play, since: now, paused: None });
+            MediaCommand::Play { play, items } => {
+                // Tones are those of a `Dial` or `Record`, and not of the author.
+                let is_of_author = items
+                    .iter()
+                    .any(|item| matches!(item.sound, Sound::Speak { .. } | Sound::File { .. }));
+                let playing = Playing { play: *play, since: now, paused: None };
+                self.playing = is_of_author.then_some(playing);
                 None
             }
             MediaCommand::PlayPause { play, on } => {
