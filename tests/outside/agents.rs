@@ -9,14 +9,16 @@ use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, c
 use tokio::sync::mpsc;
 
 use crate::console::{Session, user};
+use crate::endpoints::PASSWORD;
 use crate::recognise::{Endpoint, say};
 use crate::support::agent::{AgentResponse, AgentServer, chunk, chunks, reply};
 use crate::support::app::{App, ReceivedRequest};
 use crate::support::database::counts;
 use crate::support::http;
 use crate::support::node::{
-    API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options,
+    API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, basic, sim_options,
 };
+use crate::support::phone::Phone;
 use crate::turn_taking::{encoded, silence};
 
 struct World {
@@ -679,4 +681,43 @@ async fn a_streamed_transfer_is_carried_out_if_the_caller_goes_on() {
     call.control().press(keys()).await;
     world.until_document("sip:desk@").await;
     assert_eq!(server.turns().len(), 1, "the agent is not asked again");
+}
+
+/// The ringing that the caller hears is not the agent's reply.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_transcript_has_the_whole_reply_before_a_transfer() {
+    const PROMISE: &str = "I will connect you with a colleague who knows everything about orders.";
+    let server = AgentServer::start(|_| reply(PROMISE, json!({"transfer": "sip:desk"}))).await;
+    let world = World::start("").await;
+    let endpoint = json!({"username": "desk", "password": PASSWORD, "alias": "Desk"}).to_string();
+    let url = format!("{}/v1/Account/{AUTH_ID}/Endpoint/", world.node.public);
+    let headers = [("authorization", &*basic()), ("content-type", "application/json")];
+    assert_eq!(http::send("POST", &url, &headers, endpoint).await.status, 201);
+    let (mut phone, _) = Phone::registered(&world.node.public, "desk", PASSWORD).await;
+    world
+        .with_agent(json!({
+            "name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"], "greeting": "Hello.",
+        }))
+        .await;
+    let keys = caller::parse_keys("1#").expect("keys");
+    let script = CallScript { keys, hangup: HangupRule::Never, ..CallScript::default() };
+    let call = world.sim.place_call(script);
+    let ring = phone.receive("ring").await;
+    phone.say(json!({"type": "reject", "call": ring["call"]})).await;
+    let events = tokio::time::timeout(std::time::Duration::from_secs(60), call.all()).await;
+    assert!(business_hung_up(&events.expect("an end")));
+    let conversations = world.ask("GET", "conversations/", Value::Null).await.json();
+    let id = conversations["items"][0]["id"].as_str().unwrap();
+    let path = format!("conversations/{id}/timeline/");
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+    let transcript = loop {
+        every.tick().await;
+        let timeline = world.ask("GET", &path, Value::Null).await.json();
+        let call = timeline["items"][0]["call"].clone();
+        if call["transcript"].is_array() {
+            break call["transcript"].clone();
+        }
+    };
+    let has_promise = |line: &Value| line["text"] == PROMISE;
+    assert!(transcript.as_array().unwrap().iter().any(has_promise), "{transcript}");
 }
