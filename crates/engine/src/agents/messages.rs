@@ -97,8 +97,8 @@ struct TurnQueue {
     messages: HashSet<Uuid>,
     /// The number of turns by main account.
     accounts: HashMap<AuthId, usize>,
-    /// Conversations with turns that did not fit, and their main accounts. Later turns must not
-    /// overtake those, so they are read from the store as well.
+    /// Conversations with turns that did not fit or failed, and their main accounts. Later turns must
+    /// not overtake those, so they are read from the store as well.
     behind: HashMap<Uuid, AuthId>,
     scheduler: Scheduler<Uuid>,
     pace: Pace,
@@ -116,10 +116,7 @@ impl TurnQueue {
             return;
         }
         if full {
-            if self.behind.len() < BEHIND_MAX {
-                self.behind.insert(conversation, account);
-            }
-            return;
+            return self.set_behind(conversation, account);
         }
         self.messages.insert(turn.message.id);
         *self.accounts.entry(account.clone()).or_default() += 1;
@@ -137,22 +134,44 @@ impl TurnQueue {
     /// Removes the first turn of a conversation and queues the next one.
     fn end(&mut self, conversation: Uuid) {
         let Some(lane) = self.lanes.get_mut(&conversation) else { return };
-        if let Some(WaitingTurn { turn, .. }) = lane.pop_front() {
-            let account = &turn.pair.main_account;
-            self.messages.remove(&turn.message.id);
-            self.scheduler.free(&turn.agent, account);
-            if let Some(turns) = self.accounts.get_mut(account) {
-                *turns -= 1;
-                if *turns == 0 {
-                    self.accounts.remove(account);
-                }
-            }
-        }
+        let ended = lane.pop_front();
         match lane.front() {
             Some(WaitingTurn { turn, .. }) => {
                 self.scheduler.push(turn.agent, turn.pair.main_account.clone(), conversation);
             }
             None => drop(self.lanes.remove(&conversation)),
+        }
+        if let Some(WaitingTurn { turn, .. }) = ended {
+            self.scheduler.free(&turn.agent, &turn.pair.main_account);
+            self.forget(&turn);
+        }
+    }
+
+    /// Removes the turns of a conversation whose first one is still pending, so that the others do not
+    /// overtake it. They are read from the store in their order.
+    fn defer(&mut self, conversation: Uuid) {
+        let lane = self.lanes.remove(&conversation).unwrap_or_default();
+        if let Some(WaitingTurn { turn, .. }) = lane.front() {
+            self.scheduler.free(&turn.agent, &turn.pair.main_account);
+            self.set_behind(conversation, turn.pair.main_account.clone());
+        }
+        lane.iter().for_each(|waiting| self.forget(&waiting.turn));
+    }
+
+    fn forget(&mut self, turn: &Turn) {
+        self.messages.remove(&turn.message.id);
+        let account = &turn.pair.main_account;
+        if let Some(turns) = self.accounts.get_mut(account) {
+            *turns -= 1;
+            if *turns == 0 {
+                self.accounts.remove(account);
+            }
+        }
+    }
+
+    fn set_behind(&mut self, conversation: Uuid, account: AuthId) {
+        if self.behind.len() < BEHIND_MAX {
+            self.behind.insert(conversation, account);
         }
     }
 
@@ -196,10 +215,14 @@ impl MessageAgents {
                         poll.reset_after(pause);
                     }
                     if let Some(conversation) = conversation {
-                        if end == TurnEnd::LeftToPeople {
-                            queue.pace.forget(conversation);
+                        match end {
+                            TurnEnd::Answered => queue.end(conversation),
+                            TurnEnd::LeftToPeople => {
+                                queue.pace.forget(conversation);
+                                queue.end(conversation);
+                            }
+                            TurnEnd::Deferred => queue.defer(conversation),
                         }
-                        queue.end(conversation);
                     }
                 }
                 // This branch never waits for an agent. What does not fit stays in the store.
@@ -571,5 +594,16 @@ mod tests {
         assert_eq!(queue.full_accounts(), []);
         queue.take(next, None);
         assert!(!queue.lanes.contains_key(&behind));
+        // Nor does it overtake one that failed.
+        let (first, mut second) = (turn("MA3"), turn("MA3"));
+        let conversation = first.pair.conversation;
+        second.pair.conversation = conversation;
+        queue.take(first, None);
+        queue.take(second, None);
+        queue.defer(conversation);
+        assert!(
+            !queue.lanes.contains_key(&conversation) && queue.behind.contains_key(&conversation)
+        );
+        assert!(!queue.accounts.contains_key(&AuthId::from("MA3")));
     }
 }

@@ -132,7 +132,7 @@ impl Mail {
                 Ok(_) => {}
                 // Whoever has a full mailbox is not to keep the others waiting, either.
                 Err(error) if error.is_permanent() || error.is_transient() => {
-                    refused.push(format!("{} is refused: {}", to.email, error_chain(&error)));
+                    refused.push(format!("{} is refused: {error}", to.email));
                 }
                 Err(error) => return Err(error.into()),
             }
