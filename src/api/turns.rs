@@ -31,8 +31,8 @@ pub(crate) async fn next(main_account: &AuthId) -> FairPermit<AuthId> {
     TURNS.acquire(main_account).await
 }
 
-/// Where the settings are whose changes are stored one after the other. Keys and people are not: a
-/// revocation must not wait.
+/// Paths of the settings that the process changes one at a time. API keys and people are not among
+/// them, so that a revocation never waits.
 const SETTINGS: &[&str] = &["/v1/Account/", "/api/v1/phone-numbers/", "/api/v1/wabas/"];
 
 /// Waits until a change at this path may be carried out for a main account.

@@ -291,7 +291,8 @@ async fn forward(
     if is_file(request.uri().path()) {
         return forwarder.file(request, next).await;
     }
-    let subject = subject_of(request.uri().path());
+    let subject = subject_of(request.uri().path())
+        .filter(|subject| *subject != Subject::All || request.method() == Method::DELETE);
     let is_here = match subject {
         Some(Subject::Call(call)) => registry.get(call).is_some() || dialer.find(call).is_some(),
         _ => false,
@@ -322,10 +323,8 @@ async fn forward(
             Ok(host) => host,
             Err(NoAnswer) => return unreachable(OWNER_UNREACHABLE),
         },
-        Some(Subject::All) if request.method() == Method::DELETE => {
-            return forwarder.at_all_nodes(request, next).await;
-        }
-        Some(Subject::Node(_) | Subject::All) | None => None,
+        Some(Subject::All) => return forwarder.at_all_nodes(request, next).await,
+        Some(Subject::Node(_)) | None => None,
     };
     let Some(owner) = owner else {
         let is_change = !request.method().is_safe();
@@ -569,7 +568,7 @@ enum Subject {
     Call(CallUuid),
     Node(String),
     Room(RoomSubject),
-    /// All calls or all conferences of an account.
+    /// All calls or all conferences of an account, which a `DELETE` ends.
     All,
 }
 

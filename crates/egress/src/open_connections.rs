@@ -47,9 +47,9 @@ impl OpenConnections {
         Self { epoch: clock.now(), clock, of_owner: Arc::default(), next: Arc::default() }
     }
 
-    /// Registers a new connection of an owner. If the owner already has the maximum, its connection that
-    /// has been idle for the longest time is closed. Without a name, the owner is the node itself, whose
-    /// connections are not limited.
+    /// Registers a new connection of an owner. If the owner already has the maximum, the one of its
+    /// connections that was not used for the longest time is closed. An empty `owner` stands for the
+    /// node itself, whose connections are not limited.
     pub(super) fn register(&self, owner: Arc<str>) -> OpenConnection {
         let (id, now) = (self.next.fetch_add(1, Ordering::Relaxed), self.now());
         let state = Arc::new(State { used_at: now.into(), ..State::default() });

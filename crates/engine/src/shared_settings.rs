@@ -71,7 +71,8 @@ impl SharedSettings {
         if seen.is_some_and(|(id, book)| id == term.id && book >= term.book) {
             return Ok(false);
         }
-        // A revoked key must not wait for the other settings, whose changes may wait for each other.
+        // First, so that a revoked key does not stay valid while a change of other settings is in
+        // progress.
         self.people.refresh().await?;
         // The accounts and numbers come before webhooks and routing, which refer to them. They are
         // compared again: with an older account, a number that another node has moved in between

@@ -119,8 +119,8 @@ impl LimitNames {
 }
 
 impl AgentError {
-    /// Removes from an error of the operator's model what is not for tenants, the server's address and
-    /// what it says, and logs it.
+    /// Returns an error of the operator's model as tenants may see it: without the server's address and
+    /// without its own words, which are logged.
     fn of_operators_model(self) -> Self {
         match self {
             Self::Status { status, text } if !text.is_empty() => {

@@ -10,12 +10,12 @@ use model::{AuthId, CallUuid, NotificationTopic};
 use store::{Pair, UserName};
 
 /// The reason for an escalation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
     /// The agent requested it.
     Requested,
-    /// The agent did not reply.
-    Failed,
+    /// The agent did not reply, or its reply was not sent. `why` is the error, if it is known.
+    Failed { why: String },
     /// The account has no requests to the node's model left.
     NoRequests,
     /// The user seems to be an automated system.
@@ -32,17 +32,17 @@ impl From<&AgentError> for Reason {
     fn from(error: &AgentError) -> Self {
         match error {
             AgentError::Budget => Self::NoRequests,
-            _ => Self::Failed,
+            error => Self::Failed { why: error.to_string() },
         }
     }
 }
 
 impl Reason {
     /// The word in the event.
-    fn as_str(self) -> &'static str {
+    fn as_str(&self) -> &'static str {
         match self {
             Self::Requested => "agent",
-            Self::Failed | Self::NoRequests => "agent_failed",
+            Self::Failed { .. } | Self::NoRequests => "agent_failed",
             Self::Loop => "loop",
             Self::Off => "agent_off",
             Self::Late => "agent_late",
@@ -52,22 +52,23 @@ impl Reason {
 
     /// Returns whether the agent stays silent in this conversation afterwards. It does not after a
     /// failure, from which it may recover.
-    pub(super) fn silences(self) -> bool {
+    pub(super) fn silences(&self) -> bool {
         match self {
             Self::Requested | Self::Loop | Self::Off => true,
-            Self::Failed | Self::NoRequests | Self::Late | Self::TransferFailed => false,
+            Self::Failed { .. } | Self::NoRequests | Self::Late | Self::TransferFailed => false,
         }
     }
 
-    /// The text of the notification. `name` is the agent's, `who` is the user's name or number, and
-    /// `why` is the error of a failed agent, or empty.
-    fn text(self, name: &str, who: &str, why: &str) -> String {
+    /// The text of the notification. `name` is the agent's, `who` is the user's name or number.
+    fn text(&self, name: &str, who: &str) -> String {
         match self {
             Self::Requested => format!("{name} asks a person to take over from {who}"),
-            Self::Failed if !why.is_empty() => {
+            Self::Failed { why } if why.is_empty() => {
+                format!("{name} failed to answer {who}: a person is needed")
+            }
+            Self::Failed { why } => {
                 format!("{name} failed to answer {who}, a person is needed: {why}")
             }
-            Self::Failed => format!("{name} failed to answer {who}: a person is needed"),
             Self::NoRequests => format!(
                 "{name} did not answer {who}: the account has used all of its requests to the node's model within 24 \
                  hours ([model] requests_per_day); a person is needed"
@@ -89,7 +90,7 @@ impl Reason {
 /// Creates the notification about an escalation of a number of these accounts, without the
 /// conversation and the call that it belongs to.
 pub(super) fn notice(
-    (reason, why): (Reason, &str),
+    reason: &Reason,
     agent: &str,
     [account, main_account]: [&AuthId; 2],
     number: &str,
@@ -97,7 +98,7 @@ pub(super) fn notice(
 ) -> Notice {
     let who = if user.name.is_empty() { &user.id } else { &user.name };
     let (account, main_account) = (account.clone(), main_account.clone());
-    let (topic, text) = (NotificationTopic::Escalation, reason.text(agent, who, why));
+    let (topic, text) = (NotificationTopic::Escalation, reason.text(agent, who));
     Notice {
         number: Some(number.to_owned()),
         user: Some(user.id.clone()),
@@ -105,20 +106,19 @@ pub(super) fn notice(
     }
 }
 
-/// Reports an escalation by a notification and an event. `why` is the error of a failed agent, or
-/// empty. `call` is the call in which it happened.
+/// Reports an escalation by a notification and an event. `call` is the call in which it happened.
 pub(super) fn report(
     (inbox, notices): (&Inbox, &Notices),
     pair: &Pair,
     (agent, name): (Uuid, &str),
     call: Option<CallUuid>,
-    (reason, why): (Reason, &str),
+    reason: &Reason,
 ) {
     let accounts = [&pair.account, &pair.main_account];
     notices.note(Notice {
         conversation: Some(pair.conversation),
         call,
-        ..notice((reason, why), name, accounts, pair.number.as_str(), &pair.user)
+        ..notice(reason, name, accounts, pair.number.as_str(), &pair.user)
     });
     if let Some(number) = inbox.numbers().number_of(pair) {
         let data = json!({

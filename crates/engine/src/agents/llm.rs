@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::contract::{Action, Channel, Line, Question, Role};
+use crate::answer::beginning;
 use store::AgentSpec;
 
 /// The maximum length of the history given to a model in characters, about 6,000 tokens.
@@ -184,12 +185,10 @@ pub(super) fn explanation(body: &[u8]) -> String {
         let members = ["error", "message", "detail"];
         return members.iter().find_map(|name| json.get(name)).map(message_of).unwrap_or_default();
     }
-    let text = String::from_utf8_lossy(body);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    match line.starts_with('<') || line.contains(char::REPLACEMENT_CHARACTER) {
-        true => String::new(),
-        false => line.chars().filter(|c| !c.is_control()).take(ERROR_CHARS_MAX).collect(),
-    }
+    let text = beginning(body).unwrap_or_default();
+    let line = text.lines().next().unwrap_or_default();
+    let is_html = line.starts_with('<');
+    if is_html { String::new() } else { line.chars().take(ERROR_CHARS_MAX).collect() }
 }
 
 /// Returns the message of an error object, or the error itself.

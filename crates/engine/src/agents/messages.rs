@@ -24,13 +24,15 @@ use super::escalation::{self, Reason};
 use super::pace::Pace;
 use super::scheduler::Scheduler;
 use crate::inbox::{Inbox, LostReply, Outgoing, SendError, Turn, words};
+use crate::limiter::{Share, Shares};
 use model::{AuthId, ConversationStatus, Direction, stable_id};
 use store::{AfterReply, Agent, AgentChannel, ConversationChange, PendingReply, Scope, StoreError};
 
 /// The largest number of turns per conversation in memory. Further ones wait in the store.
 const LANE_MAX: usize = 32;
-/// The largest numbers of turns in memory, in total and of a main account. Further ones wait in the
-/// store, so that a campaign whose agent is slow does not delay the agents of others.
+/// The largest numbers of turns in memory: of all accounts, and of a main account with its
+/// subaccounts. The others are in the store. So the backlog of one account does not delay the agents
+/// of others.
 const TURNS_MAX: usize = 4_096;
 const ACCOUNT_TURNS_MAX: usize = TURNS_MAX / 4;
 /// Interval at which the store is polled for pending turns that are not in memory.
@@ -70,6 +72,7 @@ struct WaitingTurn {
     too_fast: bool,
     /// The remaining action, if the reply was already sent.
     then: Option<AfterReply>,
+    _share: Share<AuthId>,
 }
 
 /// Collects a reply, which is sent when it is complete.
@@ -90,13 +93,12 @@ impl ReplySink for CollectedReply {
 }
 
 /// The turns in memory.
-#[derive(Default)]
 struct TurnQueue {
     /// By conversation. The first turn of each is running or queued for its agent.
     lanes: HashMap<Uuid, VecDeque<WaitingTurn>>,
     messages: HashSet<Uuid>,
-    /// The number of turns by main account.
-    accounts: HashMap<AuthId, usize>,
+    /// The shares of main accounts in the turns.
+    shares: Shares<AuthId>,
     /// Conversations with turns that did not fit or failed, and their main accounts. Later turns must
     /// not overtake those, so they are read from the store as well.
     behind: HashMap<Uuid, AuthId>,
@@ -104,28 +106,37 @@ struct TurnQueue {
     pace: Pace,
 }
 
+impl Default for TurnQueue {
+    fn default() -> Self {
+        Self {
+            lanes: HashMap::new(),
+            messages: HashSet::new(),
+            shares: Shares::new(ACCOUNT_TURNS_MAX, TURNS_MAX),
+            behind: HashMap::new(),
+            scheduler: Scheduler::default(),
+            pace: Pace::default(),
+        }
+    }
+}
+
 impl TurnQueue {
     /// Adds a turn. A turn that is already present or does not fit is ignored.
     fn take(&mut self, turn: Turn, then: Option<AfterReply>) {
         let (conversation, account) = (turn.pair.conversation, turn.pair.main_account.clone());
-        let full = self.messages.len() >= TURNS_MAX
-            || self.accounts.get(&account).is_some_and(|turns| *turns >= ACCOUNT_TURNS_MAX)
-            || self.lanes.get(&conversation).is_some_and(|lane| lane.len() >= LANE_MAX)
-            || self.behind.contains_key(&conversation);
         if self.messages.contains(&turn.message.id) {
             return;
         }
-        if full {
-            return self.set_behind(conversation, account);
-        }
+        let must_wait = self.behind.contains_key(&conversation)
+            || self.lanes.get(&conversation).is_some_and(|lane| lane.len() >= LANE_MAX);
+        let share = if must_wait { None } else { self.shares.take(account.clone()) };
+        let Some(share) = share else { return self.set_behind(conversation, account) };
         self.messages.insert(turn.message.id);
-        *self.accounts.entry(account.clone()).or_default() += 1;
         let message = &turn.message;
         let too_fast =
             then.is_none() && self.pace.is_too_fast(conversation, message.id, message.at);
         let agent = turn.agent;
         let lane = self.lanes.entry(conversation).or_default();
-        lane.push_back(WaitingTurn { turn, too_fast, then });
+        lane.push_back(WaitingTurn { turn, too_fast, then, _share: share });
         if lane.len() == 1 {
             self.scheduler.push(agent, account, conversation);
         }
@@ -143,29 +154,20 @@ impl TurnQueue {
         }
         if let Some(WaitingTurn { turn, .. }) = ended {
             self.scheduler.free(&turn.agent, &turn.pair.main_account);
-            self.forget(&turn);
+            self.messages.remove(&turn.message.id);
         }
     }
 
-    /// Removes the turns of a conversation whose first one is still pending, so that the others do not
-    /// overtake it. They are read from the store in their order.
+    /// Removes all turns of a conversation whose first one failed because of the store. They are read
+    /// from there again, so that none overtakes another one.
     fn defer(&mut self, conversation: Uuid) {
         let lane = self.lanes.remove(&conversation).unwrap_or_default();
         if let Some(WaitingTurn { turn, .. }) = lane.front() {
             self.scheduler.free(&turn.agent, &turn.pair.main_account);
             self.set_behind(conversation, turn.pair.main_account.clone());
         }
-        lane.iter().for_each(|waiting| self.forget(&waiting.turn));
-    }
-
-    fn forget(&mut self, turn: &Turn) {
-        self.messages.remove(&turn.message.id);
-        let account = &turn.pair.main_account;
-        if let Some(turns) = self.accounts.get_mut(account) {
-            *turns -= 1;
-            if *turns == 0 {
-                self.accounts.remove(account);
-            }
+        for WaitingTurn { turn, .. } in &lane {
+            self.messages.remove(&turn.message.id);
         }
     }
 
@@ -173,12 +175,6 @@ impl TurnQueue {
         if self.behind.len() < BEHIND_MAX {
             self.behind.insert(conversation, account);
         }
-    }
-
-    /// The main accounts whose further turns do not fit.
-    fn full_accounts(&self) -> Vec<AuthId> {
-        let full = self.accounts.iter().filter(|(_, turns)| **turns >= ACCOUNT_TURNS_MAX);
-        full.map(|(account, _)| account.clone()).collect()
     }
 }
 
@@ -260,7 +256,7 @@ impl MessageAgents {
         let mut after = (i64::MIN, Uuid::nil());
         let (before, mut left_out) = (std::mem::take(&mut queue.behind), HashSet::new());
         while queue.messages.len() < TURNS_MAX {
-            let full = queue.full_accounts();
+            let full = queue.shares.full_holders();
             left_out.extend(full.iter().cloned());
             let owed = match self.inbox.turns().pending(after, &full, PAGE).await {
                 Ok(owed) => owed,
@@ -282,7 +278,7 @@ impl MessageAgents {
         queue.behind.extend(before);
     }
 
-    /// Asks a person for a conversation whose user may not have got the agent's reply.
+    /// Requests a person for a conversation whose user may not have received the agent's reply.
     async fn report_lost(&self, lost: &LostReply) {
         const WHY: &str = "the node ended while it sent the reply, which the user may not have got";
         let scope = Scope::Main(lost.pair.main_account.clone());
@@ -290,12 +286,13 @@ impl MessageAgents {
         let agent = self.agents.store().agents().get(&scope, lost.agent).await.ok().flatten();
         let name = agent.as_ref().map_or("An agent", |agent| &agent.spec.name);
         let to = (&self.inbox, self.agents.notices());
-        escalation::report(to, &lost.pair, (lost.agent, name), None, (Reason::Failed, WHY));
+        let reason = Reason::Failed { why: WHY.to_owned() };
+        escalation::report(to, &lost.pair, (lost.agent, name), None, &reason);
     }
 
     fn spawn_turn(&self, work: &mut JoinSet<TurnEnd>, waiting: &WaitingTurn) -> Id {
         let worker = self.clone();
-        let WaitingTurn { turn, too_fast, then } = waiting;
+        let WaitingTurn { turn, too_fast, then, .. } = waiting;
         let (turn, too_fast, then) = (turn.clone(), *too_fast, *then);
         let task = work.spawn(async move {
             let conversation = turn.pair.conversation;
@@ -342,16 +339,16 @@ impl MessageAgents {
         let Some(agent) =
             agent.filter(|agent| may(agent) && agent.spec.serves(AgentChannel::Whatsapp))
         else {
-            return self.escalate(turn, None, (Reason::Off, "")).await;
+            return self.escalate(turn, None, Reason::Off).await;
         };
         if self.is_own_number(&pair.user.id) {
-            return self.escalate(turn, Some(&agent), (Reason::Loop, "")).await;
+            return self.escalate(turn, Some(&agent), Reason::Loop).await;
         }
         if self.agents.clock().wall().since(turn.message.at) > AGE_MAX {
-            return self.escalate(turn, Some(&agent), (Reason::Late, "")).await;
+            return self.escalate(turn, Some(&agent), Reason::Late).await;
         }
         if too_fast {
-            return self.escalate(turn, Some(&agent), (Reason::Loop, "")).await;
+            return self.escalate(turn, Some(&agent), Reason::Loop).await;
         }
         let question = self.question(turn, &agent, &scope).await?;
         let mut collected = CollectedReply {
@@ -362,8 +359,7 @@ impl MessageAgents {
         let event = stable_id("turn", &[&turn.message.id.to_string()]);
         if let Err(error) = self.agents.ask(&agent, event, &question, &mut collected).await {
             tracing::warn!(agent = %agent.id, %error, "agent failed in a conversation");
-            let (reason, why) = (Reason::from(&error), error.to_string());
-            return self.escalate(turn, Some(&agent), (reason, &why)).await;
+            return self.escalate(turn, Some(&agent), Reason::from(&error)).await;
         }
         let reply = collected.reply;
         let then = match reply.action {
@@ -389,7 +385,7 @@ impl MessageAgents {
                 Err(error) => {
                     tracing::warn!(agent = %agent.id, %error, "sending an agent's reply failed");
                     let why = format!("its reply was not sent: {error}");
-                    return self.escalate(turn, Some(&agent), (Reason::Failed, &why)).await;
+                    return self.escalate(turn, Some(&agent), Reason::Failed { why }).await;
                 }
             }
         }
@@ -414,7 +410,7 @@ impl MessageAgents {
         }
         self.inbox.sender().wait_until_sent(pair.conversation).await;
         match then {
-            AfterReply::Escalate => self.escalate(turn, agent, (Reason::Requested, "")).await,
+            AfterReply::Escalate => self.escalate(turn, agent, Reason::Requested).await,
             AfterReply::Close => {
                 // The conversation may have got another routing.
                 if self.is_current(turn, &scope).await? {
@@ -508,12 +504,12 @@ impl MessageAgents {
     }
 
     /// Hands the conversation over to people: creates a notification and an event, and silences the
-    /// agent if the reason requires it. `why` is the error of a failed agent, or empty.
+    /// agent if the reason requires it.
     async fn escalate(
         &self,
         turn: &Turn,
         agent: Option<&Agent>,
-        (reason, why): (Reason, &str),
+        reason: Reason,
     ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
         // The routing has changed, so there is nothing to hand over.
@@ -522,7 +518,7 @@ impl MessageAgents {
         }
         let name = agent.map_or("An agent", |agent| &agent.spec.name);
         let to = (&self.inbox, self.agents.notices());
-        escalation::report(to, pair, (turn.agent, name), None, (reason, why));
+        escalation::report(to, pair, (turn.agent, name), None, &reason);
         if reason.silences() {
             let silent = ConversationChange { ai_enabled: Some(false), ..Default::default() };
             self.inbox.conversations().change(&scope, pair, silent).await?;
@@ -545,32 +541,15 @@ fn outgoing(item: &Map<String, Value>) -> Option<Outgoing> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{E164, MessageStatus, Timestamp};
-    use store::{NewMessage, Pair, UserName};
+    use crate::inbox::testing::{message, pair};
+    use model::MessageStatus;
 
     fn turn(account: &str) -> Turn {
         Turn {
-            pair: Pair {
-                conversation: Uuid::new_v4(),
-                account: account.into(),
-                main_account: account.into(),
-                number: E164::parse("918035737458").unwrap(),
-                phone_number_id: "106".into(),
-                user: UserName { id: "91".to_owned(), bsuid: None, name: String::new() },
-            },
+            pair: pair(account),
             agent: Uuid::from_u128(1),
             epoch: 0,
-            message: NewMessage {
-                id: Uuid::new_v4(),
-                wamid: None,
-                direction: Direction::Inbound,
-                kind: "text".to_owned(),
-                text: String::new(),
-                content: Value::Null,
-                status: MessageStatus::Received,
-                sender: None,
-                at: Timestamp::default(),
-            },
+            message: message(Direction::Inbound, MessageStatus::Received),
         }
     }
 
@@ -581,7 +560,7 @@ mod tests {
             queue.take(turn("MA1"), None);
         }
         assert_eq!(queue.messages.len(), ACCOUNT_TURNS_MAX);
-        assert_eq!(queue.full_accounts(), [AuthId::from("MA1")]);
+        assert_eq!(queue.shares.full_holders(), [AuthId::from("MA1")]);
         queue.take(turn("MA2"), None);
         assert_eq!(queue.messages.len(), ACCOUNT_TURNS_MAX + 1);
         // A conversation's next turn waits for the one that did not fit.
@@ -591,7 +570,7 @@ mod tests {
         next.pair.conversation = behind;
         let done = queue.scheduler.next().unwrap();
         queue.end(done);
-        assert_eq!(queue.full_accounts(), []);
+        assert_eq!(queue.shares.full_holders(), []);
         queue.take(next, None);
         assert!(!queue.lanes.contains_key(&behind));
         // Nor does it overtake one that failed.
@@ -604,6 +583,6 @@ mod tests {
         assert!(
             !queue.lanes.contains_key(&conversation) && queue.behind.contains_key(&conversation)
         );
-        assert!(!queue.accounts.contains_key(&AuthId::from("MA3")));
+        assert!(!queue.shares.has_any(&AuthId::from("MA3")));
     }
 }

@@ -130,7 +130,8 @@ impl Mail {
         for to in to {
             match connection.command(Rcpt::new(to.email.clone(), Vec::new())).await {
                 Ok(_) => {}
-                // Whoever has a full mailbox is not to keep the others waiting, either.
+                // A temporary refusal, such as a full mailbox, does not keep the alert from the others,
+                // either.
                 Err(error) if error.is_permanent() || error.is_transient() => {
                     refused.push(format!("{} is refused: {error}", to.email));
                 }

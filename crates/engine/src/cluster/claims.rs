@@ -274,7 +274,8 @@ impl FleetClaims {
         Ok(None)
     }
 
-    /// Runs a statement on one of the sessions. A session whose statement is overdue is closed.
+    /// Runs a statement in one of the database sessions. If it takes longer than `at_most`, it fails,
+    /// and the session is closed.
     pub(super) async fn with_session<T>(
         &self,
         purpose: SessionPurpose,

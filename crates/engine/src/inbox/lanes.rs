@@ -135,21 +135,9 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{message, pair};
     use super::{ACCOUNT_WAITING_MAX, LANE_MAX, Lanes, QueuedMessage, WAITING_MAX};
-    use model::{Direction, E164, MessageStatus, Timestamp};
-    use store::{NewMessage, Pair, UserName};
-    use uuid::Uuid;
-
-    fn pair(account: &str) -> Pair {
-        Pair {
-            conversation: Uuid::new_v4(),
-            account: account.into(),
-            main_account: account.into(),
-            number: E164::parse("918035737458").unwrap(),
-            phone_number_id: "106".into(),
-            user: UserName { id: "91".to_owned(), bsuid: None, name: String::new() },
-        }
-    }
+    use model::{Direction, MessageStatus};
 
     #[test]
     fn r10_an_account_leaves_room_for_the_messages_of_others() {
@@ -168,17 +156,7 @@ mod tests {
         let (one, other) = (pair("MA1"), pair("MA1"));
         for n in 0..LANE_MAX {
             let mut shares = lanes.take_shares(&one, 1).expect("there is room");
-            let message = NewMessage {
-                id: Uuid::new_v4(),
-                wamid: None,
-                direction: Direction::Outbound,
-                kind: "text".to_owned(),
-                text: String::new(),
-                content: serde_json::Value::Null,
-                status: MessageStatus::Queued,
-                sender: None,
-                at: Timestamp::default(),
-            };
+            let message = message(Direction::Outbound, MessageStatus::Queued);
             let (pair, share) = (one.clone(), shares.pop());
             let is_first = lanes.push(QueuedMessage { pair, message, epoch: None, share });
             assert_eq!(is_first, n == 0);

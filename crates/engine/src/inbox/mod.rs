@@ -34,6 +34,8 @@ mod webhooks;
 pub mod words;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;

@@ -39,6 +39,13 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         self.held().contains_key(holder)
     }
 
+    /// Returns the holders that have their maximum.
+    pub fn full_holders(&self) -> Vec<K> {
+        let held = self.held();
+        let full = held.iter().filter(|(_, count)| **count >= self.0.each_max);
+        full.map(|(holder, _)| holder.clone()).collect()
+    }
+
     /// Takes a share if enough remain for the others: each of `holders` can always have its part of
     /// one half of all shares. The other half is for whoever comes first. Returns `None` otherwise.
     pub fn take_fairly(&self, holder: K, holders: usize) -> Option<Share<K>> {
@@ -85,6 +92,7 @@ mod tests {
         let shares = Shares::new(2, 3);
         let mut hers = vec![shares.take("a").unwrap(), shares.take("a").unwrap()];
         assert!(shares.take("a").is_none(), "the maximum of one");
+        assert_eq!(shares.full_holders(), ["a"]);
         let his = shares.take("b").unwrap();
         assert!(shares.take("c").is_none(), "the maximum of all");
         drop(his);

@@ -7,7 +7,7 @@ use crate::rows::callback::CallbackState;
 use crate::rows::message::InboxResult;
 use crate::scope::{self, Scope};
 use crate::sql::{self, Conn, Dialect, Pool, QueryBuilder, Row};
-use crate::tables::outbox::{IS_OWNED, OWNER_OF_QUEUE};
+use crate::tables::outbox::{IS_OWNED, owner_of_due};
 use crate::tables::webhooks::Webhooks;
 use crate::write::InboxWrite;
 use model::{PhoneNumberId, Timestamp};
@@ -153,12 +153,9 @@ pub(crate) async fn redeliver(
     let older = "UPDATE callbacks SET next_us = $2 WHERE next_us > $2 AND id < $1 AND \
         (call_uuid, url) = (SELECT f.call_uuid, f.url FROM callbacks f WHERE f.id = $1)";
     sql::query(older).bind(row).bind(now.micros()).execute(&mut *to).await?;
-    // The callbacks of a call are sent by one owner.
     let owner_now = match to.dialect() {
         Dialect::Sqlite => "$3".to_owned(),
-        Dialect::Postgres => format!(
-            "CASE WHEN {IS_OWNED} THEN callbacks.node_id ELSE COALESCE({OWNER_OF_QUEUE}, $3) END"
-        ),
+        Dialect::Postgres => owner_of_due(IS_OWNED, "$3"),
     };
     let update = format!(
         "UPDATE callbacks SET next_us = $2, done_us = NULL, delivered = 0, since_us = $2, retries = 0, \

@@ -665,9 +665,14 @@ fn view(row: &Row) -> Result<CallbackView, RowError> {
 pub(crate) const IS_OWNED: &str = "EXISTS (SELECT 1 FROM runs r WHERE r.node_id || '/' || r.run::text = \
     callbacks.node_id AND r.state IN ('up', 'draining'))";
 
-/// SQL: the owner of the callbacks of the same call that wait.
-pub(crate) const OWNER_OF_QUEUE: &str = "(SELECT w.node_id FROM callbacks w WHERE w.call_uuid = \
-    callbacks.call_uuid AND w.next_us IS NOT NULL LIMIT 1)";
+/// SQL for PostgreSQL: who sends a row of `callbacks` that becomes due again. That is its owner if
+/// `keeps`, or else the one who sends the other callbacks of its call, or else `otherwise`.
+pub(crate) fn owner_of_due(keeps: &str, otherwise: &str) -> String {
+    format!(
+        "CASE WHEN {keeps} THEN callbacks.node_id ELSE COALESCE((SELECT w.node_id FROM callbacks w \
+         WHERE w.call_uuid = callbacks.call_uuid AND w.next_us IS NOT NULL LIMIT 1), {otherwise}) END"
+    )
+}
 
 /// Makes callbacks due now and returns their number. Failed ones get another 24 hours to be
 /// delivered. Older ones that still wait and must be sent before are due, too. A running node finds
@@ -679,10 +684,9 @@ pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u6
     let store = open_store_beside_node(at, false).await?;
     let owner = match store.dialect() {
         Dialect::Sqlite => "node_id".to_owned(),
-        // Any node of a fleet that runs, if the owner does not.
-        Dialect::Postgres => format!(
-            "CASE WHEN position('/' in node_id) = 0 OR {IS_OWNED} THEN node_id ELSE COALESCE({OWNER_OF_QUEUE}, \
-             (SELECT r.node_id || '/' || r.run::text FROM runs r WHERE r.state = 'up' LIMIT 1), node_id) END"
+        Dialect::Postgres => owner_of_due(
+            &format!("position('/' in node_id) = 0 OR {IS_OWNED}"),
+            "(SELECT r.node_id || '/' || r.run::text FROM runs r WHERE r.state = 'up' LIMIT 1), node_id",
         ),
     };
     // A waiting callback keeps its place in the retry schedule.

@@ -221,7 +221,11 @@ impl Turn {
         }
         self.out = None;
         self.done = Some(done.is_ok());
-        self.no_requests = done == Err(Reason::NoRequests);
+        match done {
+            Err(Reason::Failed { why }) => self.why = why,
+            Err(reason) => self.no_requests = reason == Reason::NoRequests,
+            Ok(()) => {}
+        }
     }
 
     /// How the turn has ended. `None` while it runs.
@@ -229,7 +233,7 @@ impl Turn {
         Some(match (self.done?, self.no_requests) {
             (true, _) => Ok(()),
             (false, true) => Err(Reason::NoRequests),
-            (false, false) => Err(Reason::Failed),
+            (false, false) => Err(Reason::Failed { why: self.why.clone() }),
         })
     }
 }
@@ -499,7 +503,7 @@ impl VoiceAgents {
     async fn await_reply(&self, call: CallUuid) -> ReplyState {
         let progress =
             self.dialogues().get(&call).and_then(|s| Some(s.running.as_ref()?.progress.clone()));
-        let Some(progress) = progress else { return ReplyState::Complete(Err(Reason::Failed)) };
+        let Some(progress) = progress else { return ReplyState::Complete(Err(failed())) };
         loop {
             let news = progress.news.notified();
             let begun = {
@@ -536,7 +540,7 @@ impl VoiceAgents {
         }
         let mut dialogues = self.dialogues();
         let Some(dialogue) = dialogues.get_mut(&call) else {
-            return ReplyState::Complete(Err(Reason::Failed));
+            return ReplyState::Complete(Err(failed()));
         };
         let (prompt, writer) = Prompt::new();
         let spec = Arc::new(dialogue.agent.spec.clone());
@@ -598,7 +602,6 @@ impl VoiceAgents {
             }
             let escalates = {
                 let mut turn = turn.state();
-                turn.why = done.as_ref().err().map(ToString::to_string).unwrap_or_default();
                 turn.end(done.map_err(|error| Reason::from(&error)));
                 // The caller may hang up, or go on, while the reply is played.
                 let asks = turn.reply.action == Some(Action::Escalate);
@@ -659,18 +662,16 @@ impl VoiceAgents {
         let User { wa_id, user_id, name } = dialogue.user.clone();
         let user = UserName { id: wa_id, bsuid: user_id, name };
         let agent = &dialogue.agent.spec.name;
-        let why = dialogue.running.as_ref().map(|running| running.progress.state().why.clone());
-        let reason = (reason, why.as_deref().unwrap_or_default());
         match self.number_of_dialogue(dialogue) {
             Some(number) => {
                 let pair = inbox.numbers().pair(&number, user);
                 let agent = (dialogue.agent.id, agent.as_str());
-                escalation::report((inbox, notices), &pair, agent, Some(call), reason);
+                escalation::report((inbox, notices), &pair, agent, Some(call), &reason);
             }
             None => {
                 let accounts = [&dialogue.account, &dialogue.main_account];
                 let number = &dialogue.number;
-                let notice = escalation::notice(reason, agent, accounts, number, &user);
+                let notice = escalation::notice(&reason, agent, accounts, number, &user);
                 notices.note(Notice { call: Some(call), ..notice });
             }
         }
@@ -825,6 +826,11 @@ impl RunningTurn {
     }
 }
 
+/// The reason of a call that is no longer known.
+fn failed() -> Reason {
+    Reason::Failed { why: String::new() }
+}
+
 fn value<'a>(params: &'a Params, name: &str) -> Option<&'a str> {
     params.get(name).map(Param::reveal)
 }
@@ -921,7 +927,7 @@ mod tests {
             turn.streamed = true;
         }
         assert!(running.take_streamed("now", None).is_none(), "it still comes");
-        progress.state().end(Err(Reason::Failed));
+        progress.state().end(Err(failed()));
         assert_eq!(running.take_streamed("now", None).unwrap().text, "One moment. I am looking");
         assert!(running.streamed("now", None).is_none(), "once");
     }

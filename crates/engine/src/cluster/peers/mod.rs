@@ -82,15 +82,16 @@ impl Default for PeerTimes {
 /// Maximum size in bytes of the body of a request, or of a response that is read as a whole.
 const BODY_MAX: usize = 4 * 1024 * 1024;
 
-/// Maximum number of concurrent requests to one peer whose responses are read as a whole.
+/// Maximum number of requests to a peer that wait for a complete response ([`Peers::send`]).
 const REQUESTS_MAX: u32 = 256;
 
-/// Maximum number of concurrent requests to one peer whose responses are streamed. Clients read
-/// those as slowly as they like.
+/// Maximum number of responses of a peer that are streamed to clients ([`Peers::open`]), which may
+/// read slowly.
 const STREAMED_MAX: u32 = 128;
 
-/// The HTTP/2 windows in bytes: of a response, and of all of a connection. Responses that nobody
-/// reads fill half of the connection's window at most, so that they do not delay the others.
+/// Flow-control windows of HTTP/2 in bytes: of one response, and of a connection. If no client reads
+/// its streamed response, these fill at most half of the connection's window, and other responses
+/// still arrive.
 const RESPONSE_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 const _: () = assert!(STREAMED_MAX * RESPONSE_WINDOW <= CONNECTION_WINDOW / 2);
