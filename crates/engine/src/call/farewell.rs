@@ -2,6 +2,7 @@
 //! `terminate` or `reject` failed when they ended. The pending requests are stored with the call's
 //! record, so they survive a restart.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::services::Services;
 use crate::admission::Directory;
 use crate::answer::next_pause;
 use crate::meta::ActionRequest;
+use model::{CallUuid, Timestamp};
 use store::{FarewellDue, StoreError};
 
 /// How long the process that ended a call retries the Graph request itself. Longer than the closing
@@ -27,6 +29,22 @@ const POLL: Duration = Duration::from_secs(5);
 const BATCH: u32 = 256;
 const AT_ONCE: usize = 32;
 
+/// What came of a request, for as long as the store still has it as due. While the database rejects
+/// writes, it answers reads with what it had before.
+pub(super) struct Outcome {
+    tries: u32,
+    /// When to send the request again; `None` if Graph has confirmed it.
+    again: Option<Timestamp>,
+}
+
+impl Outcome {
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.again.is_some_and(|again| again <= now)
+    }
+}
+
+pub(super) type Outcomes = HashMap<CallUuid, Outcome>;
+
 /// Sends due requests until `stop`. Uses the current access tokens of the numbers.
 pub async fn send_pending(
     services: Arc<Services>,
@@ -35,44 +53,57 @@ pub async fn send_pending(
 ) {
     // Those that this process has just taken over are due at once.
     services.store.flush().await;
+    let mut outcomes = Outcomes::new();
     let mut every = tokio::time::interval(POLL);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        let sent = stop.run_until_cancelled(send_all(&services, &directory)).await;
-        if let Some(Err(error)) = sent {
+        let sending = send_all(&services, &directory, &mut outcomes);
+        if let Some(Err(error)) = stop.run_until_cancelled(sending).await {
             tracing::warn!(%error, "reading pending call terminations failed");
         }
     }
 }
 
-async fn send_all(services: &Services, directory: &Directory) -> Result<(), StoreError> {
+/// Sends what is due, until nothing is that has not been sent.
+pub(super) async fn send_all(
+    services: &Services,
+    directory: &Directory,
+    outcomes: &mut Outcomes,
+) -> Result<(), StoreError> {
     loop {
-        let due = services
-            .store
-            .calls()
-            .due_farewells(&services.node_id, services.clock.steady(), BATCH)
-            .await?;
+        let now = services.clock.steady();
+        let limit = BATCH.saturating_add(u32::try_from(outcomes.len()).unwrap_or(u32::MAX));
+        let mut due = services.store.calls().due_farewells(&services.node_id, now, limit).await?;
+        let listed: HashSet<CallUuid> = due.iter().map(|due| due.call).collect();
+        outcomes.retain(|call, _| listed.contains(call));
+        due.retain(|due| outcomes.get(&due.call).is_none_or(|outcome| outcome.is_due(now)));
         if due.is_empty() {
             return Ok(());
         }
-        stream::iter(due).for_each_concurrent(AT_ONCE, |due| send(services, directory, due)).await;
+        for due in &mut due {
+            let earlier = outcomes.get(&due.call).map_or(0, |outcome| outcome.tries);
+            due.tries = due.tries.max(earlier);
+        }
+        let sent = stream::iter(due).map(|due| send(services, directory, due));
+        let sent: Vec<_> = sent.buffer_unordered(AT_ONCE).collect().await;
+        outcomes.extend(sent);
         services.store.flush().await;
     }
 }
 
-async fn send(services: &Services, directory: &Directory, due: FarewellDue) {
+async fn send(services: &Services, directory: &Directory, due: FarewellDue) -> (CallUuid, Outcome) {
     let FarewellDue { call, wacid, phone_number_id, action, ended, tries } = due;
+    let tries = tries.saturating_add(1);
     let token =
         directory.number(&phone_number_id).and_then(|number| number.spec.access_token.clone());
     let request = ActionRequest::ending(phone_number_id, token, wacid, action);
     let outcome = services.graph.call_action(request).await;
     let now = services.clock.steady();
     let age = services.clock.wall().since(ended);
-    let pause = if outcome.is_settled() {
-        None
-    } else {
-        next_pause(tries.saturating_add(1), age, None, &services.random)
-    };
+    let pause =
+        if outcome.is_settled() { None } else { next_pause(tries, age, None, &services.random) };
     tracing::info!(call_uuid = %call, action = action.as_str(), %outcome, again_in = ?pause, "ended call reported to Graph");
-    services.store.calls().settle_farewell(call, pause.map(|pause| now.plus(pause)));
+    let again = pause.map(|pause| now.plus(pause));
+    services.store.calls().settle_farewell(call, again);
+    (call, Outcome { tries, again })
 }

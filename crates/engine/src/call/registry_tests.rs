@@ -1,6 +1,7 @@
 //! Whole calls with real services on loopback, for behaviour after a panic and for hand-overs.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ use model::{E164, Method};
 use speech::config::SpeechConfig;
 use speech::library::Library;
 use speech::recognise::Recognisers;
-use store::{Scope, Store};
+use store::{FaultInjector, Scope, Store, StoreOptions, StorePart};
 use xml::ast::DocUrl;
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
@@ -40,6 +41,7 @@ const ANSWER: &str = "<Response><DTMF>9</DTMF><Wait length=\"60\"/></Response>";
 struct World {
     registry: Registry,
     services: Arc<Services>,
+    directory: Arc<Directory>,
     gate: Arc<Gate>,
     graph: Server,
     app: Server,
@@ -48,6 +50,17 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        let world = Self::with_failing_store(Arc::new(|_| false)).await;
+        tokio::spawn(farewell::send_pending(
+            world.services.clone(),
+            world.directory.clone(),
+            CancellationToken::new(),
+        ));
+        world
+    }
+
+    /// Without the task that ends calls at Meta later.
+    async fn with_failing_store(fail: FaultInjector) -> Self {
         let clock = Clock::real();
         let graph = Server::start(|_| {
             Reply::ok(r#"{"messaging_product":"whatsapp","success":true}"#.as_bytes().to_vec())
@@ -59,7 +72,10 @@ impl World {
         })
         .await;
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let options =
+            StoreOptions { fail: Some(fail), ..StoreOptions::with_journal_in(folder.path()) };
+        let file = folder.path().join("o.db");
+        let store = Store::open_with(file.as_path(), options, Health::new()).await.unwrap();
         let directory = Arc::new(Directory::new(100));
         let url = |path: &str| Some((DocUrl(app.url(path).into()), Method::Post));
         let number = NumberSpec {
@@ -178,15 +194,11 @@ impl World {
             }),
             tasks: TaskTracker::new(),
         });
-        tokio::spawn(farewell::send_pending(
-            services.clone(),
-            directory.clone(),
-            CancellationToken::new(),
-        ));
-        let gate = Arc::new(Gate::new(directory, clock.now()));
+        let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
         Self {
             registry: Registry::new(services.clone(), gate.clone()),
             services,
+            directory,
             gate,
             graph,
             app,
@@ -283,6 +295,50 @@ async fn a_request_that_ends_a_call_is_settled_whenever_graph_answers() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), settled).await.expect("all are settled");
+}
+
+#[tokio::test]
+async fn a_pending_termination_is_sent_once_while_the_database_rejects_writes() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let flag = fails.clone();
+    let fail: FaultInjector =
+        Arc::new(move |part| part == StorePart::Store && flag.load(Ordering::SeqCst));
+    let world = World::with_failing_store(fail).await;
+    let store = &world.services.store;
+    let call = world.call("wacid.ended", "Asha");
+    assert_eq!(call.command(Command::Hangup), crate::call::SendOutcome::Delivered);
+    assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
+    let terminations = || {
+        let bodies = world.graph.seen().into_iter().map(|seen| seen.body);
+        bodies.filter(|body| String::from_utf8_lossy(body).contains("terminate")).count()
+    };
+    let later = world.services.clock.steady().plus(Duration::from_secs(3_600));
+    let is_pending = async || {
+        !store.calls().due_farewells(&world.services.node_id, later, 1).await.unwrap().is_empty()
+    };
+    while terminations() == 0 || is_pending().await {
+        tokio::task::yield_now().await;
+    }
+    let at_its_end = terminations();
+    // As if the request at its end had failed.
+    store.calls().set_wacid(call.setup.call, "wacid.ended".into(), Timestamp::from_micros(0));
+    store.flush().await;
+    fails.store(true, Ordering::SeqCst);
+
+    let mut outcomes = farewell::Outcomes::new();
+    for _ in 0..3 {
+        let sent = farewell::send_all(&world.services, &world.directory, &mut outcomes);
+        let sent = tokio::time::timeout(Duration::from_secs(20), sent).await;
+        sent.expect("it ends").unwrap();
+        assert_eq!(terminations(), at_its_end + 1);
+    }
+    assert!(store.is_journalling());
+
+    fails.store(false, Ordering::SeqCst);
+    store.until_database_works().await;
+    farewell::send_all(&world.services, &world.directory, &mut outcomes).await.unwrap();
+    assert_eq!(terminations(), at_its_end + 1);
+    assert!(outcomes.is_empty(), "nothing to remember of a call that the store has as settled");
 }
 
 /// Suspends the only call.
