@@ -73,22 +73,34 @@ impl ApiResponse {
     }
 }
 
+/// Whose credentials a request has.
+pub enum Caller {
+    /// Those of this main account, or of a subaccount or person of it.
+    Of(AuthId),
+    /// Nobody's.
+    Unknown,
+    /// The store could not tell.
+    NotChecked,
+}
+
 impl Apis {
-    /// Returns `true` if a request has credentials of an account or a person, also if the store can't
-    /// say so. What it may do is checked when it is served.
-    pub async fn knows(&self, headers: &HeaderMap) -> bool {
+    /// Returns whose credentials a request has. What it may do is checked when it is served.
+    pub async fn caller(&self, headers: &HeaderMap) -> Caller {
         let api = &self.0.api;
         let from = IpAddr::from([0, 0, 0, 0]);
-        let has_key = || {
-            api.credentials.api_key(headers, from).is_some()
-                || given_api_key(headers).and_then(|key| api.people.key(key)).is_some()
-        };
-        if api.credentials.basic(headers).is_some() || has_key() {
-            return true;
+        let configured = || api.credentials.api_key(headers, from).map(|holder| holder.scope);
+        let created = || given_api_key(headers).and_then(|key| api.people.key(key));
+        let scope = api.credentials.basic(headers).map(Scope::of).or_else(configured);
+        if let Some(scope) = scope.or_else(|| created().map(|holder| Scope::of(holder.account))) {
+            return Caller::Of(self.0.main_account_of(&scope));
         }
         let is_https = api.base_url.starts_with("https:");
-        let Some(token) = session::token(headers, is_https) else { return false };
-        !matches!(api.people.who(&token).await, Ok(None))
+        let Some(token) = session::token(headers, is_https) else { return Caller::Unknown };
+        match api.people.who(&token).await {
+            Ok(Some(person)) => Caller::Of(person.user.main_account),
+            Ok(None) => Caller::Unknown,
+            Err(_) => Caller::NotChecked,
+        }
     }
 
     /// Starts collecting the requests that are sent to the other nodes of a fleet to be counted.

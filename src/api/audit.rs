@@ -184,6 +184,7 @@ const OTHER_ACTIONS: &[&str] = &[
     "deleteWebhook",
     "endWebhookRotation",
     "modelInstalled",
+    "revealAuthToken",
     "rotateWebhookSecret",
     "setUp",
     "signInWithProvider",
@@ -358,7 +359,7 @@ pub(super) async fn json_body(response: Response) -> (Response, Value) {
 }
 
 /// Starts work and completes it even if the client disconnects, so that every change is recorded.
-pub(super) fn finish<T: Send + 'static, W: Future<Output = T> + Send + 'static>(
+pub fn finish<T: Send + 'static, W: Future<Output = T> + Send + 'static>(
     work: W,
 ) -> impl Future<Output = Option<T>> + Send + 'static + use<T, W> {
     use tracing::Instrument as _;

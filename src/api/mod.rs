@@ -46,7 +46,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 
-pub use apis::{ApiResponse, Apis};
+pub use apis::{ApiResponse, Apis, Caller};
 pub use body::BodyError;
 pub use error::{TOO_MANY_IN_PROGRESS, listener_error};
 pub use live::{
@@ -63,6 +63,7 @@ pub use placement::CallPlacer;
 pub use recordings::FileElsewhere;
 
 use audit::Audit;
+pub(crate) use audit::finish;
 use auth::{Credentials, RateLimits};
 use engine::admission::Gate;
 use engine::admission::book::Keeper;

@@ -2,8 +2,10 @@
 //!
 //! An attacker can cause any number of them. The first one is stored at once. Equal ones within the
 //! next [`INTERVAL`] become one record with their number, and so do those that exceed
-//! [`KINDS_MAX`]. None is dropped while the process lives. A response never waits for the store,
-//! because its duration would reveal which names exist.
+//! [`KINDS_MAX`]. After [`RECORDS_PER_HOUR`], the interval is longer, because the audit trail keeps a
+//! limited number of records: an attacker must not displace those of earlier attacks soon. None is
+//! dropped while the process lives. A response never waits for the store, because its duration would
+//! reveal which names exist.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,6 +20,11 @@ use store::{AuditRow, Store, StoreError};
 
 /// Time between two batches of records.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// The same once [`RECORDS_PER_HOUR`] are stored.
+const BUSY_INTERVAL: Duration = Duration::from_secs(300);
+/// Number of records of an hour after which further ones are gathered for longer.
+const RECORDS_PER_HOUR: usize = 300;
+const HOUR: Duration = Duration::from_secs(3_600);
 /// Maximum number of different refused sign-ins in a batch. Further ones of an account become one
 /// more record.
 const KINDS_MAX: usize = 50;
@@ -84,9 +91,28 @@ impl Waiting {
     }
 }
 
-#[derive(Debug, Default)]
+/// Counts the records of an hour.
+#[derive(Debug)]
+struct Pace {
+    hour_began: Timestamp,
+    records: usize,
+}
+
+impl Pace {
+    /// Counts records. Returns the time until the next ones may be stored.
+    fn count(&mut self, records: usize, now: Timestamp) -> Duration {
+        if now.since(self.hour_began) >= HOUR {
+            *self = Self { hour_began: now, records: 0 };
+        }
+        self.records = self.records.saturating_add(records);
+        if self.records < RECORDS_PER_HOUR { INTERVAL } else { BUSY_INTERVAL }
+    }
+}
+
+#[derive(Debug)]
 struct State {
     waiting: Waiting,
+    pace: Pace,
     /// Whether a task is storing the waiting refusals.
     is_storing: bool,
 }
@@ -101,10 +127,12 @@ pub(super) struct Refusals {
 
 impl Refusals {
     pub(super) fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock, state: Arc::default() }
+        let pace = Pace { hour_began: clock.steady(), records: 0 };
+        let state = State { waiting: Waiting::default(), pace, is_storing: false };
+        Self { store, clock, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Counts a refused sign-in, which is stored within [`INTERVAL`].
+    /// Counts a refused sign-in, which is stored within [`INTERVAL`] or [`BUSY_INTERVAL`].
     pub(super) fn add(&self, refusal: Refusal) {
         let attempts = Attempts { first: self.clock.steady(), count: 1 };
         let is_storing = self.with_state(|state| {
@@ -114,8 +142,10 @@ impl Refusals {
         if !is_storing {
             let refusals = self.clone();
             tokio::spawn(async move {
-                while refusals.store_waiting(|state| state.is_storing = false).await {
-                    tokio::time::sleep(INTERVAL).await;
+                while let Some(pause) =
+                    refusals.store_waiting(|state| state.is_storing = false).await
+                {
+                    tokio::time::sleep(pause).await;
                 }
             });
         }
@@ -128,10 +158,11 @@ impl Refusals {
         self.store.flush().await;
     }
 
-    /// Stores the waiting refusals, or calls `idle` and returns `false` if there are none.
-    async fn store_waiting(&self, idle: impl FnOnce(&mut State) + Send) -> bool {
+    /// Stores the waiting refusals and returns the time until the next batch. If there are none, it
+    /// calls `idle` and returns `None`.
+    async fn store_waiting(&self, idle: impl FnOnce(&mut State) + Send) -> Option<Duration> {
         // Queued under the lock, so that `flush` does not overtake another batch.
-        let batch: Vec<_> = self.with_state(|state| {
+        let (batch, pause): (Vec<_>, _) = self.with_state(|state| {
             if state.waiting.0.is_empty() {
                 idle(state);
             }
@@ -140,9 +171,11 @@ impl Refusals {
                 let stored = self.store.audit().insert(refusal.clone().row(attempts));
                 (refusal, attempts, stored)
             };
-            waiting.map(insert).collect()
+            let batch: Vec<_> = waiting.map(insert).collect();
+            let pause = state.pace.count(batch.len(), self.clock.steady());
+            (batch, pause)
         });
-        let is_any = !batch.is_empty();
+        let pause = (!batch.is_empty()).then_some(pause);
         for (refusal, attempts, stored) in batch {
             match stored.await {
                 Ok(_) | Err(StoreError::Journalled) => {}
@@ -152,7 +185,7 @@ impl Refusals {
                 }
             }
         }
-        is_any
+        pause
     }
 
     fn with_state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
@@ -191,6 +224,16 @@ mod tests {
         let row = several.row(rest);
         assert_eq!((&*row.actor, &*row.source), ("several", "several"));
         assert_eq!(row.detail, format!("{{\"after\":{{\"attempts\":{}}}}}", rest.count));
+    }
+
+    #[test]
+    fn many_records_in_an_hour_are_stored_less_often() {
+        let mut pace = Pace { hour_began: Timestamp::from_secs(0), records: 0 };
+        let mut count = |records, second| pace.count(records, Timestamp::from_secs(second));
+        assert_eq!(count(RECORDS_PER_HOUR - 1, 10), INTERVAL);
+        assert_eq!(count(1, 15), BUSY_INTERVAL);
+        assert_eq!(count(1, 3_599), BUSY_INTERVAL);
+        assert_eq!(count(1, 3_600), INTERVAL, "the next hour");
     }
 
     #[tokio::test]

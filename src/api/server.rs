@@ -583,6 +583,11 @@ impl Server {
             in_progress: self.in_progress.clone(),
             share,
         };
+        // HTTP/2 has `:authority` in its place, which the handlers then need not know.
+        let host = request.uri().authority().map(|authority| authority.as_str().parse());
+        if let Some(Ok(host)) = host {
+            request.headers_mut().entry(header::HOST).or_insert(host);
+        }
         request.extensions_mut().insert(Peer(client));
         request.extensions_mut().insert(claims);
         let fault = Arc::new(OnceLock::new());
@@ -737,24 +742,25 @@ fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
 /// address in `X-Forwarded-For` that is not a trusted proxy.
 fn client(from: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = from.to_canonical();
-    let forwarded: Vec<&str> = headers
+    // By bytes: what the client has sent need not be text, and a proxy adds its hop to it.
+    let forwarded: Vec<&[u8]> = headers
         .get_all("x-forwarded-for")
         .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .collect();
     for hop in forwarded.iter().rev() {
         if !is_trusted(client, trusted) {
             break;
         }
-        let Some(ip) = hop_address(hop.trim()) else { break };
+        let Some(ip) = hop_address(hop) else { break };
         client = ip.to_canonical();
     }
     client
 }
 
 /// Parses an address of `X-Forwarded-For`. Some proxies add the port, or brackets to IPv6.
-fn hop_address(hop: &str) -> Option<IpAddr> {
+fn hop_address(hop: &[u8]) -> Option<IpAddr> {
+    let hop = str::from_utf8(hop).ok()?.trim();
     let in_brackets = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     let with_port = || hop.parse().ok().map(|address: SocketAddr| address.ip());
     hop.parse().ok().or_else(with_port).or_else(in_brackets)

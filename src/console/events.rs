@@ -36,6 +36,8 @@ use engine::limiter::{Share, Shares};
 use model::AuthId;
 use store::User;
 
+pub(super) const PATH: &str = "/console/events";
+
 /// Changes within this time are sent as one event.
 const BATCH_WINDOW: Duration = Duration::from_millis(200);
 /// Refresh interval of a live call, whose chart and log grow without events.
@@ -276,7 +278,9 @@ impl WatchedPage {
 
     /// Renders the page. `None` if it is not an HTML page of the console.
     async fn page(&self) -> Option<String> {
-        if !self.path.starts_with("/console/") {
+        // An event stream would wait for the turn to render that this page has.
+        let is_page = self.path.starts_with("/console/") && !self.path.starts_with(PATH);
+        if !is_page {
             return None;
         }
         let mut request = Request::get(&self.path).body(Body::empty()).ok()?;

@@ -53,14 +53,15 @@ mod webhooks;
 
 use std::sync::Arc;
 
-use axum::http::{HeaderValue, header};
-use axum::middleware::map_response;
-use axum::response::{Redirect, Response};
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, map_response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{MethodRouter, any, get};
 use axum::{Extension, Router};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Apis;
+use crate::api::{Apis, finish};
 pub use draft::{Drafts, PATH as DRAFT_PATH, serve as serve_drafts};
 use engine::call::drafts;
 use engine::call::walk::Walker;
@@ -183,12 +184,24 @@ pub fn router(console: Console) -> Router {
         .route("/console/people/keys", page_at("./").post(people::create_key))
         .route("/console/people/keys/{id}", page_at("../").post(people::delete_key))
         .route("/console/{*rest}", any(page::fallback))
+        .layer(from_fn(complete_changes))
         .with_state(console.clone());
     let events = Router::new()
-        .route("/console/events", get(events::serve))
+        .route(events::PATH, get(events::serve))
         .layer(Extension(events::Pages(pages.clone())))
         .with_state(console);
     pages.merge(events).layer(map_response(move |response| with_security_headers(response, secure)))
+}
+
+/// Completes a request that may change something, even if the browser disconnects: the change may
+/// have been made, and then it must be recorded and take effect.
+async fn complete_changes(request: Request, next: Next) -> Response {
+    let is_change = !request.method().is_safe() || request.uri().path() == BACK;
+    if !is_change {
+        return next.run(request).await;
+    }
+    let response = finish(async move { next.run(request).await }).await;
+    response.unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 /// Redirects GET requests for the address of a form's action to its page, relative to the address.

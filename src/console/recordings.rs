@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use uuid::Uuid;
 
@@ -134,12 +134,14 @@ pub(super) async fn delete(
         return forbidden(&console, &visitor);
     }
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
-    match console.apis.api().recordings.remove(&visitor.person.scope(), id).await {
-        Ok(true) => Redirect::to("/console/recordings/").into_response(),
-        Ok(false) => missing(&console, &visitor),
-        Err(error) => {
-            tracing::warn!(%error, "recording not deleted");
-            failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "")
-        }
+    let path = format!("Recording/{id}/");
+    let deleted = console
+        .apis
+        .plivo_request((&visitor.person, visitor.from), Method::DELETE, &path, None)
+        .await;
+    match deleted.status {
+        status if status.is_success() => Redirect::to("/console/recordings/").into_response(),
+        StatusCode::NOT_FOUND => missing(&console, &visitor),
+        status => failed(&console, &visitor, status, deleted.message()),
     }
 }

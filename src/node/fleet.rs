@@ -27,7 +27,8 @@ use uuid::Uuid;
 use super::StartError;
 use crate::api::server::{Download, Peer};
 use crate::api::{
-    Apis, FileElsewhere, LiveCall, LiveList, NodeState, NodeStatus, listener_error, name_silent,
+    Apis, Caller, FileElsewhere, LiveCall, LiveList, NodeState, NodeStatus, TOO_MANY_IN_PROGRESS,
+    listener_error, name_silent,
 };
 use crate::console::FleetPages;
 use engine::admission::{Gate, UnitCounts};
@@ -305,9 +306,22 @@ async fn forward(
     {
         return forwarder.relay(carrier, request).await;
     }
-    // The node refuses it, before it costs the database or other nodes anything.
-    if subject.is_some() && !forwarder.apis.knows(request.headers()).await {
-        return next.run(request).await;
+    if subject.is_some() {
+        match forwarder.apis.caller(request.headers()).await {
+            // This node refuses it, before it costs the database or other nodes anything.
+            Caller::Unknown => return next.run(request).await,
+            Caller::Of(account) => {
+                let claims = request.extensions().get::<RequestClaims>();
+                if claims.is_some_and(|claims| !claims.authenticate_caller(&account)) {
+                    return listener_error(
+                        StatusCode::TOO_MANY_REQUESTS,
+                        "in_progress",
+                        TOO_MANY_IN_PROGRESS,
+                    );
+                }
+            }
+            Caller::NotChecked => {}
+        }
     }
     let is_node = matches!(subject, Some(Subject::Node(_)));
     let owner = match subject {

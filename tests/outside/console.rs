@@ -190,6 +190,9 @@ async fn r20_pages_need_a_session_and_have_security_headers() {
         );
     }
     assert_eq!(http::send("GET", &format!("{public}/console/events"), &[], "").await.status, 401);
+    let asha = Session::of(&world, "asha").await;
+    let nested = "/console/events?page=%2Fconsole%2Fevents%3Fpage%3D%252Fconsole%252F";
+    assert_eq!(asha.get(nested).await.status, 404, "it would wait for its own turn");
     let wrong =
         form(public, "/console/sign-in", &[], &[("name", "asha"), ("password", "wrong")]).await;
     assert!(wrong.status == 401 && !wrong.headers.contains_key("set-cookie"));

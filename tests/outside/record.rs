@@ -12,7 +12,7 @@ use super::outbound::{World, world};
 use crate::support::app::ReceivedRequest;
 use crate::support::database;
 use crate::support::http;
-use crate::support::node::program;
+use crate::support::node::{API_KEY, program};
 
 const CALLER_HZ: f64 = 700.0;
 
@@ -176,6 +176,11 @@ async fn the_consoles_recordings_are_filtered_played_and_deleted() {
     assert_eq!(eve.post(&delete, &[]).await.status, 404);
     assert_eq!(asha.post(&delete, &[]).await.status, 303);
     assert!(!shows(&asha, "").await);
+    let url = format!("{}/api/v1/audit/?action=removeRecording", world.node.public);
+    let records = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await.json();
+    let id = action.param("RecordingID");
+    assert_eq!(records["items"][0]["actor"], "user:asha", "{records}");
+    assert_eq!(records["items"][0]["object"], format!("Recording/{id}"), "{records}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -191,6 +191,11 @@ async fn answer(
     {
         return Err(error::NO_DISK_SPACE);
     }
+    if is_recorded {
+        // Before its turn, which others of the account wait for, and before the object is read, so
+        // that the record compares the states around this change only.
+        request.receive().await?;
+    }
     let fields = request.field_names.clone();
     let work = (route.handler)(request);
     let work = match is_recorded {

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::super::auth::Principal;
 use super::super::body::BodyError;
 use super::super::error::ApiError;
-use super::super::routes::{Operation, PathParameters};
+use super::super::routes::{BodyContent, Operation, PathParameters};
 use super::super::{Api, ApiState, body, fields, query_pairs, segments};
 use super::field_errors;
 use engine::admission::NumberEntry;
@@ -206,6 +206,18 @@ impl ApiRequest {
         let mut mark = stable_id("list", path.get(2..).unwrap_or_default()).simple().to_string();
         mark.truncate(6);
         mark
+    }
+
+    /// Waits for the whole body, unless it is a file. The handler then gets it at once.
+    ///
+    /// # Errors
+    /// Fails as [`ApiRequest::bytes`] does.
+    pub(super) async fn receive(&mut self) -> Result<(), ApiError> {
+        let content = self.operation.body.as_ref().map(|body| &body.content);
+        if let Some(BodyContent::Json { .. } | BodyContent::Fields(_)) = content {
+            self.body = Mutex::new(self.bytes().await?.into());
+        }
+        Ok(())
     }
 
     /// The whole body.

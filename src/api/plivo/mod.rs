@@ -160,13 +160,13 @@ fn authenticate(
         state.rate_limits.record_failure(from)
     })?;
     let scope = Scope::of(account);
+    if is_counted {
+        state.record_request(&scope)?;
+    }
     let main_account = state.main_account_of(&scope);
     let claims = request.extensions().get::<RequestClaims>();
     if claims.is_some_and(|claims| !claims.authenticate_caller(&main_account)) {
         return Err(PlivoError::too_many_requests(TOO_MANY_IN_PROGRESS, 1));
-    }
-    if is_counted {
-        state.record_request(&scope)?;
     }
     Ok(scope)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -62,6 +62,12 @@ async fn start(limits: HttpLimits) -> Running {
                         true => Response::new(body),
                         false => listener_error(StatusCode::TOO_MANY_REQUESTS, "in_progress", ""),
                     }
+                }),
+            )
+            .route(
+                "/empty-of-account",
+                get(async |axum::Extension(claims): axum::Extension<RequestClaims>| {
+                    assert!(claims.authenticate_caller(&"MA".into()));
                 }),
             )
             .route(
@@ -565,6 +571,12 @@ fn r14_trusts_only_the_configured_proxies() {
     assert_eq!(of("10.0.0.1", &["1.2.3.4:5678"]), "1.2.3.4");
     assert_eq!(of("10.0.0.1", &["[2001:db8::1]:99, 10.0.0.2"]), "2001:db8::1");
     assert_eq!(of("10.0.0.1", &["unknown"]), "10.0.0.1");
+    let headers = HeaderMap::from_iter([(
+        http::header::HeaderName::from_static("x-forwarded-for"),
+        HeaderValue::from_bytes(b"\xff, 1.2.3.4").unwrap(),
+    )]);
+    let appended = client("10.0.0.1".parse().unwrap(), &headers, &trusted);
+    assert_eq!(appended.to_string(), "1.2.3.4", "a proxy added its hop to what is not text");
     assert_eq!(of("10.0.0.1", &[]), "10.0.0.1");
 }
 
@@ -644,6 +656,34 @@ async fn r10_unread_responses_over_http2_make_room_for_others() {
     let end = tokio::time::timeout(Duration::from_secs(10), attacker).await;
     assert!(end.is_ok(), "its connection is closed");
     assert!(!other.0.is_finished(), "that of another network is not");
+    server.cancel.cancel();
+}
+
+/// Otherwise one client could fill the listener with connections that nobody may close.
+#[tokio::test]
+async fn r10_an_authenticated_request_protects_its_connection_only_while_it_is_in_progress() {
+    let server = start(HttpLimits { connections: 1, ..HttpLimits::default() }).await;
+    let io = hyper_util::rt::TokioIo::new(connect(server.at).await);
+    let (mut send, connection) =
+        hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+            .initial_stream_window_size(0)
+            .handshake::<_, Body>(io)
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    let mut ask = async |path: &str| {
+        let request = Request::get(format!("http://a{path}")).body(Body::empty()).unwrap();
+        send.send_request(request).await.unwrap()
+    };
+    let _unread = ask("/peer").await;
+    assert_eq!(ask("/empty-of-account").await.status(), 200);
+    let mut next = connect(server.at).await;
+    next.write_all(b"GET /peer HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut head = [0; 12];
+    next.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    let end = tokio::time::timeout(Duration::from_secs(10), connection).await;
+    assert!(end.is_ok(), "it made room");
     server.cancel.cancel();
 }
 

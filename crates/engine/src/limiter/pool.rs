@@ -48,7 +48,8 @@ struct Place {
     network: IpAddr,
     age: u64,
     weight: usize,
-    is_authenticated: bool,
+    /// How often it is authenticated. It can be evicted while this is 0.
+    authenticated: u32,
     evicted: CancellationToken,
 }
 
@@ -58,6 +59,9 @@ pub struct Claim {
     id: u64,
     evicted: CancellationToken,
 }
+
+/// Keeps a claim from being evicted until it is dropped.
+pub struct Kept(Arc<Claim>);
 
 /// The claims behind a request, in its extensions.
 #[derive(Clone)]
@@ -70,30 +74,41 @@ pub struct RequestClaims {
     pub share: RequestShare,
 }
 
-/// Empty until the request is authenticated. Then the share of the request in those that its account
-/// may have in progress; `None` for a webhook of Meta.
-pub type RequestShare = Arc<OnceLock<Option<Share<AuthId>>>>;
+/// Empty until the request is authenticated.
+pub type RequestShare = Arc<OnceLock<Authenticated>>;
+
+/// What an authenticated request holds until its response has been sent.
+pub struct Authenticated {
+    /// Its share in the requests that its account may have in progress; `None` for a webhook of Meta.
+    _account: Option<Share<AuthId>>,
+    _connection: Kept,
+}
 
 impl RequestClaims {
-    /// Marks the request as authenticated, so that its connection and body can't be evicted.
+    /// Marks the request as authenticated, so that its body can't be evicted, and its connection only
+    /// after the response has been sent.
     pub fn authenticate(&self) {
-        let _ = self.share.set(None);
-        self.connection.authenticate();
+        self.hold(None);
         self.body.authenticate();
     }
 
-    /// Marks the request as authenticated before its body is read. The body then does not count,
-    /// because the limits of the account apply. Returns `false` if the account has too many requests
-    /// in progress: they can't be evicted, so they would shut out others.
+    /// Marks the request as authenticated before its body is read, as in
+    /// [`RequestClaims::authenticate`]. The body then does not count, because the limits of the
+    /// account apply. Returns `false` if the account has too many requests in progress: they can't be
+    /// evicted, so they would shut out others.
     #[must_use]
     pub fn authenticate_caller(&self, main_account: &AuthId) -> bool {
         if self.share.get().is_none() {
             let Some(share) = self.in_progress.take(main_account.clone()) else { return false };
-            let _ = self.share.set(Some(share));
+            self.hold(Some(share));
         }
-        self.connection.authenticate();
         self.body.release();
         true
+    }
+
+    fn hold(&self, account: Option<Share<AuthId>>) {
+        let kept = Claim::keep(&self.connection);
+        let _ = self.share.set(Authenticated { _account: account, _connection: kept });
     }
 }
 
@@ -116,7 +131,7 @@ impl Pool {
             network: network_prefix(from),
             age: id,
             weight,
-            is_authenticated: false,
+            authenticated: 0,
             evicted: evicted.clone(),
         };
         state.add(id, place);
@@ -149,13 +164,12 @@ impl Claim {
         &self.evicted
     }
 
-    /// Marks the claim as unauthenticated, new, and of the network of `from`.
+    /// Marks the claim as new and of the network of `from`.
     pub fn renew(&self, from: IpAddr) {
         let mut state = self.pool.state();
         let age = state.next_age();
-        let Some(place) = state.take(self.id) else { return };
         let network = network_prefix(from);
-        state.add(self.id, Place { network, age, is_authenticated: false, ..place });
+        state.replace(self.id, |place| Place { network, age, ..place });
     }
 
     /// Adds units to the claim, unless it was released. Returns `false` if it is evicted.
@@ -172,14 +186,22 @@ impl Claim {
 
     /// Keeps the claim from being evicted.
     pub fn authenticate(&self) {
-        let mut state = self.pool.state();
-        let Some(place) = state.take(self.id) else { return };
-        state.add(self.id, Place { is_authenticated: true, ..place });
+        self.pool.state().replace(self.id, |place| Place {
+            authenticated: place.authenticated.saturating_add(1),
+            ..place
+        });
+    }
+
+    /// Keeps the claim from being evicted until the returned value is dropped. Unless another one
+    /// exists, it then is as new as after [`Claim::renew`].
+    pub fn keep(claim: &Arc<Self>) -> Kept {
+        claim.authenticate();
+        Kept(claim.clone())
     }
 
     /// Whether the claim is kept from being evicted.
     pub fn is_authenticated(&self) -> bool {
-        self.pool.state().places.get(&self.id).is_some_and(|place| place.is_authenticated)
+        self.pool.state().places.get(&self.id).is_some_and(Place::is_authenticated)
     }
 
     /// Gives the units back before the claim is dropped.
@@ -188,9 +210,27 @@ impl Claim {
     }
 }
 
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let mut state = self.0.pool.state();
+        let age = state.next_age();
+        state.replace(self.0.id, |place| Place {
+            age,
+            authenticated: place.authenticated.saturating_sub(1),
+            ..place
+        });
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+impl Place {
+    fn is_authenticated(&self) -> bool {
+        self.authenticated > 0
     }
 }
 
@@ -202,7 +242,7 @@ impl State {
 
     fn add(&mut self, id: u64, place: Place) {
         self.total = self.total.saturating_add(place.weight);
-        if !place.is_authenticated {
+        if !place.is_authenticated() {
             self.change(place.network, |network| {
                 network.weight = network.weight.saturating_add(place.weight);
                 network.claims.insert(place.age, id);
@@ -211,10 +251,17 @@ impl State {
         self.places.insert(id, place);
     }
 
+    /// Replaces a place, unless the claim was released or evicted.
+    fn replace(&mut self, id: u64, with: impl FnOnce(Place) -> Place) {
+        if let Some(place) = self.take(id) {
+            self.add(id, with(place));
+        }
+    }
+
     fn take(&mut self, id: u64) -> Option<Place> {
         let place = self.places.remove(&id)?;
         self.total = self.total.saturating_sub(place.weight);
-        if !place.is_authenticated {
+        if !place.is_authenticated() {
             self.change(place.network, |network| {
                 network.weight = network.weight.saturating_sub(place.weight);
                 network.claims.remove(&place.age);
@@ -294,18 +341,23 @@ mod tests {
     #[test]
     fn renewed_claims_are_young_and_authenticated_ones_stay() {
         let pool = Pool::new(3, None);
-        let claims = [1, 1, 1].map(|n| pool.claim(network(n), 1));
+        let claims = [1, 1, 1].map(|n| Arc::new(pool.claim(network(n), 1)));
+        let evicted = || claims.each_ref().map(|claim| claim.evicted().is_cancelled());
         claims[0].renew(network(1));
         let _next = pool.claim(network(2), 1);
-        assert_eq!(evicted(&claims), [false, true, false]);
+        assert_eq!(evicted(), [false, true, false]);
         claims[0].authenticate();
-        claims[2].authenticate();
+        let kept = [Claim::keep(&claims[2]), Claim::keep(&claims[2])];
         assert!(!_next.evicted().is_cancelled());
         _next.authenticate();
         assert!(pool.claim(network(3), 1).evicted().is_cancelled(), "no room");
+        let [first, second] = kept;
+        drop(first);
         claims[2].renew(network(1));
+        assert!(pool.claim(network(3), 1).evicted().is_cancelled(), "it is still kept");
+        drop(second);
         assert!(!pool.claim(network(3), 1).evicted().is_cancelled());
-        assert_eq!(evicted(&claims), [false, true, true]);
+        assert_eq!(evicted(), [false, true, true]);
     }
 
     #[test]

@@ -125,7 +125,7 @@ const CHANGES: ExpiringTable = ExpiringTable {
 const BY_ACTOR: ExpiringTable =
     ExpiringTable { group: &["auth_id", "actor"], max: 50_000, ..CHANGES };
 const REFUSALS: ExpiringTable =
-    ExpiringTable { rows: "action = 'signInRefused'", max: 20_000, ..CHANGES };
+    ExpiringTable { rows: "action = 'signInRefused'", max: 100_000, ..CHANGES };
 
 const COLUMNS: &str =
     "audit_id, auth_id, main_auth_id, at_us, actor, action, object, source, detail";
