@@ -1,6 +1,7 @@
 # A fleet on Nomad (docs/fleet.md): one node per client, in the client's network and with its host name. The configuration
 # is offhook.toml of the folder above, with [store] and [limits] of the one in this folder, and without [tls],
-# listen.https, [cluster] and the keys that are set here.
+# listen.https, [cluster] and the keys that are set here. Each client has the user offhook and, in its own configuration, a host
+# volume that outlasts allocations:  host_volume "offhook" { path = "/var/lib/offhook" }
 job "offhook" {
   type = "system"
 
@@ -29,6 +30,12 @@ job "offhook" {
       }
     }
 
+    # store.data_dir: recordings, users' files, the journal.
+    volume "data" {
+      type   = "host"
+      source = "offhook"
+    }
+
     # Tries again as long as it takes, for example until the database is up.
     restart {
       attempts = 10
@@ -39,6 +46,11 @@ job "offhook" {
 
     task "offhook" {
       driver = "exec"
+      user   = "offhook"
+      volume_mount {
+        volume      = "data"
+        destination = "/var/lib/offhook"
+      }
       config {
         command = "/usr/local/bin/offhook"
         args    = ["serve", "--config", "/etc/offhook/offhook.toml"]

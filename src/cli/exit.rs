@@ -51,7 +51,7 @@ impl Exit {
     /// reasons as failures.
     pub fn not_started(e: &StartError, why: impl std::fmt::Display) -> Self {
         match e {
-            StartError::Store(StoreError::Newer { .. })
+            StartError::Store(StoreError::Newer { .. } | StoreError::OtherSchema { .. })
             | StartError::Speech(_)
             | StartError::BesideFleet(_) => Self::usage(why),
             StartError::Cluster(e) if !matches!(e, JoinError::Store(_)) => Self::usage(why),

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-#[cfg(not(feature = "otel"))]
 use tracing::warn;
 use uuid::Uuid;
 
@@ -47,6 +46,7 @@ use speech::http::EndpointError;
 use speech::library::Library;
 use speech::model_manager::ModelManager;
 use speech::recognise::Recognisers;
+use store::{Database, Store, StoreError};
 
 /// What calls are made of, before there is one.
 pub(super) struct CallParts {
@@ -230,6 +230,9 @@ impl Base {
         let Self { config, own_id, node_id, store, directory, gate, stop_all, .. } = self;
         let services = &parts.services;
         let earlier = fleet::inherit(config, store, own_id, node_id).await?;
+        if matches!(config.store.database, Database::File(_)) {
+            warn_of_other_names(store, node_id).await?;
+        }
         let orphans = orphan::end_all(services, node_id, &kept.calls).await?;
         services.recordings.recover(&kept.recordings).await?;
         store.calls().take_over_farewells(node_id);
@@ -305,6 +308,18 @@ fn follow_models(models: &ModelManager, services: &Arc<Services>) {
             settings
         });
     });
+}
+
+/// Warns if the store has work of a node with another name, as after a restore on another machine.
+async fn warn_of_other_names(store: &Store, node_id: &str) -> Result<(), StoreError> {
+    for (owner, records) in store.unfinished_of_others(node_id).await? {
+        warn!(
+            node_id = owner,
+            records,
+            "unfinished work of another node in the store; if this node takes its place, set cluster.node_id to its name and restart"
+        );
+    }
+    Ok(())
 }
 
 /// The bucket of `[recordings.s3]`, if one is configured.

@@ -55,7 +55,7 @@ pub(super) async fn remove_files(
                 FileToRemove::Media(message) => media.push(message),
             }
         }
-        inbox.user_files().remove_own(media).await;
+        is_removed &= inbox.user_files().remove_own(media).await;
         if !is_removed {
             continue;
         }

@@ -17,7 +17,7 @@ use crate::pending_log::{self, PendingLog, PendingLogError};
 use crate::seal::Seal;
 use crate::server::Server;
 use crate::shared::Shared;
-use crate::sql::{Pool, connect};
+use crate::sql::{self, Pool, connect};
 use crate::tables::agents::Agents;
 use crate::tables::audit::Audit;
 use crate::tables::calls::Calls;
@@ -214,6 +214,28 @@ impl Store {
     /// Fails on I/O errors.
     pub fn set_runs(&self, runs: &[Uuid]) -> std::io::Result<()> {
         earlier_runs::write(&self.shared.folder, runs)
+    }
+
+    /// Returns which other nodes have unfinished work in this store, and how much: open calls, calls
+    /// to end at Meta, callbacks, messages, agents' answers and recordings. A node continues only what
+    /// has its own name.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn unfinished_of_others(
+        &self,
+        node_id: &str,
+    ) -> Result<Vec<(String, i64)>, StoreError> {
+        let select = "SELECT owner, count(*) FROM (\
+            SELECT node_id AS owner FROM calls WHERE ended_us IS NULL \
+            UNION ALL SELECT coalesce(farewell_node, node_id) FROM calls WHERE farewell_us IS NOT NULL \
+            UNION ALL SELECT node_id FROM callbacks WHERE next_us IS NOT NULL \
+            UNION ALL SELECT node_id FROM messages WHERE status = 'queued' AND wamid IS NULL \
+            UNION ALL SELECT node_id FROM turns \
+            UNION ALL SELECT node_id FROM recordings WHERE ended_us IS NULL) AS owners \
+            WHERE owner <> $1 GROUP BY owner ORDER BY owner";
+        let rows = sql::query_as(select).bind(node_id).fetch_all(&self.shared.read).await;
+        rows.map_err(failed("look for work of other nodes"))
     }
 
     /// Returns the receiver of calls that another node of the fleet has, too. Their records are not

@@ -147,6 +147,9 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
     let store = fixture.open().await;
     let record = store.calls().get(&scope, uuid(1)).await.unwrap().unwrap();
     assert_eq!((record.start, record.end), (begun, Some(ended)));
+    assert_eq!(store.unfinished_of_others("node").await.unwrap(), []);
+    let others = store.unfinished_of_others("another").await.unwrap();
+    assert!(matches!(&others[..], [(name, 1..)] if name == "node"), "{others:?}");
     let orphans = store.calls().orphans("node").await.unwrap();
     assert_eq!(orphans.iter().map(|o| &o.start).collect::<Vec<_>>(), [&start(2, MAIN, MAIN)]);
     assert!(store.calls().orphans("another").await.unwrap().is_empty());

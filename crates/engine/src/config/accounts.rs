@@ -7,8 +7,8 @@ use std::ops::RangeInclusive;
 use super::declared::{Fallback, KeyReference};
 use super::fault::Place;
 use super::forms::{
-    METHODS, ROLES, auth_id, customer_url, digits_of, flag, integer, meta_id, one_of, phone_number,
-    text,
+    METHODS, ROLES, auth_id, customer_url, digits_of, flag, integer, items_in_text, meta_id,
+    one_of, phone_number, text,
 };
 use super::permissions::permissions;
 use super::section::{Context, Section, Strength, suggestion};
@@ -142,11 +142,15 @@ pub(super) fn account(
              place in the list.",
     ));
     let path = s.path_of("api_keys");
+    let list_of = |items: &[Node]| {
+        let key = |(nth, item)| api_key(item, format!("{path}[{nth}]"), cx);
+        items.iter().enumerate().filter_map(key).collect()
+    };
     let api_keys = match api_keys {
         None => Vec::new(),
-        Some(Node { value: Value::List(items), .. }) => {
-            let key = |(nth, item)| api_key(item, format!("{path}[{nth}]"), cx);
-            items.iter().enumerate().filter_map(key).collect()
+        Some(Node { value: Value::List(items), .. }) => list_of(&items),
+        Some(Node { value: Value::Text(list), at: at @ Place::Env(_) }) => {
+            list_of(&items_in_text(&list, &at))
         }
         Some(one) => api_key(&one, path, cx).into_iter().collect(),
     };

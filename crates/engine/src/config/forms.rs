@@ -174,13 +174,7 @@ pub(super) fn list<'f, T: 'f>(kind: &str, form: Form<'f, T>) -> Form<'f, Vec<T>>
         let items = match &node.value {
             Value::List(items) => items,
             Value::Text(t) if matches!(node.at, Place::Env(_)) => {
-                let bare = t.trim().trim_start_matches('[').trim_end_matches(']');
-                from_env = bare
-                    .split(',')
-                    .map(|item| item.trim().trim_matches('"'))
-                    .filter(|item| !item.is_empty())
-                    .map(|item| Node { at: node.at.clone(), value: Value::Text(item.to_owned()) })
-                    .collect();
+                from_env = items_in_text(t, &node.at);
                 &from_env
             }
             _ => return Err(is_not(node, "a list in brackets")),
@@ -194,6 +188,16 @@ pub(super) fn list<'f, T: 'f>(kind: &str, form: Form<'f, T>) -> Form<'f, Vec<T>>
         format!("[{}]", items.iter().map(&show).collect::<Vec<_>>().join(", "))
     };
     Form::new(kind, read, show)
+}
+
+/// The items of a list in the environment.
+pub(super) fn items_in_text(list: &str, at: &Place) -> Vec<Node> {
+    let bare = list.trim().trim_start_matches('[').trim_end_matches(']');
+    bare.split(',')
+        .map(|item| item.trim().trim_matches('"'))
+        .filter(|item| !item.is_empty())
+        .map(|item| Node { at: at.clone(), value: Value::Text(item.to_owned()) })
+        .collect()
 }
 
 /// A string, or a list of strings.

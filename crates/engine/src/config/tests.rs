@@ -305,6 +305,11 @@ fn a_secret_in_the_environment_may_have_any_form() {
     let keys: Vec<_> =
         c.accounts[0].api_keys.iter().map(|key| (key.key.reveal(), key.role)).collect();
     assert_eq!(keys, [("found", Role::Owner), ("other", Role::Agent)]);
+    for list in ["first, second", "[\"first\", \"second\"]"] {
+        let c = good(&text, &[("OFFHOOK_ACCOUNT__0__API_KEYS", list)]);
+        let keys: Vec<_> = c.accounts[0].api_keys.iter().map(|key| key.key.reveal()).collect();
+        assert_eq!(keys, ["first", "second"], "{list}");
+    }
     for (wrong, why) in [
         (named, "needs the environment variable ELSEWHERE"),
         ("{ evn = \"ELSEWHERE\" }", "has an unknown form `evn`"),

@@ -84,8 +84,9 @@ impl MediaCache {
         self.used.load(Ordering::Relaxed) >= self.quota
     }
 
-    /// Deletes files.
-    pub(super) async fn remove(&self, ids: Vec<Uuid>) {
+    /// Deletes files. Returns `false` if one of them is still there.
+    pub(super) async fn remove(&self, ids: Vec<Uuid>) -> bool {
+        let mut is_done = true;
         for id in ids {
             let path = self.path(id);
             let bytes = tokio::fs::metadata(&path).await.map_or(0, |meta| meta.len());
@@ -93,10 +94,12 @@ impl MediaCache {
                 Ok(()) => self.release(bytes),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::warn!(%error, message_id = %id, "media file not deleted")
+                    tracing::warn!(%error, message_id = %id, "media file not deleted");
+                    is_done = false;
                 }
             }
         }
+        is_done
     }
 
     fn release(&self, bytes: u64) {

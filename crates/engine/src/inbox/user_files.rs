@@ -112,15 +112,22 @@ impl UserFiles {
     }
 
     /// Deletes the files of messages, on the disks of all nodes.
+    ///
+    /// # Errors
+    /// Fails if the store does not take the files of other nodes, or if a file on this disk can't be
+    /// deleted. The rows of the messages must be kept then, because they name the files.
     pub(super) async fn remove(&self, messages: Vec<Uuid>) -> Result<(), StoreError> {
         self.store.files_to_remove().add_media(&self.node_id, &messages).await?;
-        self.remove_own(messages).await;
-        Ok(())
+        match self.remove_own(messages).await {
+            true => Ok(()),
+            false => Err(StoreError::NotTaken),
+        }
     }
 
-    /// Deletes the files of messages on the disk of this node.
-    pub async fn remove_own(&self, messages: Vec<Uuid>) {
-        self.cache.remove(messages).await;
+    /// Deletes the files of messages on the disk of this node. Returns `false` if one of them is still
+    /// there.
+    pub async fn remove_own(&self, messages: Vec<Uuid>) -> bool {
+        self.cache.remove(messages).await
     }
 
     /// Returns whether a link to a file is valid now.

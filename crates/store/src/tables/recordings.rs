@@ -116,13 +116,28 @@ impl Recordings<'_> {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn existing(self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+        self.found("", ids).await
+    }
+
+    /// Returns which of these recordings are in progress or were interrupted, of any node.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn unfinished_among(self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+        self.found("ended_us IS NULL AND ", ids).await
+    }
+
+    async fn found(
+        self,
+        condition: &'static str,
+        ids: &[Uuid],
+    ) -> Result<HashSet<Uuid>, StoreError> {
         const WHAT: &str = "look for recordings";
         if ids.is_empty() {
             return Ok(HashSet::new());
         }
-        let mut select =
-            QueryBuilder::new("SELECT recording_id FROM recordings WHERE recording_id");
-        select.push_in(ids.iter().map(Uuid::to_string));
+        let mut select = QueryBuilder::new("SELECT recording_id FROM recordings WHERE ");
+        select.push(condition).push("recording_id").push_in(ids.iter().map(Uuid::to_string));
         let rows: Vec<String> =
             select.build_query_scalar().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         rows.iter().map(|row| id(WHAT, row)).collect()

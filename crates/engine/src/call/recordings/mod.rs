@@ -326,8 +326,8 @@ impl Recordings {
     }
 
     /// Completes the recordings that an earlier process of this node left open: repairs their
-    /// files, completes their rows and sends their callbacks. Files without a row are deleted.
-    /// Those in `kept` are continued.
+    /// files, completes their rows and sends their callbacks. Unfinished files without such a row are
+    /// deleted. Those in `kept` are continued.
     ///
     /// # Errors
     /// Returns an error if the store fails.
@@ -360,8 +360,12 @@ impl Recordings {
         if count > 0 {
             tracing::warn!(recordings = count, "completed interrupted recordings");
         }
-        for (id, format) in record::list_unfinished(self.folder()).unwrap_or_default() {
-            if !kept.contains(&id) {
+        let files = record::list_unfinished(self.folder()).unwrap_or_default();
+        let ids: Vec<Uuid> = files.iter().map(|(id, _)| *id).collect();
+        // Those of another `cluster.node_id`, which this node may have had before.
+        let others = self.0.store.recordings().unfinished_among(&ids).await?;
+        for (id, format) in files {
+            if !kept.contains(&id) && !others.contains(&id) {
                 self.0.unlink(id, format);
             }
         }
