@@ -17,10 +17,10 @@ use super::operator::node_load;
 use super::peer_requests::PeerRequests;
 use super::reload::{Loader, Tunables};
 use super::settings::https_url;
-use super::shared_feed;
 use super::upgrade::{Predecessor, TakenOver};
 use super::watch::Memory;
 use super::{Node, StartError, retention};
+use super::{shared_feed, shared_queues};
 use crate::api;
 use crate::api::https::Https;
 use crate::api::server::ServerConfig;
@@ -244,6 +244,7 @@ impl Base {
             node: interfaces.this_node.clone(),
             inbox: parts.inbox.clone(),
             feed: self.feed.clone(),
+            outbox: parts.services.outbox.clone(),
             live: interfaces.live.clone(),
             rooms: parts.services.rooms.clone(),
             hosting: calls.hosting.clone(),
@@ -297,12 +298,14 @@ impl Base {
         reaper: NodeReaper,
     ) -> Result<(), StartError> {
         let (inbox, counts) = (requests.inbox.clone(), requests.counts.clone());
+        let outbox = requests.outbox.clone();
         let (rooms, settings) = (requests.rooms.clone(), requests.settings.clone());
         let stop = || self.stop_all.clone();
         rooms.list_others(Arc::new(fleet::RoomsOfOthers(cluster.clone())));
         cluster.peers().serve(Arc::new(requests))?;
         fleet::share_turns(&inbox, cluster.clone());
         tokio::spawn(shared_feed::share(cluster.clone(), self.feed.clone(), stop()));
+        tokio::spawn(shared_queues::share(cluster.clone(), outbox, stop()));
         tokio::spawn(counts.share(cluster.clone(), stop()));
         cluster.watch(reaper);
         let clock = self.clock.clone();

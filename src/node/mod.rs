@@ -37,6 +37,7 @@ mod routes;
 mod settings;
 mod shared_counts;
 mod shared_feed;
+mod shared_queues;
 mod upgrade;
 mod watch;
 

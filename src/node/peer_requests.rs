@@ -18,7 +18,7 @@ use super::fleet::{
 use super::live::Live;
 use super::operator::ThisNode;
 use super::shared_counts::{self, SharedCounts};
-use super::shared_feed;
+use super::{shared_feed, shared_queues};
 use crate::api::LiveCalls as _;
 use crate::api::server::{Pause, Peer};
 use crate::phone::{self, PhoneListener};
@@ -26,7 +26,7 @@ use engine::call::registry::CallKey;
 use engine::call::rooms::Rooms;
 use engine::call::seats::ByteStream;
 use engine::call::seats::host::RoomHosting;
-use engine::call::{Dialer, Registry};
+use engine::call::{Dialer, Outbox, Registry};
 use engine::cluster::{self, Cluster, PeerHandler, Peers};
 use engine::feed::Feed;
 use engine::inbox::Inbox;
@@ -42,6 +42,7 @@ pub(super) struct PeerRequests {
     pub(super) node: Arc<ThisNode>,
     pub(super) inbox: Inbox,
     pub(super) feed: Feed,
+    pub(super) outbox: Outbox,
     pub(super) live: Arc<Live>,
     pub(super) rooms: Rooms,
     pub(super) hosting: RoomHosting,
@@ -164,6 +165,12 @@ impl PeerRequests {
                 true => StatusCode::OK,
                 false => StatusCode::BAD_REQUEST,
             }),
+            shared_queues::QUEUES => {
+                empty(match shared_queues::receive(&self.outbox, request.body()) {
+                    true => StatusCode::OK,
+                    false => StatusCode::BAD_REQUEST,
+                })
+            }
             LIVE => {
                 let account = String::from_utf8_lossy(request.body());
                 let mut calls = self.live.list(&Scope::of(AuthId::from(&*account)));

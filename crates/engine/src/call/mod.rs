@@ -59,7 +59,7 @@ pub use consent::PermissionService;
 pub use dialer::Dialer;
 pub use failed::FETCH_FILE;
 pub use live_call::{LiveCall, SendOutcome};
-pub use outbox::{GivenUp, Outbox, OutboxLimits};
+pub use outbox::{GivenUp, Outbox, OutboxLimits, QueueNews};
 pub use recordings::{Recordings, RecordingsConfig};
 pub use registry::Registry;
 pub use rejects::RejectThread;

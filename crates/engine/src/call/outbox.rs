@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use tokio::sync::Notify;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -111,9 +112,27 @@ struct Inner {
     traces: OnceLock<Sink>,
     links: OnceLock<Links>,
     undelivered: OnceLock<Undelivered>,
+    /// Receives news for the other nodes. Set in a fleet.
+    other_nodes: OnceLock<mpsc::Sender<QueueNews>>,
     /// The disk space of event logs and failed requests.
     space: OnceLock<Arc<DiskSpace>>,
 }
+
+/// What the nodes of a fleet tell each other about the callbacks of a conversation, which are delivered
+/// in order although several nodes have some of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueNews {
+    /// A callback waits behind an earlier one, so the result of the earlier one is stored without
+    /// delay.
+    Waiting(CallUuid),
+    /// A callback to this URL was delivered or given up, so the next one is due.
+    Next(CallUuid, String),
+}
+
+/// Maximum number of news that wait to be sent to the other nodes. Without them, these read what is
+/// due at intervals.
+const NEWS_MAX: usize = 1_024;
 
 /// Receives the events and messages that could not be delivered.
 pub type Undelivered = Box<dyn Fn(GivenUp) + Send + Sync>;
@@ -286,6 +305,7 @@ impl Outbox {
             traces: OnceLock::new(),
             links: OnceLock::new(),
             undelivered: OnceLock::new(),
+            other_nodes: OnceLock::new(),
             space: OnceLock::new(),
         }))
     }
@@ -311,6 +331,31 @@ impl Outbox {
         let _ = self.0.space.set(space);
     }
 
+    /// Returns the news for the other nodes of a fleet. They are only created after the first call.
+    pub fn news(&self) -> mpsc::Receiver<QueueNews> {
+        let (sender, receiver) = mpsc::channel(NEWS_MAX);
+        let _ = self.0.other_nodes.set(sender);
+        receiver
+    }
+
+    /// Takes news of another node.
+    pub fn receive(&self, news: QueueNews) {
+        let inner = self.0.clone();
+        match news {
+            QueueNews::Waiting(call) => inner.follow(call),
+            QueueNews::Next(call, url) => {
+                inner.held().follow(call);
+                let url = DocUrl(url.into());
+                self.0.tasks.spawn(async move { inner.follow_up(call, &url).await });
+            }
+        }
+    }
+
+    /// Reads due callbacks from the store soon.
+    pub fn read_again(&self) {
+        self.0.woken.notify_one();
+    }
+
     /// Starts to read due callbacks from the store.
     pub fn start(&self) {
         let inner = self.0.clone();
@@ -331,9 +376,10 @@ impl Outbox {
     /// call, if known.
     pub fn send(&self, written: QueuedCallback, keys: impl Into<Option<SigningKeys>>) {
         if !written.first {
-            if self.0.held().follow(written.callback.new.call) {
-                // The result of the earlier one may be on its way to the store already.
-                self.0.store.outbox().settle_now();
+            let new = &written.callback.new;
+            self.0.follow(new.call);
+            if !is_of_call(new.notice.kind) {
+                self.0.tell_others(QueueNews::Waiting(new.call));
             }
             return;
         }
@@ -394,7 +440,27 @@ impl Outbox {
     }
 }
 
+/// Whether a callback belongs to a call, which one node has. Messages and events belong to a
+/// conversation.
+fn is_of_call(kind: CallbackKind) -> bool {
+    !matches!(kind, CallbackKind::Event | CallbackKind::Message)
+}
+
 impl Inner {
+    /// Makes the result of an earlier callback of a call or conversation be stored without delay.
+    fn follow(&self, call: CallUuid) {
+        if self.held().follow(call) {
+            // It may be on its way to the store already.
+            self.store.outbox().settle_now();
+        }
+    }
+
+    fn tell_others(&self, news: QueueNews) {
+        if let Some(sender) = self.other_nodes.get() {
+            let _ = sender.try_send(news);
+        }
+    }
+
     fn held(&self) -> MutexGuard<'_, InMemory> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -503,8 +569,7 @@ impl Inner {
     ) {
         let Callback { row, new, since, attempts, retries } = callback;
         let (call, kind, event_id, hops) = (new.call, new.notice.kind, new.event_id, Hops::new());
-        // Messages and events do not belong to a call.
-        let of_a_call = !matches!(kind, CallbackKind::Event | CallbackKind::Message);
+        let of_a_call = is_of_call(kind);
         let (webhook, number) = (self.webhook(&new), self.number(&new));
         let (began, begun) = (self.clock.wall(), self.clock.now());
         let (method, url) = (new.notice.method, new.notice.url.0.clone());
@@ -642,8 +707,8 @@ impl Inner {
             let number = number.map(|number| number.spec.number.clone());
             tell(GivenUp { account: new.account, main_account: new.main_account, to, number, why });
         }
-        if others_wait {
-            self.follow_up(call, &row_url).await;
+        if others_wait && !self.follow_up(call, &row_url).await && is_done && !of_a_call {
+            self.tell_others(QueueNews::Next(call, row_url.0.as_ref().to_owned()));
         }
         if others_wait || is_room || !is_done {
             self.woken.notify_one();
@@ -651,8 +716,8 @@ impl Inner {
     }
 
     /// Sends the next callback of a call to a URL, so that a long queue of one call or conversation
-    /// need not be searched for each of its callbacks.
-    async fn follow_up(self: &Arc<Self>, call: CallUuid, url: &DocUrl) {
+    /// need not be searched for each of its callbacks. Returns `false` if none of this node is due.
+    async fn follow_up(self: &Arc<Self>, call: CallUuid, url: &DocUrl) -> bool {
         let now = self.clock.steady();
         self.held().gone_of_call.entry(call).or_default().0 += 1;
         let next = self.store.outbox().next_of_call(&self.node_id, call, url, now).await;
@@ -662,10 +727,14 @@ impl Inner {
             Ok(Some((Some(place), next))) => self.spawn(next, place, None),
             // It is in memory, or was delivered during the read.
             Ok(Some((None, _))) => {}
-            // The reader of due callbacks was faster, or the next one is not due.
-            Ok(None) => drop(self.held().followed.remove(&call)),
+            // The reader of due callbacks was faster, or the next one is not due, or of another node.
+            Ok(None) => {
+                self.held().followed.remove(&call);
+                return false;
+            }
             Err(error) => tracing::warn!(%error, "next callback of a call not read"),
         }
+        true
     }
 
     /// Makes callbacks due that were written while the system's clock was ahead of today's time.

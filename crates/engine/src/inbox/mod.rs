@@ -21,6 +21,7 @@ mod media_cache;
 mod media_links;
 mod notes;
 mod numbers;
+mod order;
 mod permission_requests;
 mod routing;
 mod sending;
@@ -58,6 +59,7 @@ use lanes::Lanes;
 use media_cache::{MediaCache, MediaFolder};
 use media_links::MediaLinks;
 use model::Clock;
+use order::MessageTimes;
 use permission_requests::PermissionRequests;
 use store::{Store, StoreError};
 
@@ -233,9 +235,11 @@ impl Inbox {
             space,
             shares: Uploads::limits(),
         });
+        let times = Arc::new(MessageTimes::new(clock.clone()));
         let timeline = Arc::new(Timeline {
             store: store.clone(),
-            clock: clock.clone(),
+            times: times.clone(),
+            lines: Arc::default(),
             node_id: node_id.clone(),
             feed: feed.clone(),
             notices,
@@ -258,6 +262,7 @@ impl Inbox {
             store,
             graph,
             clock,
+            times,
             node_id,
             feed,
             tasks,

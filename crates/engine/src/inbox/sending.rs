@@ -21,6 +21,7 @@ use super::agent_locks::AgentLocks;
 use super::events::EventSource;
 use super::lanes::{Lanes, QueuedMessage};
 use super::numbers::ServedNumbers;
+use super::order::MessageTimes;
 use super::permission_requests::{PermissionRequests, is_permission_request};
 use super::statuses::{DeliveryStatuses, opaque_data};
 use super::templates::Templates;
@@ -117,6 +118,7 @@ pub struct MessageSender {
     pub(super) store: Store,
     pub(super) graph: Arc<Graph>,
     pub(super) clock: Clock,
+    pub(super) times: Arc<MessageTimes>,
     pub(super) node_id: String,
     pub(super) feed: Feed,
     pub(super) tasks: TaskTracker,
@@ -276,7 +278,7 @@ impl MessageSender {
                 content,
                 status: MessageStatus::Queued,
                 sender: Some(sender.to_owned()),
-                at: self.clock.wall(),
+                at: self.times.next(),
             });
         }
         let node_id = self.node_id.clone();

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::events::WebhookEvents;
 use super::numbers::ServedNumbers;
+use super::order::{Lines, MessageTimes};
 use super::routing::Router;
 use super::turns::{Turn, Turns};
 use super::user_files::UserFiles;
@@ -18,7 +19,7 @@ use crate::admission::NumberEntry;
 use crate::call::links;
 use crate::feed::{Feed, FeedChange};
 use crate::notices::{Notice, Notices};
-use model::{Clock, Direction, MessageStatus, NotificationTopic, Timestamp, stable_id};
+use model::{Direction, MessageStatus, NotificationTopic, Timestamp, stable_id};
 use store::{InboxResult, NewMessage, Pair, Store, TimelineEntry, UserName};
 
 /// Resolves to `true` once the item is in the store or the journal, and to `false` if it can't be
@@ -74,7 +75,9 @@ impl std::fmt::Debug for UserMessage {
 /// Adds entries to timelines.
 pub struct Timeline {
     pub(super) store: Store,
-    pub(super) clock: Clock,
+    pub(super) times: Arc<MessageTimes>,
+    /// The messages that AI agents answer, in the order in which they arrived.
+    pub(super) lines: Arc<Lines>,
     pub(super) node_id: String,
     pub(super) feed: Feed,
     pub(super) notices: Notices,
@@ -98,7 +101,7 @@ impl Timeline {
         received: UserMessage,
     ) -> Result<Option<StoredFuture>, QueueFull> {
         let Some(user) = received.sender.user() else { return Ok(None) };
-        let now = self.clock.wall();
+        let now = self.times.next();
         let id = stable_id("message", &[number.spec.first_id.as_str(), &received.wamid]);
         let sent = received.timestamp.map_or(now, |secs| Timestamp::from_secs(secs).min(now));
         let pair = self.numbers.pair(number, user);
@@ -157,10 +160,12 @@ impl Timeline {
             // The store does not route the message until the new owner is recorded.
             self.router.spawn_claim();
         }
+        let mut place = came.turn.is_some().then(|| self.lines.join(came.pair.conversation));
         // A separate task: it must also complete if Meta's connection is closed before the 200.
         let handed = self.tasks.spawn(async move {
             let found = written.await;
             let taken = matches!(found, Ok(InboxResult::Entry(..) | InboxResult::Journalled));
+            let mut turn = None;
             if let Ok(InboxResult::Entry(Some((standing, unread)), written)) = found {
                 timeline.events.send_callbacks(written);
                 let (conversation, message) = (came.pair.conversation, came.message.id);
@@ -176,16 +181,20 @@ impl Timeline {
                 if answers && came.counts && unread == 1 && agent.is_none() {
                     timeline.notify_people(&came);
                 }
-                if let Some(agent) = agent {
-                    let turn = Turn {
-                        pair: came.pair,
-                        agent,
-                        epoch: standing.epoch,
-                        message: came.message,
-                    };
-                    timeline.turns.give(turn).await;
-                }
+                turn = agent.map(|agent| Turn {
+                    pair: came.pair,
+                    agent,
+                    epoch: standing.epoch,
+                    message: came.message,
+                });
             }
+            if let Some(place) = &mut place {
+                place.reached().await;
+            }
+            if let Some(turn) = turn {
+                timeline.turns.give(turn).await;
+            }
+            drop(place);
             taken
         });
         Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
@@ -226,7 +235,7 @@ impl Timeline {
                 content,
                 status: MessageStatus::Queued,
                 sender: None,
-                at: self.clock.wall(),
+                at: self.times.next(),
             },
             inbound_at: None,
             counts: false,
