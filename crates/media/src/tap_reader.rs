@@ -144,7 +144,7 @@ impl TapReader {
     /// Discards all audio that has arrived, without decoding it. The next audio starts with new
     /// decoders.
     pub fn skip(&mut self) {
-        let mut any = false;
+        let mut any = self.gap > 0;
         while self.tap.next().is_some() {
             any = true;
         }

@@ -1,7 +1,7 @@
 //! The sources of recordings: the two sides of a leg, or the audio of a room.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::RATE;
 use crate::mixer::RoomAudio;
@@ -13,6 +13,9 @@ pub trait Source: Send {
     /// [`crate::opus::Rate::frame`] samples each. Returns `None` if nothing is available; nothing
     /// is written then.
     fn next(&mut self) -> Option<(&[i16], &[i16])>;
+
+    /// Discards the audio that is available.
+    fn skip(&mut self);
 
     /// Returns whether the source has ended and all of its audio has been returned.
     fn is_over(&self) -> bool;
@@ -26,6 +29,10 @@ impl Source for TapReader {
         TapReader::next(self).map(|frame| (frame.received, frame.sent))
     }
 
+    fn skip(&mut self) {
+        TapReader::skip(self);
+    }
+
     fn is_over(&self) -> bool {
         TapReader::is_over(self)
     }
@@ -37,31 +44,48 @@ impl Source for RoomAudio {
         RoomAudio::next(self).map(|frame| (frame, SILENCE.as_slice()))
     }
 
+    fn skip(&mut self) {
+        while RoomAudio::next(self).is_some() {}
+    }
+
     fn is_over(&self) -> bool {
         RoomAudio::is_over(self)
     }
 }
 
-/// Pauses a recording. Clones share their state.
+/// Pauses a recording. Clones share their state: the number of changes, which is odd during a pause.
+/// A reader can thus tell that a pause began and ended since it last looked.
 #[derive(Clone, Debug, Default)]
-pub struct Pause(Arc<AtomicBool>);
+pub struct Pause(Arc<AtomicU32>);
 
 impl Pause {
     /// Pauses or resumes.
     pub fn set(&self, on: bool) {
-        self.0.store(on, Ordering::Relaxed);
+        let change = |changes: u32| (is_pause(changes) != on).then(|| changes.wrapping_add(1));
+        // Otherwise it is as wanted.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
     }
 
     /// Whether the recording is paused.
     pub fn is_on(&self) -> bool {
+        is_pause(self.changes())
+    }
+
+    fn changes(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+fn is_pause(changes: u32) -> bool {
+    changes % 2 == 1
 }
 
 /// A source that can be paused and reduced to one track.
 pub struct PausableSource<S> {
     source: S,
     pause: Pause,
+    /// The changes of `pause` for which audio was discarded.
+    seen: u32,
     /// Whether the right track is replaced by silence.
     left_only: bool,
 }
@@ -69,15 +93,25 @@ pub struct PausableSource<S> {
 impl<S: Source> PausableSource<S> {
     /// Creates a source that discards audio while `pause` is set.
     pub fn new(source: S, pause: Pause, left_only: bool) -> Self {
-        Self { source, pause, left_only }
+        Self { source, seen: pause.changes(), pause, left_only }
     }
 }
 
 impl<S: Source> Source for PausableSource<S> {
     fn next(&mut self) -> Option<(&[i16], &[i16])> {
+        let changes = self.pause.changes();
+        if is_pause(changes) || changes != self.seen {
+            // What waits may be from the pause, also just after its end.
+            self.source.skip();
+            self.seen = changes;
+            return None;
+        }
         let (left, right) = self.source.next()?;
-        let right = if self.left_only { &SILENCE } else { right };
-        (!self.pause.is_on()).then_some((left, right))
+        Some((left, if self.left_only { &SILENCE } else { right }))
+    }
+
+    fn skip(&mut self) {
+        self.source.skip();
     }
 
     fn is_over(&self) -> bool {
@@ -89,12 +123,25 @@ impl<S: Source> Source for PausableSource<S> {
 mod tests {
     use super::*;
 
-    struct TwoTracks([i16; 2]);
+    use crate::Buffering;
+    use crate::jitter_buffer::InboundPacket;
+    use crate::opus::Encoder;
+    use crate::tap::{TapEnd, TapEntry, TapSides, tap};
 
-    impl Source for TwoTracks {
+    /// Tracks whose samples are the number of the step.
+    struct Steps {
+        waiting: std::ops::Range<i16>,
+        now: [i16; 1],
+    }
+
+    impl Source for Steps {
         fn next(&mut self) -> Option<(&[i16], &[i16])> {
-            self.0[0] += 1;
-            Some((&self.0[..1], &self.0[1..]))
+            self.now = [self.waiting.next()?];
+            Some((&self.now, &[9]))
+        }
+
+        fn skip(&mut self) {
+            self.waiting.start = self.waiting.end;
         }
 
         fn is_over(&self) -> bool {
@@ -102,17 +149,78 @@ mod tests {
         }
     }
 
+    fn steps(pause: &Pause, left_only: bool) -> PausableSource<Steps> {
+        PausableSource::new(Steps { waiting: 0..10, now: [0] }, pause.clone(), left_only)
+    }
+
+    fn arrive(source: &mut PausableSource<Steps>, steps: i16) {
+        source.source.waiting.end += steps;
+    }
+
     #[test]
-    fn drops_audio_while_paused_and_silences_the_right_track() {
+    fn drops_all_audio_of_a_pause_and_silences_the_right_track() {
         let pause = Pause::default();
-        let mut source = PausableSource::new(TwoTracks([0, 9]), pause.clone(), false);
-        assert_eq!(source.next(), Some(([1].as_slice(), [9].as_slice())));
+        let mut source = steps(&pause, false);
+        assert_eq!(source.next(), Some(([0].as_slice(), [9].as_slice())));
+        pause.set(true);
         pause.set(true);
         assert_eq!(source.next(), None);
+        // A reader that is slower than the audio.
+        arrive(&mut source, 5);
         assert_eq!(source.next(), None);
+        arrive(&mut source, 5);
         pause.set(false);
-        assert_eq!(source.next().map(|(left, _)| left[0]), Some(4));
-        let mut left = PausableSource::new(TwoTracks([0, 9]), Pause::default(), true);
-        assert!(left.next().is_some_and(|(_, right)| right.iter().all(|sample| *sample == 0)));
+        assert_eq!(source.next(), None, "it arrived before the end of the pause was seen");
+        arrive(&mut source, 1);
+        assert_eq!(source.next().map(|(left, _)| left[0]), Some(20));
+        assert!(
+            steps(&pause, true)
+                .next()
+                .is_some_and(|(_, right)| right.iter().all(|sample| *sample == 0))
+        );
+    }
+
+    #[test]
+    fn a_pause_between_two_turns_is_not_missed() {
+        let pause = Pause::default();
+        let mut source = steps(&pause, false);
+        assert!(source.next().is_some());
+        pause.set(true);
+        pause.set(false);
+        assert_eq!(source.next(), None);
+        arrive(&mut source, 1);
+        assert_eq!(source.next().map(|(left, _)| left[0]), Some(10));
+    }
+
+    /// Sends 20 ms of a loud tone to a leg.
+    fn speak(end: &TapEnd, encoder: &mut Encoder, n: u16) {
+        let loud: [i16; RATE.frame()] =
+            std::array::from_fn(|i| if i % 40 < 20 { 9_000 } else { -9_000 });
+        let (sequence, timestamp) = (n.into(), u32::from(n) * 960);
+        let payload = encoder.encode(&loud);
+        let packet = InboundPacket { ssrc: 7, sequence, timestamp, payload };
+        assert!(end.push(&TapEntry::Received(packet)) && end.push(&TapEntry::Tick));
+    }
+
+    #[test]
+    fn the_backlog_of_a_held_tap_is_not_recorded_after_a_pause() {
+        let (end, mut tap) = tap(TapSides::Received);
+        let mut encoder = Encoder::for_prompts();
+        for n in 0..500 {
+            speak(&end, &mut encoder, n);
+            tap.hold();
+        }
+        let pause = Pause::default();
+        pause.set(true);
+        let mut reader = TapReader::new(tap, RATE, Buffering::Jitter);
+        reader.begin_with_silence(50);
+        let mut source = PausableSource::new(reader, pause.clone(), false);
+        assert!(source.next().is_none());
+        pause.set(false);
+        assert!(source.next().is_none());
+        assert!(end.push(&TapEntry::Tick));
+        let frame = source.next().map(|(left, _)| left.to_vec());
+        assert!(frame.is_some_and(|left| left.iter().all(|sample| *sample == 0)), "no rest of it");
+        assert!(source.next().is_none());
     }
 }

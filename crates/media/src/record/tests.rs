@@ -34,6 +34,10 @@ impl Source for Script {
         Some((&self.left, &self.right))
     }
 
+    fn skip(&mut self) {
+        self.steps.clear();
+    }
+
     fn is_over(&self) -> bool {
         self.ends && self.steps.is_empty()
     }
