@@ -41,6 +41,9 @@ const INTERVAL: Duration = Duration::from_millis(STEP_MS);
 /// Maximum number of steps taken from one source per turn, so that a source that was delayed can
 /// catch up.
 const STEPS_PER_TURN: u32 = 100;
+/// Maximum number of turns in which the rest of the audio is written after the end was requested. A
+/// held tap has 30 s of audio, which take 15 turns.
+const LAST_TURNS_MAX: u32 = 50;
 /// Maximum number of recordings that wait to be started by a thread.
 const WAITING_MAX: usize = 4_096;
 
@@ -335,6 +338,8 @@ struct RecordingJob {
     steps: u64,
     /// The number of steps since the last speech.
     silent_steps: u64,
+    /// The number of turns since the end was requested.
+    last_turns: u32,
 }
 
 impl RecordingJob {
@@ -352,6 +357,7 @@ impl RecordingJob {
             detector: VoiceDetector::default(),
             steps: 0,
             silent_steps: 0,
+            last_turns: 0,
         };
         if let Some(RecordingState { file, detector, steps, silent_steps }) = state {
             job.resumed = Some(file);
@@ -413,7 +419,10 @@ impl RecordingJob {
                 Err(error) => self.fail(reason(&error)),
             };
         }
-        let end = reached.or(stop).or(source_is_over.then_some(RecordingEndReason::HungUp));
+        let requested_end = stop.or(source_is_over.then_some(RecordingEndReason::HungUp));
+        self.last_turns += u32::from(requested_end.is_some());
+        let is_complete = is_drained || self.last_turns >= LAST_TURNS_MAX;
+        let end = reached.or(requested_end.filter(|_| is_complete));
         let kept = match end {
             Some(end) => file.finish().map(|()| (Some(end), None)),
             None => file.write_if_due().map(|written| (None, written)),

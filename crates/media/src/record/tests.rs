@@ -132,6 +132,18 @@ fn ends_at_its_maximum_after_silence_or_when_stopped() {
 }
 
 #[test]
+fn a_stopped_recording_contains_its_backlog_up_to_a_limit() {
+    let limit = u64::from(STEPS_PER_TURN * LAST_TURNS_MAX);
+    for (backlog, kept) in [(1_500, 1_500), (limit + 100, limit)] {
+        let script = Script::new((0..backlog).map(|_| 3_000), false);
+        let long = RecordingOptions { max: Duration::from_secs(600), ..options(Format::Wav, true) };
+        let (result, _) = record(long, script, Some(RecordingEndReason::FinishedOnKey));
+        let expected = (RecordingEndReason::FinishedOnKey, kept * STEP_MS);
+        assert_eq!((result.end, result.duration_ms), expected);
+    }
+}
+
+#[test]
 fn completes_its_files_when_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(folder.path(), 2).unwrap();
