@@ -31,6 +31,12 @@ const QUALITY_INTERVAL: Duration = Duration::from_secs(1);
 const SOURCES_MAX: usize = 4;
 /// Maximum number of former SSRCs that are kept, so that their old packets are not accepted again.
 const RETIRED_MAX: usize = 16;
+/// Upper limit of the sequence numbers of a stream whose first received packet may have been sent
+/// after a rollover: 2.7 minutes of packets of 20 ms.
+const ROLLED_OVER_MAX: u16 = 0x2000;
+/// Maximum number of packets for which a rollover is assumed, so that packets of strangers do not
+/// cost twice the time.
+const ROLLOVER_TRIES_MAX: u8 = 100;
 /// Usual size of a payload in bytes.
 const USUAL_PAYLOAD: usize = 128;
 /// The last SRTCP index, which has 31 bits.
@@ -68,6 +74,8 @@ pub struct Transport {
     /// The keys of `open` and `seal`, for a snapshot.
     keys: Keys,
     retired: VecDeque<(u32, u64)>,
+    /// The number of further packets for which a rollover may be assumed.
+    rollover_tries: u8,
     /// SSRCs that send reports, with their replay windows.
     reporters: VecDeque<(u32, ReplayWindow)>,
     /// The time of creation, and the NTP time at that moment.
@@ -189,6 +197,7 @@ impl Transport {
             opus_pt: config.opus_pt,
             sources: Vec::with_capacity(1),
             retired: VecDeque::new(),
+            rollover_tries: ROLLOVER_TRIES_MAX,
             reporters: VecDeque::new(),
             plain: Vec::new(),
             made: (config.now, ntp),
@@ -240,6 +249,7 @@ impl Transport {
             opus_pt: state.opus_pt,
             sources: sources.collect(),
             retired: state.retired,
+            rollover_tries: ROLLOVER_TRIES_MAX,
             reporters: state.reporters,
             plain: Vec::new(),
             made: (base.at(state.made.0), state.made.1),
@@ -296,13 +306,25 @@ impl Transport {
                 .find(|(ssrc, _)| *ssrc == header.ssrc)
                 .map(|(_, newest)| ReplayWindow::closed_at(*newest)),
         };
-        let index = match &window {
+        let mut index = match &window {
             Some(window) => {
                 window.index_of(header.sequence).filter(|index| window.is_new(*index))?
             }
             None => header.sequence.into(),
         };
-        if !self.open.open_rtp(datagram, header.length, index, &mut self.plain) {
+        let mut is_authentic = self.open.open_rtp(datagram, header.length, index, &mut self.plain);
+        // A stream may begin near the end of the range, and its packets before the rollover may be
+        // lost (RFC 3711 §3.3.1).
+        if !is_authentic
+            && window.is_none()
+            && header.sequence < ROLLED_OVER_MAX
+            && self.rollover_tries > 0
+        {
+            self.rollover_tries -= 1;
+            index += 1 << 16;
+            is_authentic = self.open.open_rtp(datagram, header.length, index, &mut self.plain);
+        }
+        if !is_authentic {
             return None;
         }
         let is_sound = header.payload_type == self.opus_pt;

@@ -92,6 +92,34 @@ fn indices_continue_across_rollovers() {
 }
 
 #[test]
+fn a_stream_may_be_first_heard_after_its_rollover() {
+    let now = Clock::real().now();
+    for (profile, bytes) in [(Profile::Aes128CmSha1, 60), (Profile::Aes128Gcm, 56)] {
+        let (mut one, mut other) =
+            (end(true, now, profile, bytes), end(false, now, profile, bytes));
+        for at in [65_536 + 3, 65_536 + 4, 65_535] {
+            let datagram = send_packet(&mut one, at, now);
+            assert_eq!(other.receive_rtp(now, &datagram).map(|packet| packet.sequence), Some(at));
+            assert_eq!(other.receive_rtp(now, &datagram), None, "a replay");
+        }
+    }
+}
+
+#[test]
+fn r19_a_rollover_is_assumed_a_limited_number_of_times() {
+    let (mut one, mut other, now) = pair();
+    let rolled_over = send_packet(&mut one, 65_536 + 3, now);
+    let mut altered = rolled_over.clone();
+    altered[20] ^= 1;
+    for _ in 0..ROLLOVER_TRIES_MAX {
+        assert_eq!(other.receive_rtp(now, &altered), None);
+    }
+    assert_eq!(other.receive_rtp(now, &rolled_over), None);
+    let first = send_packet(&mut one, 3, now);
+    assert_eq!(other.receive_rtp(now, &first).map(|packet| packet.sequence), Some(3));
+}
+
+#[test]
 fn r19_altered_packets_change_nothing() {
     let (mut one, mut other, now) = pair();
     let good = send_packet(&mut one, 100, now);
