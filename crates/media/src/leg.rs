@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use audio::AudioSources;
 use digits::DigitQueue;
+pub(super) use inbound::count_excess;
 use inbound::{Inbound, InboundState, PacketHandler};
 pub(super) use network::NetworkConfig;
 use network::{Network, NetworkState};

@@ -313,7 +313,8 @@ pub struct MediaStats {
     pub packets_in: u64,
     /// The number of RTP packets sent.
     pub packets_out: u64,
-    /// The number of datagrams that matched no leg. They are dropped without a reply.
+    /// The number of datagrams that matched no leg, and of STUN requests beyond the limits of theirs.
+    /// They are dropped without a reply.
     pub unmatched: u64,
     /// The number of ticks that started more than 20 ms late.
     pub late_ticks: u64,

@@ -15,6 +15,7 @@
 //! `shared_paths`. All other datagrams are counted and dropped without a reply.
 
 mod frozen;
+mod stun_quota;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::leg::{Leg, LegCommand};
+use super::leg::{Leg, LegCommand, count_excess};
 use super::ports::{Port, PortId, PortTable};
 use super::send_buffer::SendBuffer;
 use super::shared_paths::{self, SharedPaths};
@@ -43,6 +44,7 @@ pub(super) use frozen::LegsRequest;
 use machine::{MediaEvent, MediaFault};
 use model::Clock;
 use model::metric;
+use stun_quota::{RequestSource, StunQuota};
 
 /// Time for a leg's peer to answer the first checks, before legs that share its path are begun.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
@@ -75,7 +77,7 @@ const PREFETCH_LEGS: usize = 16;
 /// Interval at which idle ports are closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of source addresses by which one leg is known.
-const ADDRESSES_MAX: usize = 16;
+const ADDRESSES_MAX: usize = 32;
 /// Maximum number of pending checks of one leg: two seconds at the initial rate.
 const CHECKS_MAX: usize = 32;
 
@@ -154,9 +156,21 @@ struct RoutedLeg {
     /// The checks of the leg that have an entry in the table.
     checks: VecDeque<TransactionId>,
     peer_address: Option<SocketAddr>,
+    /// Starts anew in another process, where str0m knows no address yet.
+    stun_quota: StunQuota,
 }
 
 impl RoutedLeg {
+    fn source_of(&self, from: SocketAddr) -> RequestSource {
+        if self.peer_address == Some(from) {
+            RequestSource::Path
+        } else if self.addresses.contains(&from) {
+            RequestSource::Known
+        } else {
+            RequestSource::New
+        }
+    }
+
     /// Whether legs with the same port and peer address wait for this one. A stranger can name any
     /// address in an offer, so only a peer that answers can keep others waiting for long.
     fn keeps_others_waiting(&self, now: Instant) -> bool {
@@ -544,10 +558,11 @@ impl Shard {
         let port = new.port.id;
         let Some(id) = self.add(new, 0) else { return };
         for address in addresses.into_iter().take(ADDRESSES_MAX) {
-            self.add_address(id, port, address);
+            self.add_address(self.clock.now(), (id, port), address);
         }
         if let Some(routed) = self.legs.get_mut(&id) {
             routed.peer_address = routed.leg.peer_address();
+            routed.stun_quota = StunQuota::default();
         }
         self.resumed.push(id);
     }
@@ -580,6 +595,7 @@ impl Shard {
                 begun: None,
                 checks: VecDeque::new(),
                 peer_address: None,
+                stun_quota: StunQuota::default(),
             }),
         );
         Some(new.id)
@@ -747,11 +763,7 @@ impl Shard {
                 .by_ufrag
                 .get(ufrag)
                 .copied()
-                .filter(|id| {
-                    self.leg_on_port(*id, port)
-                        .is_some_and(|leg| leg.authenticates_request(datagram))
-                })
-                .inspect(|id| self.add_address(*id, port, from)),
+                .filter(|id| self.accepts_request(now, (*id, port), from, datagram)),
             // A response comes from the address that the check was sent to (RFC 8445 §7.2.5.2.1).
             Kind::Response(check) => self
                 .by_check
@@ -766,7 +778,7 @@ impl Shard {
                     // Each response counts only once, because a replay does not prove that the peer
                     // is alive.
                     self.by_check.remove(&check);
-                    self.add_address(*id, port, from);
+                    self.add_address(now, (*id, port), from);
                 }),
             // An indication from a known peer needs no action.
             Kind::OtherStun => return self.by_address.contains_key(&(port, from)),
@@ -778,6 +790,30 @@ impl Shard {
             }
             None => false,
         }
+    }
+
+    /// Returns whether a STUN request to a leg is authentic and not one too many. Records its source.
+    fn accepts_request(
+        &mut self,
+        now: Instant,
+        (id, port): (LegId, PortId),
+        from: SocketAddr,
+        request: &[u8],
+    ) -> bool {
+        let Some(routed) = self.legs.get_mut(&id).filter(|routed| routed.port == port) else {
+            return false;
+        };
+        let source = routed.source_of(from);
+        if !routed.stun_quota.has_requests(now, source) {
+            count_excess();
+            return false;
+        }
+        let is_authentic = routed.leg.authenticates_request(request);
+        routed.stun_quota.count_request(source, is_authentic);
+        if is_authentic {
+            self.add_address(now, (id, port), from);
+        }
+        is_authentic
     }
 
     /// Passes a datagram to the legs on a shared path until one accepts it. Returns `false` if
@@ -819,7 +855,7 @@ impl Shard {
 
     /// Records an address that has sent authenticated STUN of a leg. Other datagrams from this
     /// address belong to this leg.
-    fn add_address(&mut self, id: LegId, port: PortId, from: SocketAddr) {
+    fn add_address(&mut self, now: Instant, (id, port): (LegId, PortId), from: SocketAddr) {
         let key = (port, from);
         match self.by_address.insert(key, id) {
             Some(previous) if previous == id => return,
@@ -827,13 +863,17 @@ impl Shard {
             None => {}
         }
         let Some(routed) = self.legs.get_mut(&id) else { return };
-        if !routed.addresses.contains(&from) {
-            routed.addresses.push_back(from);
+        if routed.addresses.contains(&from) {
+            return;
         }
-        if routed.addresses.len() > ADDRESSES_MAX
-            && let Some(oldest) = routed.addresses.pop_front()
-        {
-            self.remove_address((port, oldest), id);
+        routed.stun_quota.count_source(now);
+        routed.addresses.push_back(from);
+        if routed.addresses.len() > ADDRESSES_MAX {
+            let is_unused = |address: &SocketAddr| Some(*address) != routed.peer_address;
+            let oldest = routed.addresses.iter().position(is_unused);
+            if let Some(oldest) = oldest.and_then(|at| routed.addresses.remove(at)) {
+                self.remove_address((port, oldest), id);
+            }
         }
     }
 

@@ -137,7 +137,7 @@ pub const MEDIA_MOS: &str = "offhook_media_mos";
 pub const MEDIA_ROUND_TRIP_SECONDS: &str = "offhook_media_round_trip_seconds";
 /// Counter `{what}`: calls without audio 3 s and 8 s after `accept`, with a value of [`missing`].
 pub const MEDIA_MISSING_TOTAL: &str = "offhook_media_missing_total";
-/// Counter: RTP packets dropped because a peer sends far more than a call needs.
+/// Counter: RTP, RTCP and STUN packets dropped because a peer sends far more than a call needs.
 pub const MEDIA_EXCESS_PACKETS_TOTAL: &str = "offhook_media_excess_packets_total";
 
 /// Every metric with its type and its help text.
@@ -178,7 +178,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (
         MEDIA_EXCESS_PACKETS_TOTAL,
         Kind::Counter,
-        "RTP packets dropped because a peer sends far more than a call needs.",
+        "RTP, RTCP and STUN packets dropped because a peer sends far more than a call needs.",
     ),
     (INSTRUCTIONS_TOTAL, Kind::Counter, "Executed XML elements, by outcome."),
     (STORE_ERRORS_TOTAL, Kind::Counter, "Failed store statements and refused writes."),

@@ -134,7 +134,7 @@ impl Inbound {
 }
 
 /// Counts a packet that was dropped because its peer sends too much.
-pub(super) fn count_excess() {
+pub(crate) fn count_excess() {
     metrics::counter!(metric::MEDIA_EXCESS_PACKETS_TOTAL).increment(1);
 }
 

@@ -298,7 +298,9 @@ impl Network {
         let arrived = now.checked_sub(waited).unwrap_or(now);
         if let Some(mut transport) = self.transport.take_if(|_| kind != PacketKind::Other) {
             match kind {
-                PacketKind::Rtp if !handler.inbound.quota.has_packets(now) => count_excess(),
+                PacketKind::Rtp | PacketKind::Rtcp if !handler.inbound.quota.has_packets(now) => {
+                    count_excess();
+                }
                 PacketKind::Rtp => {
                     if let Some(received) = transport.receive_rtp(arrived, datagram) {
                         self.last_valid = now;
@@ -309,6 +311,7 @@ impl Network {
                 PacketKind::Rtcp => {
                     if transport.receive_rtcp(arrived, datagram) {
                         self.last_valid = now;
+                        handler.inbound.quota.count_packet();
                     }
                 }
                 PacketKind::Other => {}

@@ -186,6 +186,39 @@ fn r19_a_reply_to_a_check_is_at_most_twice_its_size() {
 }
 
 #[test]
+fn r19_a_peer_that_checks_from_many_ports_is_answered_at_some_and_keeps_its_call() {
+    let media = start(config());
+    let mut call =
+        Call::live(&media, Peer::new(&PeerOptions { lite: false, ..PeerOptions::default() }));
+    let ours = call.peer[0].remote.expect("our address");
+    let request = check(&user(&call.peer[0]), &call.peer[0].answer.as_ref().expect("answer").pwd);
+    let unmatched = media.stats().unmatched;
+    let sockets: Vec<UdpSocket> = (0..50).map(|_| stranger()).collect();
+    let flood = || {
+        for socket in &sockets {
+            socket.send_to(&request, ours).expect("send");
+        }
+    };
+    let answers = || {
+        let got = |socket: &&UdpSocket| socket.recv_from(&mut [0; 2_000]).is_ok();
+        sockets.iter().filter(got).count()
+    };
+    // With the peer's own, these are 32 addresses. They may check again.
+    for round in 1..=2 {
+        flood();
+        let mut answered = 0;
+        call.until("answered", |_, _| {
+            answered += answers();
+            answered >= 31 && media.stats().unmatched - unmatched >= 19 * round
+        });
+        assert_eq!((answered, media.stats().unmatched - unmatched), (31, 19 * round));
+    }
+    call.type_keys(126, 8_000, "7");
+    call.until("the key", |_, log| log.digits() == "7");
+    assert!(!call.log.all().iter().any(|e| matches!(e, LegEvent::Media(MediaEvent::Lost { .. }))));
+}
+
+#[test]
 fn r19_credentials_are_long_and_unique() {
     let media = start(config());
     let (mut credentials, mut legs) = (BTreeSet::new(), Vec::new());
