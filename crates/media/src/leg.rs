@@ -304,6 +304,12 @@ impl Leg {
         self.network.peer_address()
     }
 
+    /// Returns whether this side sends the ICE checks. Otherwise the peer does, which is then a
+    /// browser.
+    pub(super) fn is_controlling(&self) -> bool {
+        self.network.controlling
+    }
+
     /// Returns whether ICE or DTLS is in progress.
     pub(super) fn is_connecting(&self) -> bool {
         self.started && self.is_unconnected()

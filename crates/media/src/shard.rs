@@ -18,7 +18,7 @@ mod frozen;
 mod stun_quota;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -158,6 +158,8 @@ struct RoutedLeg {
     peer_address: Option<SocketAddr>,
     /// Starts anew in another process, where str0m knows no address yet.
     stun_quota: StunQuota,
+    /// The peer's addresses with a permission of the TURN server.
+    permitted: Vec<IpAddr>,
 }
 
 impl RoutedLeg {
@@ -576,9 +578,9 @@ impl Shard {
             self.ports_table.lock().unwrap_or_else(PoisonError::into_inner).release(new.id);
             return None;
         }
+        let mut permitted = Vec::new();
         if let Some(BoundPort { port, relay: Some(relay), .. }) = self.ports.get_mut(&port) {
-            let now = self.clock.now();
-            new.peers.iter().for_each(|peer| relay.permit(now, peer.ip()));
+            permitted = relay.permit(self.clock.now(), &new.peers, !new.leg.is_controlling());
             relay.flush(&port.socket, port.bound.is_ipv6());
         }
         self.by_ufrag.insert(new.ufrag.clone(), new.id);
@@ -596,6 +598,7 @@ impl Shard {
                 checks: VecDeque::new(),
                 peer_address: None,
                 stun_quota: StunQuota::default(),
+                permitted,
             }),
         );
         Some(new.id)
@@ -608,6 +611,9 @@ impl Shard {
         self.by_ufrag.remove(&gone.ufrag);
         for address in gone.addresses {
             self.remove_address((gone.port, address), id);
+        }
+        if let Some(relay) = self.ports.get_mut(&gone.port).and_then(|open| open.relay.as_mut()) {
+            gone.permitted.into_iter().for_each(|ip| relay.release(ip));
         }
         self.shared_paths.remove_queued(id);
         for check in gone.checks {
@@ -913,12 +919,8 @@ impl Shard {
 
     /// Keeps the allocations on the TURN server alive.
     fn poll_relays(&mut self, now: Instant) {
-        let is_idle = self.legs.is_empty();
         for BoundPort { port, relay, .. } in self.ports.values_mut() {
             let Some(relay) = relay else { continue };
-            if is_idle && relay.should_be_replaced() {
-                relay.replace(now);
-            }
             if relay.due() <= now {
                 relay.poll(now);
                 relay.flush(&port.socket, port.bound.is_ipv6());

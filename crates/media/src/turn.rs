@@ -5,7 +5,7 @@
 //! passes their datagrams through the `Relay` of the port, which puts them into Send indications
 //! and takes them out of Data indications. The crate `turn-client-proto` implements the protocol.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -15,6 +15,13 @@ use model::{Clock, Secret};
 use turn_client_proto::api::{TurnConfig, TurnEvent, TurnPollRet, TurnRecvRet};
 use turn_client_proto::prelude::*;
 use turn_client_proto::stun::agent::Transmit;
+use turn_client_proto::stun::types::attribute::{ErrorCode, MessageIntegritySha256, Realm};
+use turn_client_proto::stun::types::message::{
+    IntegrityAlgorithm, LongTermCredentials, Message, MessageClass, MessageWriteVec,
+};
+use turn_client_proto::stun::types::prelude::*;
+use turn_client_proto::types::attribute::XorPeerAddress;
+use turn_client_proto::types::message::CREATE_PERMISSION;
 use turn_client_proto::types::{AddressFamily, TransportType, TurnCredentials};
 use turn_client_proto::udp::TurnClientUdp;
 
@@ -22,17 +29,21 @@ use crate::sockets::send_all;
 
 /// Delay before another allocation is tried after one has failed or was lost.
 const RETRY: Duration = Duration::from_secs(5);
-/// Maximum number of peer addresses with a permission. The client refreshes them for as long as the
-/// allocation lives. Beyond this number, datagrams to other peers are dropped. When no leg is left,
-/// the allocation is replaced.
+/// Maximum number of peer addresses with a permission, which include those of legs that have ended
+/// up to four minutes ago. Beyond this number, datagrams to other peers are dropped.
 const PERMISSIONS_MAX: usize = 4_096;
+/// Maximum number of permissions while a phone may get one. Phones choose the addresses of their
+/// offers, so the rest is for WhatsApp calls.
+const PHONE_PERMISSIONS_MAX: usize = PERMISSIONS_MAX / 2;
+/// Maximum number of permissions for one phone.
+const PERMISSIONS_PER_PHONE: usize = 4;
 /// Interval at which the allocation is checked. A server that restarts forgets it without notice, and
 /// the client would find out after minutes.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
 /// Maximum time for the server's response to a check, which is sent several times.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(8);
-/// Number of addresses that checks use. When each has been used and no leg is left, the allocation is
-/// replaced, since the client refreshes the permission of each.
+/// Number of addresses that checks use in turn. A permission has expired before its address is used
+/// again.
 const CHECKS_MAX: u8 = 254;
 /// Maximum number of datagrams that wait for a permission, which takes a round trip.
 const WAITING_MAX: usize = 64;
@@ -85,12 +96,14 @@ pub(crate) struct Relay {
     epoch: Instant,
     due: Instant,
     relayed: RelayedAddress,
-    permissions: HashSet<IpAddr>,
+    permissions: HashMap<IpAddr, Permission>,
+    /// Whether the lack of permissions was logged.
+    has_warned: bool,
     /// Datagrams to peers for which a permission has been requested but not granted yet.
     waiting: VecDeque<(SocketAddr, Vec<u8>)>,
     /// Messages to the server.
     out: Vec<Vec<u8>>,
-    /// The number of checks of the allocation.
+    /// The number of the latest check, from 1 to [`CHECKS_MAX`].
     checks: u8,
     /// Time at which the latest check was sent.
     checked: Instant,
@@ -98,6 +111,15 @@ pub(crate) struct Relay {
     last_received: Instant,
     /// Whether the message from the server that is being handled says that there is no allocation.
     is_forgotten: bool,
+}
+
+/// The permission of a peer address.
+#[derive(Debug, Default)]
+struct Permission {
+    /// The number of legs that need it. The client refreshes it until [`Relay::poll`] ends it.
+    legs: usize,
+    /// Whether the client has requested it.
+    is_requested: bool,
 }
 
 impl Relay {
@@ -110,7 +132,8 @@ impl Relay {
             epoch: now,
             due: now,
             relayed: RelayedAddress::default(),
-            permissions: HashSet::new(),
+            permissions: HashMap::new(),
+            has_warned: false,
             waiting: VecDeque::new(),
             out: Vec::new(),
             checks: 0,
@@ -145,7 +168,10 @@ impl Relay {
         for _ in 0..STEPS_MAX {
             let Some(next) = self.guard(now, |client| client.poll(time)) else { return };
             while let Some(Some(message)) = self.guard(now, |client| client.poll_transmit(time)) {
-                self.out.push(message.data.to_vec());
+                let message = message.data.to_vec();
+                if !self.end_permission(now, &message) {
+                    self.out.push(message);
+                }
             }
             let mut is_lost = false;
             while let Some(Some(event)) = self.guard(now, TurnClientUdp::poll_event) {
@@ -174,6 +200,8 @@ impl Relay {
                 tracing::info!(server = %self.server.address, %address, "TURN address allocated");
                 self.relayed.set(Some(address));
                 self.checked = now;
+                let ips: Vec<IpAddr> = self.permissions.keys().copied().collect();
+                ips.into_iter().for_each(|ip| self.request(now, ip));
             }
             TurnEvent::AllocationCreateFailed(_) => return false,
             TurnEvent::PermissionCreated(_, ip) => {
@@ -184,12 +212,18 @@ impl Relay {
                     }
                 }
             }
+            TurnEvent::PermissionCreateFailed(_, ip) if !self.is_needed(ip) => {
+                self.permissions.remove(&ip);
+                self.has_warned &= self.permissions.len() > PHONE_PERMISSIONS_MAX / 2;
+            }
             TurnEvent::PermissionCreateFailed(..) if self.is_forgotten => return false,
             // Some servers don't permit the address of a check, but respond.
             TurnEvent::PermissionCreateFailed(_, ip) if is_check(ip) => {}
             TurnEvent::PermissionCreateFailed(_, ip) => {
                 tracing::warn!(server = %self.server.address, peer = %ip, "TURN permission refused");
-                self.permissions.remove(&ip);
+                if let Some(permission) = self.permissions.get_mut(&ip) {
+                    permission.is_requested = false;
+                }
                 self.waiting.retain(|(to, _)| to.ip() != ip);
             }
             TurnEvent::ChannelCreated(..)
@@ -213,10 +247,11 @@ impl Relay {
             self.out.extend(sent.flatten());
             return;
         }
-        if !self.permissions.contains(&to.ip()) {
-            self.permit(now, to.ip());
+        if !self.is_needed(to.ip()) {
+            return;
         }
-        if self.permissions.contains(&to.ip()) {
+        self.request(now, to.ip());
+        if self.permissions.get(&to.ip()).is_some_and(|permission| permission.is_requested) {
             if self.waiting.len() == WAITING_MAX {
                 self.waiting.pop_front();
             }
@@ -224,30 +259,98 @@ impl Relay {
         }
     }
 
-    /// Permits a peer to send. Peers that this side checks do not need this, because sending to
-    /// them has the same effect.
-    pub(crate) fn permit(&mut self, now: Instant, ip: IpAddr) {
-        let time = self.time(now);
-        if self.is_full() || !self.permissions.insert(ip) {
+    /// Permits the peer of a leg to send, from the addresses of its offer as far as there is room.
+    /// Returns those, which must be [released](Relay::release) at the end of the leg.
+    pub(crate) fn permit(
+        &mut self,
+        now: Instant,
+        peers: &[SocketAddr],
+        is_phone: bool,
+    ) -> Vec<IpAddr> {
+        let is_v4 = self.server.address.is_ipv4();
+        let mut ips = Vec::new();
+        for ip in peers.iter().map(SocketAddr::ip).filter(|ip| ip.is_ipv4() == is_v4) {
+            if !ips.contains(&ip) {
+                ips.push(ip);
+            }
+        }
+        let mut max = PERMISSIONS_MAX;
+        if is_phone {
+            // A server of a provider cannot reach private addresses.
+            ips.sort_by_key(|ip| match ip {
+                IpAddr::V4(ip) => ip.is_private(),
+                IpAddr::V6(ip) => ip.is_unique_local(),
+            });
+            ips.truncate(PERMISSIONS_PER_PHONE);
+            max = PHONE_PERMISSIONS_MAX;
+        }
+        ips.retain(|ip| self.add_permission(*ip, max));
+        ips.iter().for_each(|ip| self.request(now, *ip));
+        ips
+    }
+
+    /// Counts a leg that needs a permission. Returns `false` if there are too many.
+    fn add_permission(&mut self, ip: IpAddr, max: usize) -> bool {
+        if self.permissions.len() >= max && !self.permissions.contains_key(&ip) {
+            if !std::mem::replace(&mut self.has_warned, true) {
+                tracing::warn!(
+                    server = %self.server.address,
+                    max,
+                    "TURN permissions used up; new calls with other addresses are without audio until earlier ones have ended for 4 minutes"
+                );
+            }
+            return false;
+        }
+        self.permissions.entry(ip).or_default().legs += 1;
+        true
+    }
+
+    /// Gives back a permission of a leg. The server's expires.
+    pub(crate) fn release(&mut self, ip: IpAddr) {
+        let Some(permission) = self.permissions.get_mut(&ip) else { return };
+        permission.legs = permission.legs.saturating_sub(1);
+        if permission.legs == 0 && !permission.is_requested {
+            self.permissions.remove(&ip);
+        }
+    }
+
+    /// Requests a permission, unless that was done.
+    fn request(&mut self, now: Instant, ip: IpAddr) {
+        if self.permissions.get(&ip).is_none_or(|permission| permission.is_requested) {
             return;
         }
+        let time = self.time(now);
         let asked = self
             .guard(now, |client| client.create_permission(TransportType::Udp, ip, time).is_ok());
-        match asked {
-            Some(true) => self.poll(now),
-            Some(false) | None => drop(self.permissions.remove(&ip)),
+        if asked == Some(true)
+            && let Some(permission) = self.permissions.get_mut(&ip)
+        {
+            permission.is_requested = true;
+            self.poll(now);
         }
     }
 
-    /// Returns whether the allocation has too many permissions to refresh, so that it should be
-    /// replaced as soon as no call uses it.
-    pub(crate) fn should_be_replaced(&self) -> bool {
-        self.is_full() || self.checks == CHECKS_MAX
+    /// Whether a leg, or the latest check, needs a permission.
+    fn is_needed(&self, ip: IpAddr) -> bool {
+        self.permissions.get(&ip).is_some_and(|permission| permission.legs > 0)
+            || ip == check_address(self.server.address, self.checks)
     }
 
-    /// Returns whether no further peer can get a permission.
-    pub(crate) fn is_full(&self) -> bool {
-        self.permissions.len() >= PERMISSIONS_MAX
+    /// Ends a permission that nothing needs when the client requests or refreshes it. The client
+    /// cannot be told to give one up, so it gets a refusal in place of the server's response. Returns
+    /// `false` if the message must be sent.
+    fn end_permission(&mut self, now: Instant, message: &[u8]) -> bool {
+        let (time, local, server) = (self.time(now), self.local, self.server.clone());
+        let Some(Some(ip)) = self.guard(now, |_| permission_request(message)) else { return false };
+        if self.is_needed(ip) {
+            return false;
+        }
+        let is_ended = self.guard(now, |client| {
+            let refusal = refusal(message, &server)?;
+            let refusal = Transmit::new(refusal, TransportType::Udp, server.address, local);
+            Some(matches!(client.recv(refusal, time), TurnRecvRet::Handled))
+        });
+        is_ended.flatten().unwrap_or(false)
     }
 
     /// Extracts a peer's datagram from a message of the server. Returns `None` for any other
@@ -286,8 +389,8 @@ impl Relay {
         if self.last_received < self.checked && since >= CHECK_TIMEOUT {
             return false;
         }
-        if since >= CHECK_EVERY && self.checks < CHECKS_MAX {
-            self.checks += 1;
+        if since >= CHECK_EVERY {
+            self.checks = self.checks % CHECKS_MAX + 1;
             self.checked = now;
             let (time, ip) = (self.time(now), check_address(self.server.address, self.checks));
             self.guard(now, |client| {
@@ -332,16 +435,13 @@ impl Relay {
         self.reset(now + RETRY);
     }
 
-    /// Replaces the allocation.
-    pub(crate) fn replace(&mut self, now: Instant) {
-        self.close(now);
-        self.reset(now);
-    }
-
     fn reset(&mut self, due: Instant) {
         self.relayed.set(None);
         self.checks = 0;
-        self.permissions.clear();
+        self.permissions.retain(|_, permission| {
+            permission.is_requested = false;
+            permission.legs > 0
+        });
         self.waiting.clear();
         self.client = client(&self.server, self.local);
         self.due = due;
@@ -377,6 +477,31 @@ fn is_check(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => ip.octets().starts_with(&[192, 0, 2]),
         IpAddr::V6(ip) => ip.segments().starts_with(&[0x2001, 0xdb8]),
     }
+}
+
+/// Returns the peer address of a request for a permission. `None` for other messages.
+fn permission_request(message: &[u8]) -> Option<IpAddr> {
+    let request = Message::from_bytes(message).ok()?;
+    let is_request =
+        request.has_class(MessageClass::Request) && request.has_method(CREATE_PERMISSION);
+    let peer = is_request.then(|| request.attribute::<XorPeerAddress>().ok())??;
+    Some(peer.addr(request.transaction_id()).ip())
+}
+
+/// Returns the response of a server that refuses a request.
+fn refusal(request: &[u8], server: &TurnServer) -> Option<Vec<u8>> {
+    let request = Message::from_bytes(request).ok()?;
+    let realm = request.attribute::<Realm>().ok()?.realm().to_owned();
+    let algorithm = match request.has_attribute(MessageIntegritySha256::TYPE) {
+        true => IntegrityAlgorithm::Sha256,
+        false => IntegrityAlgorithm::Sha1,
+    };
+    let password = server.password.reveal().to_owned();
+    let credentials = LongTermCredentials::new(server.username.clone(), password).to_key(realm);
+    let mut refusal = Message::builder_error(&request, MessageWriteVec::new());
+    refusal.add_attribute(&ErrorCode::new(ErrorCode::FORBIDDEN, "").ok()?).ok()?;
+    refusal.add_message_integrity(&credentials.into(), algorithm).ok()?;
+    Some(refusal.finish())
 }
 
 /// Returns the class and the number of the error code of a STUN error response (RFC 8489, section 14.8).
@@ -453,7 +578,174 @@ pub fn allocate(
 
 #[cfg(test)]
 mod tests {
-    use super::error_code;
+    use super::*;
+    use turn_client_proto::stun::types::attribute::{MessageIntegrity, Nonce};
+    use turn_client_proto::types::attribute::{Lifetime, XorRelayedAddress};
+    use turn_client_proto::types::message::{ALLOCATE, REFRESH};
+
+    /// A server that permits everything.
+    struct Server {
+        relay: Relay,
+        now: Instant,
+        /// The time of the latest request for each permission.
+        permitted: HashMap<IpAddr, Instant>,
+    }
+
+    const RELAYED: &str = "198.51.100.1:50000";
+
+    impl Server {
+        fn start() -> Self {
+            let now = Clock::real().now();
+            let server = TurnServer {
+                address: "198.51.100.1:3478".parse().expect("address"),
+                username: "offhook".to_owned(),
+                password: Secret::new("a-password"),
+            };
+            let relay = Relay::new(server, "10.0.0.1:4000".parse().expect("address"), now);
+            let mut server = Self { relay, now, permitted: HashMap::new() };
+            server.run(Duration::from_secs(2));
+            assert_eq!(server.relay.relayed.get(), RELAYED.parse().ok());
+            server
+        }
+
+        fn run(&mut self, time: Duration) {
+            let end = self.now + time;
+            while self.now < end {
+                self.now += Duration::from_millis(50);
+                if self.relay.due() <= self.now {
+                    self.relay.poll(self.now);
+                }
+                for message in std::mem::take(&mut self.relay.out) {
+                    let response = self.response(&message);
+                    let from = self.relay.server.address;
+                    assert_eq!(self.relay.receive(self.now, from, &response), None);
+                }
+            }
+        }
+
+        fn response(&mut self, request: &[u8]) -> Vec<u8> {
+            let message = Message::from_bytes(request).expect("a message");
+            let id = message.transaction_id();
+            if !message.has_attribute(MessageIntegrity::TYPE) {
+                let mut response = Message::builder_error(&message, MessageWriteVec::new());
+                let code = ErrorCode::new(ErrorCode::UNAUTHORIZED, "").expect("a code");
+                response.add_attribute(&code).expect("fits");
+                response.add_attribute(&Realm::new("example.com").expect("a realm")).expect("fits");
+                response.add_attribute(&Nonce::new("a-nonce").expect("a nonce")).expect("fits");
+                return response.finish();
+            }
+            let mut response = Message::builder_success(&message, MessageWriteVec::new());
+            match message.method() {
+                ALLOCATE => {
+                    let address = XorRelayedAddress::new(RELAYED.parse().expect("address"), id);
+                    response.add_attribute(&address).expect("fits");
+                    response.add_attribute(&Lifetime::new(1_800)).expect("fits");
+                }
+                REFRESH => response.add_attribute(&Lifetime::new(1_800)).expect("fits"),
+                CREATE_PERMISSION => {
+                    let ip = permission_request(request).expect("an address");
+                    self.permitted.insert(ip, self.now);
+                }
+                other => panic!("{other:?}"),
+            }
+            let credentials =
+                LongTermCredentials::new("offhook".to_owned(), "a-password".to_owned())
+                    .to_key("example.com".to_owned());
+            let signed =
+                response.add_message_integrity(&credentials.into(), IntegrityAlgorithm::Sha1);
+            signed.expect("fits");
+            response.finish()
+        }
+
+        /// Whether a permission is in force.
+        fn is_permitted(&self, ip: IpAddr) -> bool {
+            let age = |at: &Instant| self.now.saturating_duration_since(*at);
+            self.permitted.get(&ip).is_some_and(|at| age(at) < Duration::from_secs(300))
+        }
+    }
+
+    fn peers(third: u8, count: u8) -> Vec<SocketAddr> {
+        (1..=count).map(|n| SocketAddr::from(([203, 0, third, n], 9))).collect()
+    }
+
+    #[test]
+    fn permissions_are_refreshed_while_a_leg_needs_them_and_end_afterwards() {
+        let mut server = Server::start();
+        let (stays, ends) = (peers(113, 1), peers(114, 1));
+        let (one, other) = (stays[0].ip(), ends[0].ip());
+        assert_eq!(server.relay.permit(server.now, &stays, false), [one]);
+        for _ in 0..2 {
+            assert_eq!(server.relay.permit(server.now, &ends, false), [other]);
+        }
+        server.run(Duration::from_secs(600));
+        assert!(server.is_permitted(one) && server.is_permitted(other));
+        server.relay.release(other);
+        server.run(Duration::from_secs(600));
+        assert!(server.is_permitted(other), "another leg needs it");
+        server.relay.release(other);
+        server.run(Duration::from_secs(100));
+        // A leg that needs it in time continues it.
+        server.relay.permit(server.now, &ends, false);
+        server.run(Duration::from_secs(600));
+        assert!(server.is_permitted(other));
+        server.relay.release(other);
+        server.run(Duration::from_secs(600));
+        assert!(server.is_permitted(one) && !server.is_permitted(other));
+        assert_eq!(server.relay.permissions.len(), 1);
+        server.relay.send(server.now, ends[0], b"too late");
+        assert!(server.relay.out.is_empty() && server.relay.waiting.is_empty());
+        server.relay.permit(server.now, &ends, false);
+        server.run(Duration::from_secs(1));
+        assert!(server.is_permitted(other), "it can be had again");
+    }
+
+    #[test]
+    fn phones_leave_permissions_to_whatsapp_calls() {
+        let mut server = Server::start();
+        let offer: Vec<SocketAddr> =
+            [SocketAddr::from(([192, 168, 0, 7], 9))].into_iter().chain(peers(113, 16)).collect();
+        let permitted = server.relay.permit(server.now, &offer, true);
+        assert_eq!(permitted.len(), PERMISSIONS_PER_PHONE);
+        assert!(permitted.iter().all(|ip| offer[1..].iter().any(|peer| peer.ip() == *ip)));
+        for third in 0..=255 {
+            for n in 0..4 {
+                let host = |at: u8| SocketAddr::from(([172, 16 + n, third, at], 9));
+                let offer: Vec<SocketAddr> = (0..4).map(host).collect();
+                server.relay.permit(server.now, &offer, true);
+            }
+        }
+        assert_eq!(server.relay.permissions.len(), PHONE_PERMISSIONS_MAX);
+        assert!(server.relay.has_warned);
+        assert_eq!(server.relay.permit(server.now, &peers(113, 4), true).len(), 4, "as before");
+        assert!(server.relay.permit(server.now, &peers(114, 4), true).is_empty());
+        assert_eq!(server.relay.permit(server.now, &peers(114, 16), false).len(), 16);
+    }
+
+    #[test]
+    fn checks_go_on_and_their_permissions_end() {
+        let mut server = Server::start();
+        server.run(Duration::from_secs(4_000));
+        assert_eq!(server.relay.relayed.get(), RELAYED.parse().ok());
+        let checks = |server: &Server| {
+            let client = &server.relay.client;
+            let permissions = client.permissions(TransportType::Udp, RELAYED.parse().unwrap());
+            permissions.count()
+        };
+        assert!((20..=26).contains(&checks(&server)), "{}", checks(&server));
+        assert!(server.now.saturating_duration_since(server.relay.checked) <= CHECK_EVERY);
+    }
+
+    #[test]
+    fn a_new_allocation_has_the_permissions_of_the_old_one() {
+        let mut server = Server::start();
+        let ip = peers(113, 1)[0].ip();
+        server.relay.permit(server.now, &peers(113, 1), false);
+        server.run(Duration::from_secs(1));
+        server.permitted.clear();
+        server.relay.renew(server.now);
+        server.run(Duration::from_secs(10));
+        assert!(server.is_permitted(ip));
+    }
 
     #[test]
     fn reads_the_code_of_error_responses_only() {
