@@ -137,7 +137,9 @@ impl Mixer {
     /// Queues a command. If the queue is full the command is dropped, because callers must not
     /// block.
     fn command(&self, command: Command) {
-        let _ = self.commands.try_send(command);
+        if let Err(TrySendError::Full(_)) = self.commands.try_send(command) {
+            tracing::error!("too many commands for the audio of a room; one was dropped");
+        }
     }
 }
 
