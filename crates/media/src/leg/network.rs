@@ -628,3 +628,95 @@ fn rtp_ssrc(kind: PacketKind, datagram: &[u8]) -> Option<u32> {
     let ssrc = datagram.get(8..12)?.try_into().ok()?;
     (kind == PacketKind::Rtp).then(|| u32::from_be_bytes(ssrc))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::leg::inbound::Inbound;
+    use crate::leg::reporter::Reporter;
+    use crate::srtp::{Keys, Profile};
+    use crate::tap::Taps;
+    use crate::test_peer::{Peer, PeerOptions, now};
+
+    fn transport(client: bool, now: Instant) -> Transport {
+        let keys = Keys::new(Profile::Aes128Gcm, &[7; 56], client).expect("keys");
+        let (ssrc, cname) = (5 + u32::from(client), "name".to_owned());
+        let wall = Timestamp::from_secs(1_000);
+        let config = TransportConfig { ssrc, cname, opus_pt: 111, now, wall };
+        Transport::new(&keys, config).expect("a transport")
+    }
+
+    fn network(now: Instant) -> Network {
+        let ours = ice::Credentials {
+            ufrag: "a-ufrag".to_owned(),
+            pwd: "a-password-of-24-letters".to_owned(),
+            ssrc: 5,
+            cname: "name".to_owned(),
+        };
+        let offer = Peer::new(&PeerOptions::default()).offer();
+        let identity = Identity::new().expect("an identity");
+        let v4 = "127.0.0.1:9".parse().ok();
+        let local_addresses = LocalAddresses { v4, v6: None };
+        let agent = ice::new_agent(&identity, &offer, local_addresses, &ours, true, now);
+        let agent = agent.expect("an agent");
+        let mut network = Network::new(NetworkConfig {
+            rtc: agent.rtc,
+            mid: agent.mid,
+            keys: agent.keys,
+            cname: ours.cname,
+            ssrc: ours.ssrc,
+            remote_ssrc: None,
+            opus_pt: 111,
+            local_addresses,
+            pwd: ours.pwd,
+            remote_ufrag: offer.ufrag,
+            remote_pwd: offer.pwd,
+            controlling: true,
+            dtls_client: true,
+            now,
+            wall: Timestamp::from_secs(1_000),
+        });
+        network.transport = Some(Box::new(transport(false, now)));
+        network
+    }
+
+    #[test]
+    fn r19_reports_count_as_packets_of_the_peer() {
+        let now = now();
+        let (mut network, mut peer) = (network(now), transport(true, now));
+        let mut inbound = Inbound::new(111, vec![], false, None);
+        let mut reporter = Reporter::new(Arc::new(|_| ()), Arc::default());
+        let mut taps = Taps::default();
+        let from = "127.0.0.1:8".parse().expect("address");
+        let mut receive = |network: &mut Network, at: Instant, sent: &SendBuffer| {
+            let (inbound, reporter) = (&mut inbound, &mut reporter);
+            let mut handler = PacketHandler { inbound, reporter, taps: &mut taps, bridge: None };
+            for (_, bytes) in sent.iter() {
+                let datagram = ReceivedDatagram { from, bytes, waited: Duration::ZERO };
+                network.receive(at, datagram, &mut handler, &mut SendBuffer::default());
+            }
+            reporter.packets_received()
+        };
+        let mut reports = SendBuffer::default();
+        for _ in 0..1_000 {
+            peer.send_bye(now, from, &mut reports);
+        }
+        receive(&mut network, now, &reports);
+        for (ms, heard) in [(999, 0), (1_000, 1)] {
+            let at = now + Duration::from_millis(ms);
+            let packet = OutgoingPacket {
+                payload_type: 111,
+                marker: false,
+                sequence: ms,
+                timestamp: 7,
+                payload: &[0x48, 1, 2],
+                at,
+            };
+            let mut sent = SendBuffer::default();
+            assert!(peer.send(from, packet, &mut sent));
+            assert_eq!(receive(&mut network, at, &sent), heard, "after {ms} ms");
+        }
+    }
+}
