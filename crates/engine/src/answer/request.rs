@@ -97,7 +97,7 @@ impl UrlRequest<'_> {
     }
 
     /// Makes one attempt with its redirects. Each target is checked like the first and signed with
-    /// its own URL.
+    /// its own URL. An event stays a POST with its body, since its id alone reports nothing.
     async fn attempt(
         &self,
         egress: &Egress,
@@ -142,11 +142,16 @@ impl UrlRequest<'_> {
             let answer = egress.request_watched(request, &|stage| self.hops.stage(stage)).await;
             self.hops.end(self.clock.now(), answer.as_ref().map_err(EgressError::outcome));
             let answer = answer?;
+            let status = answer.status.as_u16();
+            // A 303 would be followed with GET, which carries no event.
+            if self.event.is_some() && status == 303 {
+                return Ok(answer);
+            }
             match answer.redirect(&target, egress.guard()) {
                 None => return Ok(answer),
                 Some(next) => url = next?,
             }
-            if matches!(answer.status.as_u16(), 301..=303) {
+            if self.event.is_none() && matches!(status, 301..=303) {
                 method = Method::Get;
             }
             if method == Method::Get {

@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::{
     AT_ONCE_PER_HOST, CallbackJob, CallbackOutcome, Delivery, DocumentBody, FetchJob, Fetcher,
-    Hops, Notifier, RandomSource, SigningKeys, Validity, sign,
+    Hops, Notifier, RandomSource, SigningKeys, Validity, sign, sign_event,
 };
 use egress::testing::{ReceivedRequest, Reply, Server, egress, open_guard};
 use egress::{Egress, Guard};
-use machine::{CallbackKind, CallbackRequest, FetchFailure, FetchKind, Param, Params};
+use machine::{CallbackKind, CallbackRequest, EVENT_BODY, FetchFailure, FetchKind, Param, Params};
 use model::Clock;
 use model::Secret;
 use model::{CallUuid, Method};
@@ -551,4 +551,40 @@ async fn r04_lasting_callbacks_are_retried_and_others_are_not() {
         matches!(refused, Delivery { attempts: 0, outcome: CallbackOutcome::Failed { .. } }),
         "{refused:?}"
     );
+}
+
+/// As a GET without its body, an event would be lost with a 2xx.
+#[tokio::test]
+async fn a_redirected_event_is_posted_with_its_body_or_fails() {
+    let server = Server::start(|seen| match seen.target.as_str() {
+        "/301" => Reply::redirect(301, "/events/"),
+        "/302" => Reply::redirect(302, "/301"),
+        "/303" => Reply::redirect(303, "/events/"),
+        "/307" => Reply::redirect(307, "/events/"),
+        _ => Reply::status(204),
+    })
+    .await;
+    let json = r#"{"id":"7","type":"test"}"#;
+    let event = |path| {
+        let mut job = notice(7, CallbackKind::Event, server.url(path));
+        job.notice.params = [(EVENT_BODY.into(), Param::Plain(json.to_owned().into()))].into();
+        job.secrets = [Secret::new("whsec_new")].into();
+        job
+    };
+    for path in ["/301", "/302", "/307"] {
+        let delivery = notifier().deliver(&event(path)).await;
+        assert_eq!(delivery.outcome, CallbackOutcome::Delivered { status: 204 }, "{path}");
+        let last = server.seen().pop().unwrap();
+        assert_eq!((&last.method, last.target.as_str()), (&Verb::POST, "/events/"), "{path}");
+        assert_eq!(last.body, json, "{path}");
+        let signed = last.header("x-offhook-signature");
+        let unix = signed.strip_prefix("t=").and_then(|t| t.split(',').next()).unwrap();
+        let expected = sign_event(&last.body, &[Secret::new("whsec_new")], unix.parse().unwrap());
+        assert_eq!(signed, expected, "{path}");
+    }
+    let before = server.seen().len();
+    let Delivery { outcome, .. } = notifier().deliver(&event("/303")).await;
+    let why = "the response status was 303".to_owned();
+    assert_eq!(outcome, CallbackOutcome::Failed { why });
+    assert_eq!(server.seen().len() - before, 1);
 }
