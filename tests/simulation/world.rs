@@ -260,7 +260,7 @@ impl World {
         for order in self.plan.orders.iter().filter(|order| order.user < UNWILLING) {
             let key =
                 PairKey::new(&phone_number_id(order.number).as_str().into(), &user(order.user));
-            let reply = Reply::Accept { permanent: true, expiration: None };
+            let reply = Reply::Accept { permanent: true, expiration: None, automatic: false };
             self.store.consents.apply(
                 &key,
                 &Default::default(),

@@ -65,7 +65,7 @@ async fn retrieves_a_permission_with_its_remaining_limits() {
     });
     assert_eq!(node.permission("").await, stranger);
     assert!(node.graph.seen().is_empty(), "Graph is asked only where somebody wants it");
-    let reply = Answered::Accept { permanent: false, expiration: None };
+    let reply = Answered::Accept { permanent: false, expiration: None, automatic: false };
     node.event(Event::Replied { at: Some(node.clock.steady()), reply });
     node.event(Event::Connected);
     node.event(Event::Unanswered);

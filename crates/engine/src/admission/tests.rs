@@ -547,7 +547,8 @@ impl OutboundWorld {
     }
 
     fn grant(&self, id: &str) {
-        let reply = permission::Reply::Accept { permanent: false, expiration: None };
+        let reply =
+            permission::Reply::Accept { permanent: false, expiration: None, automatic: false };
         self.event(id, permission::Event::Replied { at: Some(self.wall()), reply });
     }
 
@@ -586,7 +587,7 @@ fn an_outbound_call_is_refused_by_the_first_failing_check() {
     let other = permission::PairKey::new(&"1".into(), "16315553601");
     let forever = permission::Event::Replied {
         at: None,
-        reply: permission::Reply::Accept { permanent: true, expiration: None },
+        reply: permission::Reply::Accept { permanent: true, expiration: None, automatic: false },
     };
     outbound.consents.apply(&other, &permission::Rules::default(), outbound.wall(), forever);
     let second = outbound.world.gate.admit_business(

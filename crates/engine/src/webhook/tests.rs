@@ -389,6 +389,19 @@ fn permission_replies_are_read_tolerantly() {
         assert_eq!(world.effects(&body), [Effect::PermissionUpdated]);
         assert_eq!(until("919412341234", &world), state, "{expiration} {permanent}");
     }
+    let world = World::at(NOW);
+    for (id, permanent, source, effect) in [
+        ("wamid.1", true, "user_action", Effect::PermissionUpdated),
+        ("wamid.2", false, "automatic", Effect::MessageStored),
+    ] {
+        let body = reply(|value| {
+            value["messages"][0]["id"] = json!(id);
+            set_reply(value, "is_permanent", json!(permanent));
+            set_reply(value, "response_source", json!(source));
+        });
+        assert_eq!(world.effects(&body), [effect]);
+        assert_eq!(until("919412341234", &world), State::Permanent, "{source}");
+    }
     let users: [(Change, &str); 4] = [
         (|value| value["messages"][0]["from"] = json!("+91 94123-41234"), "919412341234"),
         (|value| value["messages"][0]["from"] = Value::Null, "919412341234"),

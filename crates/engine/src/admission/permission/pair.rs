@@ -92,11 +92,13 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "response", rename_all = "lowercase")]
 pub enum Reply {
-    /// The user accepts. `expiration` is the received value, or `None` if it is missing or
-    /// unreadable.
+    /// The user accepts, or has called where that counts as acceptance (`automatic`). `expiration`
+    /// is the received value, or `None` if it is missing or unreadable.
     Accept {
         permanent: bool,
         expiration: Option<Timestamp>,
+        #[serde(default)]
+        automatic: bool,
     },
     Reject,
 }
@@ -299,7 +301,8 @@ impl Pair {
         refuse(RefusalReason::RequestLimit, [of_day, of_week], self.no_request_before, now)
     }
 
-    /// Applies an event. Returns `false` if it is an outdated reply, which changes nothing.
+    /// Applies an event. Returns `false` if it is a reply that changes nothing: an outdated one,
+    /// or an automatic one while the permission is permanent.
     pub fn apply(&mut self, rules: &Rules, now: Timestamp, event: Event) -> bool {
         match event {
             Event::Requested => {
@@ -372,6 +375,10 @@ impl Pair {
     ) -> bool {
         let at = at.unwrap_or(now).min(now.plus(REPLY_AHEAD_MAX));
         if self.changed.is_some_and(|changed| at < changed) {
+            return false;
+        }
+        let is_by_call = matches!(reply, Reply::Accept { permanent: false, automatic: true, .. });
+        if is_by_call && self.state(rules, now) == State::Permanent {
             return false;
         }
         self.changed = Some(at);

@@ -127,8 +127,8 @@ fn permission_reply(
     reply: Option<Value<'_>>,
     context: &ValueContext,
 ) -> Item {
-    let names = ["response", "is_permanent", "expiration_timestamp"];
-    let [response, permanent, expiration] =
+    let names = ["response", "is_permanent", "expiration_timestamp", "response_source"];
+    let [response, permanent, expiration, source] =
         reply.and_then(|reply| reply.members(names)).unwrap_or_default();
     let is_true = |value: Value<'_>| {
         value.raw() == "true" || value.string().is_some_and(|text| text == "true")
@@ -138,6 +138,9 @@ fn permission_reply(
             "accept" => Some(Reply::Accept {
                 permanent: permanent.is_some_and(is_true),
                 expiration: expiration.and_then(Value::integer).map(Timestamp::from_secs),
+                automatic: source
+                    .and_then(Value::string)
+                    .is_some_and(|source| source.eq_ignore_ascii_case("automatic")),
             }),
             "reject" => Some(Reply::Reject),
             _ => None,

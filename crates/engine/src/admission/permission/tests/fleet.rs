@@ -53,7 +53,11 @@ impl Node {
 
     /// The user grants a permanent permission.
     async fn grant(&self) {
-        self.reply(Reply::Accept { permanent: true, expiration: None }, "wamid.1").await;
+        self.reply(
+            Reply::Accept { permanent: true, expiration: None, automatic: false },
+            "wamid.1",
+        )
+        .await;
     }
 
     async fn reply(&self, reply: Reply, id: &str) {

@@ -86,10 +86,10 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn accept(expiration: Option<i64>) -> Reply {
-    Reply::Accept { permanent: false, expiration: expiration.map(at) }
+    Reply::Accept { permanent: false, expiration: expiration.map(at), automatic: false }
 }
 
-const FOREVER: Reply = Reply::Accept { permanent: true, expiration: None };
+const FOREVER: Reply = Reply::Accept { permanent: true, expiration: None, automatic: false };
 
 #[test]
 fn an_unknown_user_may_be_asked_but_not_called() {
@@ -275,7 +275,10 @@ fn replies_set_the_documented_states() {
     let usual = until(NOW + WEEK);
     let rows = [
         (FOREVER, State::Permanent),
-        (Reply::Accept { permanent: true, expiration: Some(at(NOW + 5)) }, State::Permanent),
+        (
+            Reply::Accept { permanent: true, expiration: Some(at(NOW + 5)), automatic: false },
+            State::Permanent,
+        ),
         (accept(Some(NOW + 5)), until(NOW + 5)),
         (accept(Some(NOW + 20 * DAY)), until(NOW + 20 * DAY)),
         (accept(Some(NOW + AHEAD)), until(NOW + AHEAD)),
@@ -294,6 +297,21 @@ fn replies_set_the_documented_states() {
             assert!(fixture.reply(reply));
             assert_eq!(fixture.state(), state, "{reply:?} after {before:?}");
         }
+    }
+    // A user's call does not shorten a permanent permission.
+    let automatic =
+        |permanent| Reply::Accept { permanent, expiration: Some(at(NOW + 5)), automatic: true };
+    for (before, state) in [
+        (FOREVER, State::Permanent),
+        (accept(Some(NOW + 60)), until(NOW + 5)),
+        (Reply::Reject, until(NOW + 5)),
+    ] {
+        let mut fixture = Fixture::new();
+        fixture.reply(before);
+        assert_eq!(fixture.reply(automatic(false)), before != FOREVER);
+        assert_eq!(fixture.state(), state, "after {before:?}");
+        assert!(fixture.reply(automatic(true)));
+        assert_eq!(fixture.state(), State::Permanent);
     }
     // The validity counts from when the message was sent, not from its arrival.
     let mut fixture = Fixture::new();
