@@ -2,7 +2,8 @@
 //! (`docs/reference/limits.md#l6`). This module has no I/O.
 //!
 //! `dialer` executes the decisions under tokio, `tests/simulation` in simulated time. Admission is
-//! only tried at the head of a queue, so calls of one account cannot overtake each other.
+//! only tried at the head of a queue, so calls of one account cannot overtake each other. Among the
+//! heads, the one that has waited longest is tried first.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -263,7 +264,10 @@ impl Queues {
         exit: &impl Exit,
     ) -> Option<Waiting> {
         let is_later = waiting.since > rules.clock.now();
-        if is_later || self.0.contains_key(&waiting.account()) {
+        // It must not overtake calls that share the main account's calls per second.
+        let main = &waiting.number.account.main().auth_id;
+        let of_main = |queued: &Waiting| queued.number.account.main().auth_id == *main;
+        if is_later || self.0.values().any(|queue| queue.front().is_some_and(of_main)) {
             return Some(waiting);
         }
         let mut queue = VecDeque::new();
@@ -288,27 +292,28 @@ impl Queues {
     /// Places the calls that are due and gives up those that waited too long. Returns when to try
     /// again, or `None` if the queues are empty.
     pub fn release(&mut self, rules: Rules<'_>, exit: &impl Exit) -> Option<Instant> {
+        let now = rules.clock.now();
         let mut next: Option<Instant> = None;
         let mut look_at = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
-        for queue in self.0.values_mut() {
-            let now = rules.clock.now();
-            while let Some(first) = queue.iter().position(|waiting| waiting.retry <= now)
-                && let Some(waiting) = queue.remove(first)
-            {
-                match try_one(waiting, queue, rules, exit) {
-                    TryResult::Gone => {}
-                    TryResult::Until(at) => {
-                        look_at(at);
-                        break;
-                    }
-                }
+        let first_due = |queue: &VecDeque<Waiting>| {
+            let first = queue.iter().position(|waiting| waiting.retry <= now)?;
+            Some((queue.get(first)?.since, first))
+        };
+        // The accounts with a due call, ordered by how long it has waited: those with the same main
+        // account share its calls per second, and none of them may starve the others.
+        let due = |(account, queue): (&AuthId, _)| Some((first_due(queue)?.0, account.clone()));
+        let mut due: BTreeSet<(Instant, AuthId)> = self.0.iter().filter_map(due).collect();
+        while let Some((_, account)) = due.pop_first() {
+            let Some(queue) = self.0.get_mut(&account) else { continue };
+            let first = first_due(queue).and_then(|(_, first)| queue.remove(first));
+            let Some(waiting) = first else { continue };
+            match try_one(waiting, queue, rules, exit) {
+                TryResult::Gone => due.extend(first_due(queue).map(|(since, _)| (since, account))),
+                TryResult::Until(at) => look_at(at),
             }
-            queue
-                .iter()
-                .map(|waiting| waiting.retry)
-                .filter(|retry| *retry > now)
-                .for_each(&mut look_at);
         }
+        let retries = self.0.values().flatten().map(|waiting| waiting.retry);
+        retries.filter(|retry| *retry > now).for_each(look_at);
         self.0.retain(|_, queue| !queue.is_empty());
         let unrecorded = |waiting: &&mut Waiting| waiting.record == QueueRecord::Nothing;
         for waiting in self.0.values_mut().flatten().filter(unrecorded) {
@@ -433,10 +438,144 @@ fn cause_of(reason: Reason) -> HangupCause {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::{NotPlaced, REQUESTS_MAX, RequestLimits};
-    use model::{AuthId, Clock};
+    use super::{Exit, NotPlaced, Queues, REQUESTS_MAX, RequestLimits, Rules, Waiting};
+    use crate::admission::permission::{self, Consents, Engaged, PairKey};
+    use crate::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec};
+    use machine::{CallSetup, CallUrls, MachineLimits};
+    use model::{
+        AuthId, CallType, CallUuid, Clock, Direction, E164, HangupCause, Method, PhoneNumberId,
+        Timestamp,
+    };
+    use xml::ast::DocUrl;
+
+    /// The users of the started calls, in order.
+    #[derive(Default)]
+    struct Started(RefCell<Vec<String>>);
+
+    impl Exit for Started {
+        fn start(
+            &self,
+            waiting: &Waiting,
+            _: (Admitted, Engaged),
+            _: Instant,
+        ) -> Result<(), Box<Admitted>> {
+            self.0.borrow_mut().push(waiting.setup.to.clone());
+            Ok(())
+        }
+
+        fn give_up(&self, waiting: Waiting, cause: HangupCause, why: Option<String>) {
+            panic!("a call to {} is given up: {cause:?} {why:?}", waiting.setup.to);
+        }
+
+        fn note(&self, _: &CallSetup) -> bool {
+            true
+        }
+    }
+
+    /// A number of a subaccount without calls per second of its own.
+    fn number(account: &str, digits: &str) -> NumberSpec {
+        NumberSpec {
+            number: E164::parse(digits).unwrap(),
+            first_id: digits.into(),
+            phone_number_id: digits.into(),
+            waba: "1029384756".into(),
+            account: account.into(),
+            alias: String::new(),
+            calling_enabled: true,
+            silent: false,
+            agent_first: false,
+            answer: None,
+            fallback: None,
+            hangup: None,
+            messages: None,
+            calls_per_number: 100,
+            permissions: Default::default(),
+            access_token: None,
+        }
+    }
+
+    fn setup(number: &NumberEntry, to: &str) -> CallSetup {
+        let url = DocUrl("https://app.example.com/".into());
+        CallSetup {
+            call: CallUuid(uuid::Uuid::from_u128(to.parse().unwrap())),
+            direction: Direction::Outbound,
+            call_type: CallType::Whatsapp,
+            wacid: None,
+            phone_number_id: number.spec.phone_number_id.clone(),
+            from: number.spec.number.to_string(),
+            to: to.to_owned(),
+            caller_name: String::new(),
+            cta_payload: None,
+            deeplink_payload: None,
+            account: number.account.auth_id.clone(),
+            parent_account: number.account.main().auth_id.clone(),
+            urls: CallUrls {
+                answer: url.clone(),
+                answer_method: Method::Post,
+                fallback: None,
+                hangup: (url, Method::Post),
+            },
+            started: Timestamp::default(),
+            limits: MachineLimits::default(),
+            headers: Vec::new(),
+            outbound: None,
+        }
+    }
+
+    #[test]
+    fn accounts_that_share_calls_per_second_are_served_in_the_order_of_their_calls() {
+        let clock = Clock::stepped(Timestamp::from_secs(1_790_000_000));
+        let account = |id: &str, parent: Option<&str>, cps| AccountSpec {
+            auth_id: id.into(),
+            parent: parent.map(AuthId::from),
+            cps,
+            tokens: Vec::new(),
+        };
+        let directory = Arc::new(Directory::new(10));
+        let accounts = vec![
+            account("MA1", None, Some(1)),
+            account("SA1", Some("MA1"), None),
+            account("SA2", Some("MA1"), None),
+            account("MA2", None, Some(1)),
+        ];
+        let numbers = [("SA1", "918035737451"), ("SA2", "918035737452"), ("MA2", "918035737453")];
+        let specs = numbers.map(|(account, digits)| number(account, digits));
+        directory.replace(accounts, specs.to_vec()).unwrap();
+        let gate = Gate::new(directory.clone(), clock.now());
+        let (consents, exit, mut queues) = (Consents::new(), Started::default(), Queues::default());
+        let rules = Rules { gate: &gate, consents: &consents, clock: &clock };
+        let entry = |n: usize| directory.number(&PhoneNumberId::from(numbers[n].1)).unwrap();
+        let waiting = |n: usize, to: &str| {
+            let (number, at) = (entry(n), clock.steady());
+            let reply =
+                permission::Reply::Accept { permanent: true, expiration: None, automatic: false };
+            let key = PairKey::new(&number.spec.phone_number_id, to);
+            let granted = permission::Event::Replied { at: Some(at), reply };
+            consents.apply(&key, &permission::Rules::default(), at, granted);
+            let setup = setup(&number, to);
+            Waiting::new(number, setup, clock.now(), None)
+        };
+        let second = Duration::from_secs(1);
+        // SA1 always has calls to place, and SA2 only one.
+        for call in [(0, "911"), (0, "912"), (1, "921"), (0, "913"), (2, "931")] {
+            queues.put(waiting(call.0, call.1));
+            clock.step(Duration::from_millis(1));
+        }
+        for _ in 0..4 {
+            queues.release(rules, &exit);
+            clock.step(second);
+            queues.put(waiting(0, &format!("{}", 914 + exit.0.borrow().len())));
+        }
+        assert_eq!(*exit.0.borrow(), ["911", "931", "912", "921", "913"]);
+
+        // In a fleet, a call does not overtake those of another account either.
+        assert!(queues.place_now(waiting(1, "922"), rules, &exit).is_some());
+        assert!(queues.place_now(waiting(2, "932"), rules, &exit).is_none());
+    }
 
     #[test]
     fn an_account_that_cancels_its_calls_again_and_again_may_request_as_many_as_its_cps() {
