@@ -38,8 +38,9 @@ pub struct LiveCall {
     pub log: Arc<LiveLog>,
     /// When its webhook arrived.
     pub(super) arrived: Instant,
-    /// The number's signing keys and access token as of the start of the call.
+    /// The signing keys as of the start of the call, for requests after its account was deleted.
     pub(super) keys: SigningKeys,
+    /// The number's access token as of the start of the call.
     pub(super) token: Option<Secret>,
     pub(super) mailbox: Mailbox,
     pub(super) state: AtomicU8,

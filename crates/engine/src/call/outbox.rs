@@ -28,8 +28,8 @@ use crate::answer::{
     CallbackJob, CallbackOutcome, Delivery, Hops, Notifier, PAUSE_MAX, SigningKeys,
 };
 use crate::disk_space::DiskSpace;
-use machine::CallbackKind;
 use machine::log;
+use machine::{CallSetup, CallbackKind};
 use model::Clock;
 use model::{AuthId, CallUuid, E164, Timestamp};
 use store::{
@@ -372,8 +372,8 @@ impl Outbox {
     }
 
     /// Sends a callback that was just written, if there is space in memory and no other callback
-    /// precedes it. Otherwise it is read from the store later. `keys` are the signing keys of its
-    /// call, if known.
+    /// precedes it. Otherwise it is read from the store later. `keys` sign it if its account is
+    /// deleted.
     pub fn send(&self, written: QueuedCallback, keys: impl Into<Option<SigningKeys>>) {
         if !written.first {
             let new = &written.callback.new;
@@ -413,7 +413,15 @@ impl Outbox {
     /// Returns the signing keys of an account, or of its main account if it was deleted. `None` if
     /// there is neither.
     pub(super) fn keys(&self, account: &AuthId, main: &AuthId) -> Option<SigningKeys> {
-        self.0.keys(account, main)
+        self.0.keys(account, main, None)
+    }
+
+    /// Returns the current signing keys of a call's account, which may have rotated its token since
+    /// the call began, or `known` ones if the account was deleted.
+    pub(super) fn current_keys(&self, setup: &CallSetup, known: &SigningKeys) -> SigningKeys {
+        let known = known.clone();
+        let keys = self.0.keys(&setup.account, &setup.parent_account, Some(known.clone()));
+        keys.unwrap_or(known)
     }
 
     /// Number of callbacks in memory.
@@ -535,12 +543,19 @@ impl Inner {
         });
     }
 
-    fn keys(&self, account: &AuthId, main: &AuthId) -> Option<SigningKeys> {
+    /// Returns the current signing keys of an account. If it was deleted, returns `known` ones or
+    /// else those of its main account.
+    fn keys(
+        &self,
+        account: &AuthId,
+        main: &AuthId,
+        known: Option<SigningKeys>,
+    ) -> Option<SigningKeys> {
         let tables = self.directory.tables();
-        let main = tables.account(main)?;
-        // The subaccount was deleted; its main account signs the remaining callbacks.
-        let account = tables.account(account).unwrap_or(main);
-        Some(SigningKeys::new(&account.tokens, &main.tokens))
+        if let Some(account) = tables.account(account) {
+            return Some(SigningKeys::new(&account.tokens, &account.main().tokens));
+        }
+        known.or_else(|| Some(SigningKeys::of_main(&tables.account(main)?.tokens)))
     }
 
     /// Returns the webhook of an event. Only webhooks of the event's account and of its main
@@ -577,7 +592,7 @@ impl Inner {
             attempts,
             outcome: CallbackOutcome::Failed { why: why.to_owned() },
         };
-        let delivery = match keys.or_else(|| self.keys(&new.account, &new.main_account)) {
+        let delivery = match self.keys(&new.account, &new.main_account, keys) {
             None => failed("its account was deleted: there is no key to sign it with"),
             Some(_) if new.shut.is_some() => {
                 failed("its parameters were sealed with another store.secret_key: restore that key")

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
-use crate::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource};
+use crate::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource, SigningKeys};
 use crate::call::handover::{CallSnapshot, IncomingCall, SuspendedCall};
 use crate::call::{
     CallSettings, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig,
@@ -30,7 +30,7 @@ use speech::config::SpeechConfig;
 use speech::library::Library;
 use speech::recognise::Recognisers;
 use store::{FaultInjector, Scope, Store, StoreOptions, StorePart};
-use xml::ast::DocUrl;
+use xml::ast::{DocUrl, Target};
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
 const PHONE_NUMBER_ID: &str = "106540352242922";
@@ -339,6 +339,47 @@ async fn a_pending_termination_is_sent_once_while_the_database_rejects_writes() 
     farewell::send_all(&world.services, &world.directory, &mut outcomes).await.unwrap();
     assert_eq!(terminations(), at_its_end + 1);
     assert!(outcomes.is_empty(), "nothing to remember of a call that the store has as settled");
+}
+
+/// Rotates the account's token: `newer` signs beside the one before.
+fn rotate(world: &World, newer: &str) -> SigningKeys {
+    let tokens = vec![Secret::new(newer), Secret::new("token")];
+    let keys = SigningKeys::of_main(&tokens);
+    let number = world.directory.number(&PHONE_NUMBER_ID.into()).unwrap();
+    let account = AccountSpec { auth_id: MAIN.into(), parent: None, cps: None, tokens };
+    world.directory.replace(vec![account], vec![number.spec.clone()]).unwrap();
+    keys
+}
+
+#[tokio::test]
+async fn requests_of_a_live_call_are_signed_with_the_current_tokens() {
+    let world = World::new().await;
+    let call = world.call("wacid.rotated", "Asha");
+    call.mailbox.tell(Input::Media { leg: Leg::A, event: MediaEvent::Connected });
+    drop(suspend(&world).await);
+    let keys = rotate(&world, "newer");
+    let url = DocUrl(world.app.url("/transferred").into());
+    let aleg = Some(Target { url, method: Method::Post });
+    let sent = call.command(Command::Transfer { aleg, bleg: None });
+    assert_eq!(sent, crate::call::SendOutcome::Delivered);
+    // The response is no document, which ends the call.
+    world.app.until_seen(3).await;
+    let seen = world.app.seen();
+    let targets: Vec<_> = seen.iter().map(|request| request.target.as_str()).collect();
+    assert_eq!(targets, ["/answer", "/transferred", "/hangup"]);
+    for (seen, count) in seen.iter().zip([1, 2, 2]) {
+        let form: Vec<_> = url::form_urlencoded::parse(&seen.body).into_owned().collect();
+        let pairs: Vec<_> = form.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let nonce = seen.header("x-plivo-signature-v3-nonce").to_owned();
+        let url = world.app.url(&seen.target);
+        for (name, value) in crate::answer::sign(Method::Post, &url, &pairs, &keys, nonce) {
+            let signed = seen.header(name.as_str());
+            match count {
+                2 => assert_eq!(signed, value, "{name} of {url}"),
+                _ => assert!(!signed.contains(','), "{name} of {url}"),
+            }
+        }
+    }
 }
 
 /// Suspends the only call.

@@ -146,7 +146,6 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
         over: false,
         context: Context {
             id: setup.call,
-            keys: view.keys.clone(),
             number: peer.number().cloned(),
             line: peer.line().cloned(),
             mailbox,
@@ -339,10 +338,10 @@ impl Shell {
 
     #[cfg(any(test, feature = "test-util"))]
     fn fault(&self, input: &Input) {
-        let Context { services, number, keys, view, .. } = &self.context;
+        let Context { services, number, view, .. } = &self.context;
         let wanted = view.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. });
         // The panic message must redact everything here.
-        let held = (&view.setup, number, &services.graph, keys);
+        let held = (&view.setup, number, &services.graph, &view.keys);
         assert!(!wanted, "as a test wants it: {held:?}");
     }
 

@@ -111,7 +111,7 @@ pub struct RecordingRequest {
     /// The room, if a room is recorded.
     pub room: Option<RecordedRoom>,
     pub order: RecordingOrder,
-    /// Signing keys for the callbacks.
+    /// Signing keys for the callbacks, if the account is deleted meanwhile.
     pub keys: SigningKeys,
     /// How the action URL is requested, if the call may do that itself.
     pub action: Option<ActionHandover>,

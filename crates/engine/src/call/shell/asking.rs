@@ -252,7 +252,7 @@ impl Requests {
             url,
             method,
             params,
-            keys: context.keys.clone(),
+            keys: context.keys(),
             event_id: context.services.uuid(),
             deadline,
             max_body,

@@ -27,7 +27,6 @@ pub(super) struct Context {
     pub(super) number: Option<Arc<NumberEntry>>,
     /// The connection to an endpoint's phone. `None` unless this is a web leg.
     pub(super) line: Option<Arc<Line>>,
-    pub(super) keys: SigningKeys,
     pub(super) mailbox: Mailbox,
     pub(super) journal: EventLogWriter,
     pub(super) view: Arc<LiveCall>,
@@ -41,6 +40,11 @@ impl Context {
         self.mailbox.tell(input);
     }
 
+    /// The keys that sign a request now.
+    pub(super) fn keys(&self) -> SigningKeys {
+        self.services.outbox.current_keys(&self.view.setup, &self.view.keys)
+    }
+
     pub(super) fn callback(&self, notice: CallbackRequest) -> NewCallback {
         self.services.callback(&self.view.setup, notice)
     }
@@ -48,7 +52,7 @@ impl Context {
     /// Writes a callback to the outbox, then sends it.
     pub(super) fn write_callback(&self, new: NewCallback) {
         let written = self.services.store.outbox().insert(new);
-        let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
+        let (outbox, keys) = (self.services.outbox.clone(), self.view.keys.clone());
         let work = async move {
             match written.await {
                 Ok(written) => outbox.send(written, keys),

@@ -101,7 +101,7 @@ impl Report {
             farewell,
         };
         let concluded = services.store.calls().conclude(conclusion);
-        let (outbox, keys) = (services.outbox.clone(), call.keys.clone());
+        let (outbox, keys) = (services.outbox.clone(), call.view.keys.clone());
         let work = async move {
             match concluded.await {
                 Ok(concluded) => concluded

@@ -71,7 +71,6 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
         over: false,
         context: Context {
             id: snapshot.call,
-            keys: services.keys(peer.account()),
             number: peer.number().cloned(),
             line: peer.line().cloned(),
             mailbox: call.mailbox,

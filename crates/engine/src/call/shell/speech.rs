@@ -121,7 +121,7 @@ impl Recognition {
             call: call.id,
             main_account: call.view.setup.parent_account.clone(),
             notice,
-            keys: call.keys.clone(),
+            keys: call.keys(),
             secrets: std::sync::Arc::default(),
             event_id: call.services.uuid(),
             attempts: 0,

@@ -114,7 +114,7 @@ fn job(call: &Context, id: StreamId, order: StreamOrder) -> StreamJob {
         account: call.view.setup.account.clone(),
         main_account: call.view.setup.parent_account.clone(),
         order,
-        keys: call.keys.clone(),
+        keys: call.keys(),
         sink: Arc::new(move |what| {
             mailbox.tell(Input::Stream { stream: id, event: what });
         }),

@@ -269,7 +269,7 @@ pub(super) fn request(call: &Context, id: Uuid, order: RecordingOrder) -> Record
         call: setup.call,
         room: None,
         order,
-        keys: call.keys.clone(),
+        keys: call.view.keys.clone(),
         action: None,
         answered: Box::new(move || {
             Some(view.setup.started.plus(Duration::from_millis(view.answered()?.0)))
