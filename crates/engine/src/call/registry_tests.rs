@@ -12,6 +12,8 @@ use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource, SigningKeys};
 use crate::call::handover::{CallSnapshot, IncomingCall, SuspendedCall};
+use crate::call::recordings::RecordingRequest;
+use crate::call::rooms::{RoomChoice, Rooms};
 use crate::call::{
     CallSettings, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig,
     RejectThread, farewell,
@@ -19,8 +21,10 @@ use crate::call::{
 use crate::meta::{Graph, GraphConfig};
 use crate::stream::Streams;
 use egress::testing::{Reply, Server, egress, open_guard};
-use machine::{Command, MachineLimits, MediaEvent};
-use media::{Media, MediaConfig};
+use machine::{
+    CallbackKind, CallbackRequest, Command, MachineLimits, MediaEvent, RecordingOrder, RoomKind,
+};
+use media::{Media, MediaConfig, Mixer};
 use model::Clock;
 use model::Health;
 use model::Secret;
@@ -30,6 +34,7 @@ use speech::config::SpeechConfig;
 use speech::library::Library;
 use speech::recognise::Recognisers;
 use store::{FaultInjector, Scope, Store, StoreOptions, StorePart};
+use uuid::Uuid;
 use xml::ast::{DocUrl, Target};
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
@@ -380,6 +385,64 @@ async fn requests_of_a_live_call_are_signed_with_the_current_tokens() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_room_can_be_recorded_again_after_a_recording_that_ended_by_itself() {
+    let world = World::new().await;
+    let call = world.call("wacid.recorded", "Asha");
+    let (services, setup) = (&world.services, &call.setup);
+    let mixing = services.clone();
+    let rooms = Rooms::new(
+        services.clock.clone(),
+        move |sink| Mixer::start(mixing.media.mixers(), sink),
+        |_, _| media::prompt::Prompt::from_frames([]),
+    );
+    let entry = serde_json::json!({"kind": "conference", "name": "Sales", "starts": true,
+        "stays_alone": true, "members_max": 20});
+    let entry = serde_json::from_value(entry).unwrap();
+    let [theirs, _ours] = media::cable(services.media.mixers(), [1, 1]).unwrap();
+    let room = RoomChoice::OpenOr(Uuid::from_u128(1));
+    assert!(rooms.enter(setup, entry, &call.mailbox, || theirs, room));
+    let order = RecordingOrder {
+        id: None,
+        held: false,
+        mp3: false,
+        stereo: false,
+        peer_only: false,
+        max_ms: 100,
+        silence_ms: None,
+        callback: Some(CallbackRequest {
+            kind: CallbackKind::Recording,
+            url: DocUrl(world.app.url("/recorded").into()),
+            method: Method::Post,
+            params: Default::default(),
+        }),
+        action: None,
+        transcript: None,
+    };
+    let request = RecordingRequest {
+        id: Uuid::from_u128(2),
+        started: services.clock.wall(),
+        state: None,
+        account: MAIN.into(),
+        main_account: MAIN.into(),
+        call: setup.call,
+        room: None,
+        order: order.clone(),
+        keys: call.keys.clone(),
+        action: None,
+        answered: Box::new(|| None),
+        is_up: Box::new(|| true),
+    };
+    let url = "http://node/recordings/2.wav".to_owned();
+    rooms.record(&services.recordings, request, url.clone(), true).unwrap();
+    // The answer URL is requested, too.
+    world.app.until_seen(2).await;
+    let scope = Scope::of(MAIN.into());
+    let kind = RoomKind::Conference;
+    assert_eq!(rooms.find(&scope, kind, "Sales").unwrap().recording, Some(url));
+    assert_eq!(rooms.begin_recording(&scope, kind, "Sales", order, None), Some(true));
 }
 
 /// Suspends the only call.

@@ -535,6 +535,7 @@ impl Display for RoomCommand {
                 items.iter().try_for_each(|item| write!(f, " {item}"))
             }
             Self::StopRing => f.write_str("ring over"),
+            Self::TrackEnded => f.write_str("track ended"),
             Self::Record { order, when_alone } => {
                 write!(f, "record {order}{}", if *when_alone { "" } else { " not-alone" })
             }

@@ -171,6 +171,8 @@ pub enum RoomCommand {
         /// Whether the room is recorded even while it has only one member.
         when_alone: bool,
     },
+    /// The separate recording of this participant has ended by itself. Another one may begin.
+    TrackEnded,
 }
 
 /// A report of a room to a member.

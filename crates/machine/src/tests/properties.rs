@@ -590,7 +590,8 @@ impl Observer {
                 }
                 RoomCommand::Sound { .. }
                 | RoomCommand::Digit { .. }
-                | RoomCommand::Record { .. } => {
+                | RoomCommand::Record { .. }
+                | RoomCommand::TrackEnded => {
                     assert!(self.in_room)
                 }
                 RoomCommand::Ring { .. } | RoomCommand::StopRing => {

@@ -517,6 +517,15 @@ impl Rooms {
         Ok(())
     }
 
+    /// Notes that the separate recording of a member has ended by itself.
+    pub(super) fn track_ended(&self, call: CallUuid) {
+        let found = locked(&self.0.tables).calls.get(&call).cloned();
+        let Some((cell, member)) = found else { return };
+        if let Some(caller) = locked(&cell.state).calls.get_mut(&member) {
+            caller.tracked = false;
+        }
+    }
+
     /// Sends a member's key to all other members, each of which receives it as a key
     /// (`media::leg`).
     pub(super) fn key(&self, call: CallUuid, digit: Digit) {
@@ -604,10 +613,10 @@ impl CellState {
         let room = RecordedRoom { id: self.room.id, name: cell.key.name.clone(), multi_party };
         let weak = Arc::downgrade(cell);
         let report = move |what| {
-            if let (Some(cell), RecordingEvent::Ended { error: Some(why), duration_ms, .. }) =
+            if let (Some(cell), RecordingEvent::Ended { error, duration_ms, .. }) =
                 (weak.upgrade(), what)
             {
-                locked(&cell.state).record_failed(id, why, duration_ms > 0);
+                locked(&cell.state).recording_ended(id, error, duration_ms > 0);
             }
         };
         let request = RecordingRequest { room: Some(room), ..request };
@@ -635,16 +644,17 @@ impl CellState {
         }
     }
 
-    /// Handles the failure of a recording, unless another one has begun. `kept` is whether a
-    /// partial file exists. Notifies the call that requested it, or all members if that call has
-    /// left. A new recording may begin.
-    fn record_failed(&mut self, id: uuid::Uuid, why: String, kept: bool) {
+    /// Handles the end of a recording that was not stopped: it has reached its maximum or failed.
+    /// `kept` is whether a file exists. An error is reported to the call that requested the
+    /// recording, or to all members if that call has left. A new recording may begin.
+    fn recording_ended(&mut self, id: uuid::Uuid, error: Option<String>, kept: bool) {
         let Some(recording) = self.recording.take_if(|recording| recording.about.id == id) else {
             return;
         };
         if kept {
             self.recorded = Some(recording.about.url.clone());
         }
+        let Some(why) = error else { return };
         let by = self
             .calls
             .iter()

@@ -145,6 +145,10 @@ impl GuestLink {
         self.link.send(&Request::Digit { seat, digit });
     }
 
+    pub(super) fn track_ended(&self, seat: u32) {
+        self.link.send(&Request::TrackEnded { seat });
+    }
+
     pub(super) fn record(
         &self,
         seat: u32,

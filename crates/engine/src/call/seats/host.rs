@@ -168,6 +168,11 @@ impl HostLink {
                     self.host.services.rooms.key(call, digit);
                 }
             }
+            Received::Message(Request::TrackEnded { seat }) => {
+                if let Some(call) = self.call(seat) {
+                    self.host.services.rooms.track_ended(call);
+                }
+            }
             Received::Message(Request::Record { seat, id, url, order, when_alone }) => {
                 let Some(member) = self.seats.get(&seat) else { return };
                 let (setup, up) = (&member.setup, member.mailbox.clone());

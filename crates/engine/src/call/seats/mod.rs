@@ -335,6 +335,11 @@ impl Seat {
         self.link.digit(self.number, digit);
     }
 
+    /// Reports to the host that the separate recording of the call has ended by itself.
+    pub(super) fn track_ended(&self) {
+        self.link.track_ended(self.number);
+    }
+
     /// Requests a recording of the room from its host.
     pub(super) fn record(
         &self,

@@ -47,6 +47,8 @@ pub(super) enum Request {
     Digit { seat: u32, digit: Digit },
     /// Records the room.
     Record { seat: u32, id: Uuid, url: String, order: Box<RecordingOrder>, when_alone: bool },
+    /// The separate recording of the call has ended by itself.
+    TrackEnded { seat: u32 },
     /// Attaches an AI agent to the call. Its packets carry `port` as their seat number.
     Agent { seat: u32, port: u32 },
 }

@@ -118,6 +118,10 @@ pub(super) fn execute(
         },
         RoomCommand::Ring { name, items } => rooms.ring(&call.view.setup, name, &items),
         RoomCommand::StopRing => rooms.ring_over(call.id),
+        RoomCommand::TrackEnded => match call.seat() {
+            Some(seat) => seat.track_ended(),
+            None => rooms.track_ended(call.id),
+        },
         RoomCommand::Record { order, when_alone } => record(call, report, *order, when_alone),
     }
     None

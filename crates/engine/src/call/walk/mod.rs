@@ -445,6 +445,7 @@ impl Walk<'_> {
             RoomCommand::Sound { .. }
             | RoomCommand::Digit { .. }
             | RoomCommand::Record { .. }
+            | RoomCommand::TrackEnded
             | RoomCommand::Ring { .. }
             | RoomCommand::StopRing => {}
         }

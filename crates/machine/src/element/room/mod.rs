@@ -21,7 +21,8 @@ use crate::contract::recording;
 use crate::contract::{
     CallTime, CallbackRequest, FetchFailure, FetchId, FetchResponse, InstructionOutcome,
     LeaveReason, MediaCommand, MemberId, Output, Param, Params, PlayId, RecordingEndReason,
-    RecordingId, RecordingOrder, RoomCommand, RoomEntry, RoomEvent, TrackCommand, TranscriptOrder,
+    RecordingEvent, RecordingId, RecordingOrder, RoomCommand, RoomEntry, RoomEvent, TrackCommand,
+    TranscriptOrder,
 };
 use crate::digits::Key;
 use crate::params::Event;
@@ -480,6 +481,21 @@ impl Activity for RoomVisit {
             }
         }
         self.update_music(ctx, env.readiness);
+        Progress::Pending
+    }
+
+    /// Notices that the separate recording has reached its maximum or failed.
+    fn recording(
+        &mut self,
+        env: &mut Env<'_>,
+        recording: RecordingId,
+        event: &RecordingEvent,
+    ) -> Progress {
+        if matches!(event, RecordingEvent::Ended { .. })
+            && self.track.take_if(|track| *track == recording).is_some()
+        {
+            env.ctx.emit(Output::Room { command: RoomCommand::TrackEnded });
+        }
         Progress::Pending
     }
 
