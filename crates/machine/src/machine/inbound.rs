@@ -117,6 +117,8 @@ impl PreparingState {
                 self.waited = true;
                 self.accept_if_ready(ctx)
             }
+            // `Timer::PathClosed` follows, unless Meta reports the end before.
+            Timer::Accept if ctx.path_lost => State::Preparing(self),
             Timer::Accept if ctx.document_received => self.accept(ctx),
             Timer::Accept => {
                 ctx.remark("no document came in time to pick up: the call is rejected".to_owned());
