@@ -205,6 +205,9 @@ pub trait LiveCalls: Send + Sync + 'static {
     /// Hangs up a call or cancels a queued one; `false` if the call is not live.
     fn hang_up(&self, scope: &Scope, call: CallUuid) -> bool;
 
+    /// Cancels an outbound call that is queued or rings; `false` if it is neither.
+    fn cancel<'a>(&'a self, scope: &'a Scope, call: CallUuid) -> BoxFuture<'a, bool>;
+
     /// Passes a command to a call.
     ///
     /// # Errors

@@ -201,6 +201,13 @@ impl LiveCalls for Calls {
         up
     }
 
+    fn cancel<'a>(&'a self, scope: &'a Scope, call: CallUuid) -> BoxFuture<'a, bool> {
+        let rings = self.get(scope, call).is_some_and(|call| {
+            call.direction == Direction::Outbound && call.status != LiveStatus::InProgress
+        });
+        Box::pin(async move { rings && self.hang_up(scope, call) })
+    }
+
     fn command(&self, scope: &Scope, call: CallUuid, command: Command) -> Result<(), CommandError> {
         self.get(scope, call).ok_or(CommandError::NotLive)?;
         self.commands.lock().unwrap().push((call, command));

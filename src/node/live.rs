@@ -22,7 +22,7 @@ use engine::call::{self, Registry};
 use engine::cluster::Cluster;
 use machine::{CallSetup, Command, RecordingOrder, StreamOrder};
 use model::Clock;
-use model::{CallUuid, E164, StreamId};
+use model::{CallUuid, Direction, E164, StreamId};
 use store::Scope;
 use xml::ast::{DocUrl, Target};
 
@@ -126,6 +126,20 @@ impl LiveCalls for Live {
     fn hang_up(&self, scope: &Scope, id: CallUuid) -> bool {
         let waits = self.dialer.find(id).is_some_and(|setup| holds(scope, &setup));
         (waits && self.dialer.cancel(id)) || self.command(scope, id, Command::Hangup).is_ok()
+    }
+
+    fn cancel<'a>(&'a self, scope: &'a Scope, id: CallUuid) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let waits = self.dialer.find(id).is_some_and(|setup| holds(scope, &setup));
+            if waits && self.dialer.cancel(id) {
+                return true;
+            }
+            let call = self.find(scope, id);
+            match call.filter(|call| call.setup.direction == Direction::Outbound) {
+                Some(call) => call.cancel().await,
+                None => false,
+            }
+        })
     }
 
     fn command(&self, scope: &Scope, id: CallUuid, command: Command) -> Result<(), CommandError> {

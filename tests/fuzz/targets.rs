@@ -511,6 +511,10 @@ impl LiveCalls for NoCalls {
         false
     }
 
+    fn cancel<'a>(&'a self, _: &'a Scope, _: CallUuid) -> BoxFuture<'a, bool> {
+        Box::pin(async { false })
+    }
+
     fn command(&self, _: &Scope, _: CallUuid, _: Command) -> Result<(), CommandError> {
         Err(CommandError::NotLive)
     }

@@ -13,7 +13,7 @@ use super::query::{self, Pairs};
 use super::request::PlivoRequest;
 use super::response::{no_content, ok, resource_uri};
 use super::route::{LIMIT, OFFSET, Route, TIME, handler, one_of};
-use model::{CallUuid, Direction, Timestamp};
+use model::{CallUuid, Timestamp};
 use store::{CallEnd, CallFilter, CallRecord, CallStart, Scope};
 
 const COLLECTION: &str = "/v1/Account/{auth_id}/Call/";
@@ -316,12 +316,8 @@ async fn hang_up(request: PlivoRequest) -> Result<Response, PlivoError> {
 async fn cancel(request: PlivoRequest) -> Result<Response, PlivoError> {
     const NOT_FOUND: PlivoError =
         PlivoError::NotFound("request not found, or its call is answered or has ended");
-    let (live, scope) = (&request.api().live, &request.scope);
     let uuid: CallUuid = request.id("request_uuid", NOT_FOUND)?;
-    let call = live.get(scope, uuid).filter(|call| {
-        call.direction == Direction::Outbound && call.status != LiveStatus::InProgress
-    });
-    match live.hang_up(scope, call.ok_or(NOT_FOUND)?.call) {
+    match request.api().live.cancel(&request.scope, uuid).await {
         true => Ok(no_content()),
         false => Err(NOT_FOUND),
     }

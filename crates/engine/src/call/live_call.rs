@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::binding::{MetaState, Party};
 use super::course::{Course, Sampler};
@@ -164,6 +164,13 @@ impl LiveCall {
     /// Whether the call has ended and waits only for Meta's `terminate`.
     pub fn is_closing(&self) -> bool {
         self.state.load(Ordering::Acquire) >= CallState::Closing as u8
+    }
+
+    /// Hangs up the call unless it was answered, and returns whether it was hung up. Decided in the
+    /// call's own task, which may learn of the answer in the meantime.
+    pub async fn cancel(&self) -> bool {
+        let (reply, is_cancelled) = oneshot::channel();
+        self.put(Message::Cancel(reply)) && is_cancelled.await.unwrap_or_default()
     }
 
     /// Sends a command to the call.

@@ -51,6 +51,8 @@ pub(super) enum Message {
     /// A media step that is missing some seconds after `accept`, how long it was awaited, and
     /// whether this node sends the ICE checks.
     Missing(MissingStep, Duration, bool),
+    /// Hangs up the call unless it was answered. The reply is whether it was hung up.
+    Cancel(oneshot::Sender<bool>),
     /// Asks why the call can't be handed over to another process: for longer than a request takes, or
     /// at the moment.
     CanLeave(Period, oneshot::Sender<Option<&'static str>>),
@@ -79,6 +81,7 @@ impl Message {
             Self::StreamSounds => "stream_sounds",
             Self::Sample => "sample",
             Self::Missing(..) => "missing",
+            Self::Cancel(_) => "cancel",
             Self::CanLeave(..) => "can_leave",
             Self::Suspend(_) => "suspend",
         }

@@ -346,6 +346,22 @@ async fn a_pending_termination_is_sent_once_while_the_database_rejects_writes() 
     assert!(outcomes.is_empty(), "nothing to remember of a call that the store has as settled");
 }
 
+#[tokio::test]
+async fn a_request_is_cancelled_unless_its_call_was_answered() {
+    let world = World::new().await;
+    let ringing = world.call("wacid.ringing", "Asha");
+    assert!(ringing.cancel().await);
+    assert!(!ringing.cancel().await, "it has ended");
+    assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
+
+    let call = world.call("wacid.answered", "Asha");
+    // Answered, as far as the API does not know yet.
+    call.mailbox.tell(Input::Media { leg: Leg::A, event: MediaEvent::Connected });
+    drop(suspend(&world).await);
+    assert!(call.is_answered() && !call.cancel().await);
+    assert!(!call.is_closing(), "it goes on");
+}
+
 /// Rotates the account's token: `newer` signs beside the one before.
 fn rotate(world: &World, newer: &str) -> SigningKeys {
     let tokens = vec![Secret::new(newer), Secret::new("token")];

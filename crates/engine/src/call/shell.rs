@@ -314,6 +314,14 @@ impl Shell {
                 journal.trace(&Trace::StreamSounds { at_us: journal.us(at) });
             }
             Message::FirstSent => journal.trace(&Trace::FirstSent { at_us: journal.us(at) }),
+            Message::Cancel(reply) => {
+                let view = &self.context.view;
+                let is_cancelled = !view.is_answered() && !view.is_closing();
+                if is_cancelled {
+                    self.step(at, Input::Command { command: Command::Hangup });
+                }
+                let _ = reply.send(is_cancelled);
+            }
             Message::CanLeave(period, reply) => {
                 let counts = |why: &Obstacle| period == Period::Now || !why.passes;
                 let _ = reply.send(self.obstacle().filter(counts).map(|why| why.text));
