@@ -31,7 +31,7 @@ use model::{AuthId, CallUuid, Digit, E164, Method};
 use store::Scope;
 use uuid::Uuid;
 use xml::Document;
-use xml::ast::DocUrl;
+use xml::ast::{DocUrl, Element, ElementKind};
 
 /// Time to wait for a confirm key, as in a `Dial`.
 const CONFIRM_MS: u64 = 120_000;
@@ -202,8 +202,11 @@ const ATTRIBUTES: &[(&str, &str)] = &[
 
 /// Builds the document of a participant: the element with the attributes set by the fields.
 fn document(fields: &Fields, name: &str) -> Result<Arc<Document>, String> {
-    let escaped =
-        |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+    let escaped = |text: &str| {
+        [('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;")]
+            .iter()
+            .fold(text.to_owned(), |text, (char, entity)| text.replace(*char, entity))
+    };
     let role = fields.required("role")?;
     if !ROLES.iter().any(|known| role.eq_ignore_ascii_case(known)) {
         return Err(format!("role must be one of {}", ROLES.join(", ")));
@@ -216,7 +219,7 @@ fn document(fields: &Fields, name: &str) -> Result<Arc<Document>, String> {
     }
     xml += &format!(">{}</MultiPartyCall></Response>", escaped(name));
     let parsed = xml::parse(xml.as_bytes(), None);
-    parsed.document.ok_or_else(|| {
+    let document = parsed.document.ok_or_else(|| {
         let error = parsed.findings.iter().find(|f| f.severity == xml::ast::Severity::Error);
         let message =
             error.map_or("it is not a multi-party call", |finding| finding.message.as_str());
@@ -224,13 +227,24 @@ fn document(fields: &Fields, name: &str) -> Result<Arc<Document>, String> {
         let field = {
             let named =
                 message.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-            ATTRIBUTES
-                .iter()
-                .find(|(_, attribute)| *attribute == named)
-                .map_or("role", |(field, _)| field)
+            ATTRIBUTES.iter().find(|(_, attribute)| *attribute == named)
         };
-        format!("{field} is invalid: {message}")
-    })
+        match field {
+            Some((field, _)) => format!("{field} is invalid: {message}"),
+            None => {
+                format!("a field or the multi-party call's name {name:?} is invalid: {message}")
+            }
+        }
+    })?;
+    let has_name = |element: &Element| matches!(&element.kind, ElementKind::MultiPartyCall(call) if call.name == name);
+    match document.elements.iter().any(has_name) {
+        true => Ok(document),
+        // The call would enter another multi-party call.
+        false => Err(format!(
+            "the multi-party call's name {name:?} must not begin or end with white space, nor \
+             contain a carriage return"
+        )),
+    }
 }
 
 async fn add(request: PlivoRequest) -> Result<Response, PlivoError> {
@@ -489,6 +503,22 @@ mod tests {
             ("startRecordingAudio", "https://a.example.com/on"),
         ] {
             assert!(call.attributes.contains(&(name.to_owned(), value.to_owned())), "{name}");
+        }
+        let named = |name: &str| document(&Fields::of_json(&json!({"role": "agent"})), name);
+        for name in ["a]]>b", "<\"a\" & 'b'>", "a  b"] {
+            let made = named(name).expect("a document");
+            assert!(
+                made.elements[0].kind
+                    == ElementKind::MultiPartyCall(xml::ast::MultiPartyCall {
+                        name: name.to_owned(),
+                        role: "agent".to_owned(),
+                        attributes: Vec::new(),
+                    }),
+                "{name}"
+            );
+        }
+        for name in [" a", "a\n", "a\r\nb", "a\u{1}", ""] {
+            assert!(named(name).is_err_and(|why| why.contains(&format!("{name:?}"))), "{name:?}");
         }
         let wrong = document(&Fields::of_json(&json!({"role": "boss"})), "A");
         assert_eq!(wrong.unwrap_err(), "role must be one of agent, supervisor, customer, ai-agent");
