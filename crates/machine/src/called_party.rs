@@ -22,7 +22,10 @@ use crate::contract::{
 };
 use model::HangupCause;
 use xml::Document;
-use xml::ast::Target;
+use xml::ast::{Repeat, Target};
+
+/// Maximum duration of a sound that ends by itself, if the timeout of the key is not longer.
+const SOUND_MAX_MS: u64 = 120_000;
 
 /// The foreground of a called leg. See the [module documentation](self).
 pub(super) struct CalledParty {
@@ -133,7 +136,13 @@ impl CalledParty {
             return;
         }
         match std::mem::replace(&mut self.phase, Phase::Confirmed) {
-            Phase::SoundPending(items) => self.phase = Phase::PlayingSound(ctx.play(items)),
+            Phase::SoundPending(items) => {
+                let timeout_ms = self.confirm.as_ref().map_or(0, |confirm| confirm.timeout_ms);
+                let is_endless = items.iter().any(|item| item.repeat == Repeat::Endless);
+                let max_ms = if is_endless { timeout_ms } else { timeout_ms.max(SOUND_MAX_MS) };
+                ctx.set_timer(DocumentTimer::Confirm, max_ms);
+                self.phase = Phase::PlayingSound(ctx.play(items));
+            }
             Phase::DigitsPending(digits) => {
                 let play = ctx.next_play();
                 ctx.media(MediaCommand::SendDigits { play, digits });
@@ -190,6 +199,7 @@ impl CalledParty {
     }
 
     fn send_digits(&mut self, ctx: &mut CallContext, readiness: Readiness) {
+        ctx.timers.clear(DocumentTimer::Confirm);
         self.phase = match self.digits.take() {
             Some(digits) => Phase::DigitsPending(digits),
             None => Phase::Confirmed,
@@ -252,7 +262,6 @@ impl Activity for CalledParty {
                 self.send_digits(env.ctx, env.readiness);
             }
             Phase::WaitingForKey if is_confirm_key => {
-                env.ctx.timers.clear(DocumentTimer::Confirm);
                 self.send_digits(env.ctx, env.readiness);
             }
             Phase::Joined if self.reports_digits => {
@@ -293,6 +302,13 @@ impl Activity for CalledParty {
                 self.fetched(env, fetch, Err(FetchFailure::Timeout))
             }
             (DocumentTimer::Fetch, _) => self.progress(),
+            (DocumentTimer::Confirm, &Phase::PlayingSound(play))
+                if self.confirm.as_ref().is_none_or(|confirm| confirm.key.is_none()) =>
+            {
+                env.ctx.media(MediaCommand::Stop { play });
+                self.send_digits(env.ctx, env.readiness);
+                self.progress()
+            }
             (DocumentTimer::Confirm, _) => {
                 let key = if self.document.is_some() { "confirm_key" } else { "confirmKey" };
                 env.ctx.remark(format!("{key} was not pressed in time: the leg is hung up"));
