@@ -387,6 +387,18 @@ impl VisitEnd {
 impl Activity for RoomVisit {
     fn room_event(&mut self, env: &mut Env<'_>, event: &RoomEvent) -> Progress {
         let ctx = &mut *env.ctx;
+        let is_about_entering = matches!(
+            event,
+            RoomEvent::Entered { .. }
+                | RoomEvent::Full { .. }
+                | RoomEvent::Elsewhere
+                | RoomEvent::Lost
+                | RoomEvent::MustLeave { .. }
+        );
+        // The others come from the room of the element before, which the call has left.
+        if self.membership.is_none() && !is_about_entering {
+            return Progress::Pending;
+        }
         match *event {
             RoomEvent::Entered {
                 room,
