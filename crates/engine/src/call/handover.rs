@@ -75,6 +75,9 @@ pub struct CallSnapshot {
     #[serde(default)]
     pub(super) reservation: Option<Uuid>,
     pub(super) report: Report,
+    /// Number of callbacks that count towards the limit of a call.
+    #[serde(default)]
+    pub(super) callbacks: u32,
     /// Our session description.
     pub(super) sdp: Arc<str>,
     /// The leg of a call whose SDP answer is awaited.
@@ -268,6 +271,7 @@ pub(super) struct SnapshotParts<'a> {
     pub(super) holds_slot: bool,
     pub(super) reservation: Option<Uuid>,
     pub(super) report: &'a Report,
+    pub(super) callbacks: u32,
     pub(super) sdp: &'a Arc<str>,
     pub(super) offered_leg: Option<OfferedLegSnapshot>,
     pub(super) taps: Vec<TapSides>,
@@ -289,6 +293,7 @@ impl CallSnapshot {
             holds_slot: parts.holds_slot,
             reservation: parts.reservation,
             report: parts.report.clone(),
+            callbacks: parts.callbacks,
             sdp: parts.sdp.clone(),
             offered_leg: parts.offered_leg,
             course: parts.view.sampler.snapshot(),

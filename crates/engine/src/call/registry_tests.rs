@@ -473,6 +473,16 @@ fn crossed(snapshot: &CallSnapshot) -> CallSnapshot {
 }
 
 #[tokio::test]
+async fn a_snapshot_of_an_earlier_build_counts_no_callbacks() {
+    let world = World::new().await;
+    let call = world.call("wacid.earlier", "Asha");
+    call.mailbox.tell(Input::Media { leg: Leg::A, event: MediaEvent::Connected });
+    let mut snapshot = serde_json::to_value(&suspend(&world).await.snapshot).unwrap();
+    snapshot.as_object_mut().unwrap().remove("callbacks").unwrap();
+    assert_eq!(serde_json::from_value::<CallSnapshot>(snapshot).unwrap().callbacks, 0);
+}
+
+#[tokio::test]
 async fn a_suspended_call_goes_on_here_or_in_another_process() {
     let world = World::new().await;
     let clock = &world.services.clock;
@@ -493,7 +503,9 @@ async fn a_suspended_call_goes_on_here_or_in_another_process() {
     assert_eq!(call.log.snapshot().len(), lines + 1, "the call has resumed");
 
     let mut suspended = suspend(&world).await;
-    let mut incoming = IncomingCall::rebuild(crossed(&suspended.snapshot), clock).unwrap();
+    let mut snapshot = crossed(&suspended.snapshot);
+    snapshot.callbacks = 7;
+    let mut incoming = IncomingCall::rebuild(snapshot, clock).unwrap();
     call.mailbox.tell(digit('2'));
     suspended.leave();
     suspended.has_left(&crate::stream::Relays::listen().unwrap()).await;
@@ -511,6 +523,7 @@ async fn a_suspended_call_goes_on_here_or_in_another_process() {
     assert_eq!((same.wacid(), same.answered()), (call.wacid(), call.answered()));
     let skew = same.arrived.max(call.arrived).duration_since(same.arrived.min(call.arrived));
     assert!(skew < Duration::from_millis(100), "the call's time has jumped by {skew:?}");
+    assert_eq!(suspend(&world).await.snapshot.callbacks, 7, "their limit is the call's");
     assert_eq!(same.command(Command::Hangup), crate::call::SendOutcome::Delivered);
     // Meta confirms the end.
     let key = CallKey { phone_number_id: PHONE_NUMBER_ID.into(), wacid: "wacid.moved".into() };
