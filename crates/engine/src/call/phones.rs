@@ -29,6 +29,9 @@ const BEHIND: usize = 64;
 /// Queue capacity that captions must leave free: a slow phone loses captions but still gets call
 /// events.
 const BESIDE_CAPTIONS: usize = BEHIND / 2;
+/// Queue capacity that all messages but [`ToPhone::Unregistered`] must leave free: a slow phone is
+/// unregistered, too.
+const BESIDE_ALL: usize = 1;
 
 /// Why phones of a disabled or deleted account are refused and unregistered, as a word for programs.
 pub const ACCOUNT_DISABLED: &str = "account_disabled";
@@ -177,10 +180,21 @@ struct Table {
 
 struct Place {
     owner: Owner,
-    to: mpsc::Sender<ToPhone>,
+    /// `None` once the queue was full: the phone is being disconnected. Its calls stay here until
+    /// then, so that it can resume them.
+    to: Option<mpsc::Sender<ToPhone>>,
     calls: BTreeSet<CallUuid>,
     /// Whether the phone's socket is at another node of the fleet.
     is_remote: bool,
+}
+
+impl Place {
+    /// Sends a message if the queue has more than this capacity left. Returns `false` if it was not
+    /// sent.
+    fn send(&self, what: ToPhone, beside: usize) -> bool {
+        let to = self.to.as_ref().filter(|to| to.capacity() > beside);
+        to.is_some_and(|to| to.try_send(what).is_ok())
+    }
 }
 
 /// A phone's registration. Dropping the value ends it.
@@ -247,6 +261,7 @@ impl Phones {
         table.last += 1;
         let place = RegistrationId(table.last);
         let calls = BTreeSet::new();
+        let to = Some(to);
         table.places.insert(place, Place { owner: owner.clone(), to, calls, is_remote });
         let ringing = table.ringing.get(&owner.name).into_iter().flatten();
         let lines: Vec<_> = ringing.filter_map(Weak::upgrade).collect();
@@ -258,13 +273,13 @@ impl Phones {
 
     /// Whether an endpoint has a registration.
     pub fn is_registered(&self, name: &EndpointName) -> bool {
-        self.table().places.values().any(|place| place.owner.name == *name)
+        self.table().places_of(name).next().is_some()
     }
 
     /// Returns the owner of an endpoint, if it is registered or [awaited](Phones::expect) at `now`.
     pub fn owner(&self, name: &EndpointName, now: Instant) -> Option<Owner> {
         let table = self.table();
-        let place = table.places.values().find(|place| place.owner.name == *name);
+        let place = table.places_of(name).next().map(|(_, place)| place);
         let awaited = || table.awaited(name, now);
         place.map(|place| &place.owner).or_else(awaited).cloned()
     }
@@ -308,7 +323,7 @@ impl Phones {
     fn unregister_where(&self, why: &'static str, is_meant: impl Fn(&Owner) -> bool) {
         let table = self.table();
         for place in table.places.values().filter(|place| is_meant(&place.owner)) {
-            let _ = place.to.try_send(ToPhone::Unregistered { why });
+            place.send(ToPhone::Unregistered { why }, 0);
         }
     }
 
@@ -317,7 +332,7 @@ impl Phones {
         let mut table = self.table();
         if !std::mem::replace(&mut table.draining, true) {
             for place in table.places.values().filter(|place| !place.is_remote) {
-                let _ = place.to.try_send(ToPhone::Draining);
+                place.send(ToPhone::Draining, BESIDE_ALL);
             }
         }
     }
@@ -379,18 +394,22 @@ impl Phones {
 
     /// Sends a message to a registration. Disconnects the phone if its queue is full.
     fn tell(&self, place: RegistrationId, what: ToPhone) {
-        let is_full =
-            self.table().places.get(&place).is_some_and(|place| place.to.try_send(what).is_err());
-        if is_full {
+        let (owner, is_remote) = {
+            let mut table = self.table();
+            let Some(place) = table.places.get_mut(&place) else { return };
             // Dropping the sender closes the socket.
-            tracing::info!("phone message queue full, phone disconnected");
-            self.remove(place);
-        }
+            if place.send(what, BESIDE_ALL) || place.to.take().is_none() {
+                return;
+            }
+            (place.owner.clone(), place.is_remote)
+        };
+        tracing::info!("phone message queue full, phone disconnected");
+        self.publish(&owner, is_remote);
     }
 
     fn remove(&self, place: RegistrationId) {
         let removed = self.table().places.remove(&place);
-        if let Some(removed) = removed {
+        if let Some(removed) = removed.filter(|place| place.to.is_some()) {
             self.publish(&removed.owner, removed.is_remote);
         }
     }
@@ -407,10 +426,8 @@ impl Phones {
 
     /// Sends a message unless the phone's queue is more than half full.
     fn mention(&self, place: RegistrationId, what: ToPhone) {
-        if let Some(place) =
-            self.table().places.get(&place).filter(|place| place.to.capacity() > BESIDE_CAPTIONS)
-        {
-            let _ = place.to.try_send(what);
+        if let Some(place) = self.table().places.get(&place) {
+            place.send(what, BESIDE_CAPTIONS);
         }
     }
 
@@ -436,6 +453,12 @@ impl Phones {
 }
 
 impl Table {
+    /// Returns the registrations of an endpoint, except phones that are being disconnected.
+    fn places_of(&self, name: &EndpointName) -> impl Iterator<Item = (RegistrationId, &Place)> {
+        let is_of = |place: &Place| place.to.is_some() && place.owner.name == *name;
+        self.places.iter().filter(move |(_, place)| is_of(place)).map(|(id, place)| (*id, place))
+    }
+
     /// Returns the owner of an endpoint that is awaited at `now`.
     fn awaited(&self, name: &EndpointName, now: Instant) -> Option<&Owner> {
         self.awaited.get(name).filter(|(_, until)| now < *until).map(|(owner, _)| owner)
@@ -569,12 +592,7 @@ impl Line {
             let lines = table.ringing.entry(self.name.clone()).or_default();
             lines.retain(|line| line.strong_count() > 0);
             lines.push(Arc::downgrade(self));
-            table
-                .places
-                .iter()
-                .filter(|(_, place)| place.owner.name == self.name)
-                .map(|(id, _)| *id)
-                .collect()
+            table.places_of(&self.name).map(|(id, _)| id).collect()
         };
         places.iter().for_each(|place| self.ring_also(*place));
         match &*self.at() {
@@ -943,10 +961,36 @@ mod tests {
         for _ in 0..BEHIND + 1 {
             phones.tell(place.place(), ToPhone::Draining);
         }
-        assert!(
-            phones.is_empty() && !phones.is_registered(&name()),
-            "a phone that takes nothing is given up"
-        );
+        assert!(!phones.is_registered(&name()), "a phone that takes nothing is given up");
         drop((place, outgoing));
+        assert!(phones.is_empty());
+    }
+
+    #[test]
+    fn a_phone_with_a_full_queue_is_disconnected_and_can_resume_its_calls() {
+        let (phones, [call, other]) = (Phones::default(), [(); 2].map(|()| call()));
+        let (first, mut outgoing) = phones.register(owner()).unwrap();
+        let line = phones.line_from(call, first.place(), name());
+        (0..=BEHIND).for_each(|_| line.tell(ToPhone::Answered { call }));
+        assert_eq!(phones.line_to(other, name()).ring(ring(other)), 0);
+        while outgoing.try_recv().is_ok() {}
+        assert!(outgoing.is_closed(), "the session ends");
+        let calls = phones.calls(first.place());
+        assert_eq!(calls, [call]);
+        assert!(line.lost(first.place()));
+        drop(first);
+        let (second, _outgoing) = phones.register(owner()).unwrap();
+        assert!(line.back(second.place()));
+    }
+
+    #[test]
+    fn a_phone_with_a_full_queue_is_unregistered() {
+        let phones = Phones::default();
+        let (place, mut outgoing) = phones.register(owner()).unwrap();
+        (0..BEHIND - BESIDE_ALL).for_each(|_| phones.tell(place.place(), ToPhone::Draining));
+        phones.drain();
+        phones.unregister(&"1".into(), "password_changed");
+        let last = std::iter::from_fn(|| outgoing.try_recv().ok()).last();
+        assert_eq!(last, Some(ToPhone::Unregistered { why: "password_changed" }));
     }
 }
