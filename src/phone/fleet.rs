@@ -7,7 +7,7 @@
 //! calls at any node: each node identifies all phones by the hash of their secret, and restores its
 //! own calls.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -38,10 +38,10 @@ const REGISTER_TIME: Duration = Duration::from_millis(300);
 /// Timeout for another node to execute a request from a phone.
 const COMMAND_TIME: Duration = Duration::from_secs(2);
 
-/// Maximum number of attempts to send a message to a phone at another node.
-const TELL_TRIES: u32 = 10;
-/// Interval between these attempts.
+/// Interval between the attempts to send a message to a phone at another node.
 const TELL_RETRY: Duration = Duration::from_millis(200);
+/// Number of failed attempts in a row after which a warning is logged.
+const TELL_TRIES: u32 = 10;
 
 /// Interval between comparisons of the tables of two nodes.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(1);
@@ -97,6 +97,21 @@ struct OutgoingMessage {
     is_over: bool,
     /// Whether the registration ends.
     is_last: bool,
+    /// Whether it reports an incoming call.
+    #[serde(default)]
+    is_ring: bool,
+}
+
+impl From<&ToPhone> for OutgoingMessage {
+    fn from(message: &ToPhone) -> Self {
+        Self {
+            call: message.call(),
+            text: NodeMessage::from(message).text(),
+            is_over: matches!(message, ToPhone::Cancelled { .. } | ToPhone::Ended { .. }),
+            is_last: matches!(message, ToPhone::Unregistered { .. }),
+            is_ring: matches!(message, ToPhone::Ring(_)),
+        }
+    }
 }
 
 /// The place of another node's phone in this node's table.
@@ -114,6 +129,17 @@ struct Tables {
     remote: BTreeMap<(Uuid, u64), RemotePlace>,
     /// The versions of the other nodes' tables.
     versions: BTreeMap<Uuid, u64>,
+}
+
+impl Tables {
+    /// Removes a phone to which no more messages can be sent. If it is still registered, its node
+    /// announces it again, because the version of that node's table is forgotten, too. Returns
+    /// `None` if the phone has another place meanwhile.
+    fn give_up(&mut self, key: (Uuid, u64), place: RegistrationId) -> Option<RemotePlace> {
+        self.remote.get(&key).filter(|remote| remote.registration.place() == place)?;
+        self.versions.remove(&key.0);
+        self.remote.remove(&key)
+    }
 }
 
 /// The exchange of this node's phones with the other nodes.
@@ -251,8 +277,9 @@ impl Inner {
                 serde_json::to_value(is_known)
             }
             PeerMessage::All { version, phones } => {
-                self.replace_remote(&fleet, from, phones);
+                // Set first: a phone that is given up meanwhile removes it.
                 fleet.tables().versions.insert(from, version);
+                self.replace_remote(&fleet, from, phones);
                 serde_json::to_value(())
             }
             PeerMessage::Request { id, text } => {
@@ -272,8 +299,9 @@ impl Inner {
                 })
             }
             PeerMessage::Outgoing { id, message } => {
-                let OutgoingMessage { call, text, is_over, is_last } = message;
-                let relayed = ToPhone::Relayed { node: from, call, text, is_over, is_last };
+                let OutgoingMessage { call, text, is_over, is_last, is_ring } = message;
+                let relayed =
+                    ToPhone::Relayed { node: from, call, text, is_over, is_last, is_ring };
                 serde_json::to_value(self.phones.deliver(RegistrationId::of(id), relayed))
             }
             PeerMessage::Draft { id, account, person } => {
@@ -284,8 +312,8 @@ impl Inner {
         answer.ok()
     }
 
-    /// Adds the place of another node's phone, unless it exists. Returns `None` if that node has
-    /// too many phones.
+    /// Adds the place of another node's phone, unless it exists, and restores the calls of this node
+    /// that wait for the phone. Returns `None` if that node has too many phones.
     fn add_remote(
         self: &Arc<Self>,
         fleet: &Arc<PhoneFleet>,
@@ -301,18 +329,24 @@ impl Inner {
         }
         let (registration, outgoing) = self.phones.register_remote(owner(phone));
         let place = registration.place();
+        self.resume(&phone.session, &phone.endpoint, place);
         let over = CancellationToken::new();
         self.sessions.begin(&phone.session, phone.endpoint.clone(), place, over);
         tables.remote.insert((run, phone.id), RemotePlace { phone: phone.clone(), registration });
         let (fleet, inner) = (fleet.clone(), Arc::downgrade(self));
-        tokio::spawn(relay(fleet, inner, (run, phone.id), outgoing));
+        tokio::spawn(relay(fleet, inner, (run, phone.id), place, outgoing));
         Some(place)
     }
 
     /// Removes the place of another node's phone.
     fn remove_remote(&self, fleet: &PhoneFleet, key: (Uuid, u64), left: bool) {
         let removed = fleet.tables().remote.remove(&key);
-        let Some(RemotePlace { phone, registration }) = removed else { return };
+        if let Some(removed) = removed {
+            self.end_remote(removed, left);
+        }
+    }
+
+    fn end_remote(&self, RemotePlace { phone, registration }: RemotePlace, left: bool) {
         let place = registration.place();
         let calls = self.phones.calls(place);
         drop(registration);
@@ -391,37 +425,255 @@ fn owner(phone: &SharedPhone) -> Owner {
     }
 }
 
-/// Forwards the messages to a phone at another node, in order, until its registration ends.
+/// Messages that wait until the phone's node answers, in order. What a message supersedes is
+/// removed, so that no more than a few for each call of the phone wait.
+#[derive(Default)]
+struct Backlog {
+    /// The message whose latest attempt failed. The phone may have received it.
+    tried: Option<ToPhone>,
+    waiting: VecDeque<ToPhone>,
+}
+
+impl Backlog {
+    fn next(&mut self) -> Option<ToPhone> {
+        self.tried.take().or_else(|| self.waiting.pop_front())
+    }
+
+    /// Returns the message of a failed attempt, to be sent again.
+    fn put_back(&mut self, message: ToPhone) {
+        // A late caption is of no use.
+        self.tried = Some(message).filter(|message| !matches!(message, ToPhone::Caption { .. }));
+    }
+
+    fn push(&mut self, message: ToPhone) {
+        match &message {
+            ToPhone::Caption { .. } => return,
+            ToPhone::Cancelled { call, .. } | ToPhone::Ended { call, .. } => {
+                let is_ring =
+                    |other: &ToPhone| matches!(other, ToPhone::Ring(ring) if ring.call == *call);
+                let is_unknown = self.waiting.iter().any(is_ring);
+                self.tried.take_if(|tried| tried.call() == Some(*call));
+                self.waiting.retain(|other| other.call() != Some(*call));
+                if is_unknown {
+                    return;
+                }
+            }
+            ToPhone::Ring(_)
+            | ToPhone::Answer { .. }
+            | ToPhone::Answered { .. }
+            | ToPhone::NoCaptions { .. }
+            | ToPhone::Draining
+            | ToPhone::Unregistered { .. }
+            | ToPhone::Relayed { .. } => self.waiting.retain(|other| *other != message),
+        }
+        self.waiting.push_back(message);
+    }
+}
+
+/// Forwards the messages to a phone at another node. Its place ends when they can no longer be sent.
 async fn relay(
     fleet: Arc<PhoneFleet>,
     inner: Weak<Inner>,
     (run, id): (Uuid, u64),
-    mut outgoing: mpsc::Receiver<ToPhone>,
+    place: RegistrationId,
+    outgoing: mpsc::Receiver<ToPhone>,
 ) {
-    while let Some(message) = outgoing.recv().await {
-        let message = PeerMessage::Outgoing {
-            id,
-            message: OutgoingMessage {
-                call: message.call(),
-                text: NodeMessage::from(&message).text(),
-                is_over: matches!(message, ToPhone::Cancelled { .. } | ToPhone::Ended { .. }),
-                is_last: matches!(message, ToPhone::Unregistered { .. }),
-            },
-        };
-        let mut tries = 0;
-        let is_there = loop {
-            if let Some(is_there) = fleet.send::<bool>(run, &message, COMMAND_TIME).await {
-                break is_there;
+    let send = |message| {
+        let (fleet, message) = (fleet.clone(), PeerMessage::Outgoing { id, message });
+        async move {
+            let is_registered = fleet.send::<bool>(run, &message, COMMAND_TIME).await;
+            if is_registered.is_none() {
+                tokio::time::sleep(TELL_RETRY).await;
             }
-            tries += 1;
-            if tries == TELL_TRIES {
-                warn!(%run, "message to a phone at another node not sent");
-                break false;
-            }
-            tokio::time::sleep(TELL_RETRY).await;
-        };
-        if let Some(inner) = inner.upgrade().filter(|_| !is_there) {
-            inner.remove_remote(&fleet, (run, id), false);
+            is_registered
         }
+    };
+    forward(outgoing, send).await;
+    let Some(inner) = inner.upgrade() else { return };
+    let given_up = fleet.tables().give_up((run, id), place);
+    if let Some(remote) = given_up {
+        info!(%run, "place of a phone at another node given up");
+        inner.end_remote(remote, false);
+    }
+}
+
+/// Sends messages in order, until `send` answers that the phone is not registered, or until the
+/// place ends or its queue was full. While there is no answer, they wait: as long as the phone's
+/// node is a member of the fleet, the phone has its calls.
+async fn forward<F: Future<Output = Option<bool>>>(
+    mut outgoing: mpsc::Receiver<ToPhone>,
+    send: impl Fn(OutgoingMessage) -> F,
+) {
+    let (mut backlog, mut failures) = (Backlog::default(), 0u32);
+    loop {
+        let next = match backlog.next() {
+            Some(message) => Some(message),
+            None => outgoing.recv().await,
+        };
+        let Some(message) = next else { return };
+        match send(OutgoingMessage::from(&message)).await {
+            Some(true) => failures = 0,
+            Some(false) => return,
+            None => {
+                failures = failures.saturating_add(1);
+                if failures == TELL_TRIES {
+                    warn!("messages to a phone at another node wait: the node does not answer");
+                }
+                backlog.put_back(message);
+                while let Ok(message) = outgoing.try_recv() {
+                    backlog.push(message);
+                }
+                if outgoing.is_closed() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use engine::call::caption::{Caption, Speaker};
+    use engine::call::phones::{Ended, Phones, Ring};
+
+    fn ring(call: CallUuid) -> ToPhone {
+        ToPhone::Ring(Ring {
+            call,
+            from: String::new(),
+            to: String::new(),
+            caller_name: String::new(),
+            via: Default::default(),
+            outbound: false,
+            headers: Vec::new(),
+        })
+    }
+
+    fn ended(call: CallUuid) -> ToPhone {
+        let (name, source, cause) = ("Normal Hangup", "Caller", "caller_hangup");
+        ToPhone::Ended { call, ended: Ended { code: 4000, name, source, cause, bill_secs: 1 } }
+    }
+
+    fn caption(call: CallUuid) -> ToPhone {
+        let (speaker, text) = (Speaker::Them, "x".to_owned());
+        ToPhone::Caption { call, caption: Caption { speaker, line: 1, text, last: true } }
+    }
+
+    #[tokio::test]
+    async fn messages_to_a_phone_wait_while_its_node_does_not_answer() {
+        let [live, unheard, rings] = [(); 3].map(|()| CallUuid(Uuid::new_v4()));
+        let cancelled = |call| ToPhone::Cancelled { call, why: "cancelled" };
+        let (to, outgoing) = mpsc::channel(64);
+        let is_up = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let forwarding = tokio::spawn({
+            let (is_up, sent) = (is_up.clone(), sent.clone());
+            forward(outgoing, move |message| {
+                let answer = is_up.load(Ordering::Acquire).then(|| {
+                    sent.lock().unwrap().push(message.text);
+                    true
+                });
+                async move {
+                    tokio::task::yield_now().await;
+                    answer
+                }
+            })
+        });
+        let until_taken = async || {
+            while to.capacity() < to.max_capacity() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let until_sent = async |count| {
+            while sent.lock().unwrap().len() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        to.send(ring(live)).await.unwrap();
+        until_taken().await;
+        for message in [ToPhone::Answered { call: live }, ring(unheard), caption(live)] {
+            to.send(message).await.unwrap();
+        }
+        // Far more than the queue holds.
+        for _ in 0..100 {
+            for message in [caption(live), ToPhone::NoCaptions { call: live }, ring(rings)] {
+                to.send(message).await.unwrap();
+            }
+        }
+        to.send(cancelled(unheard)).await.unwrap();
+        until_taken().await;
+        is_up.store(true, Ordering::Release);
+        until_sent(4).await;
+        for message in [ended(live), cancelled(rings)] {
+            to.send(message).await.unwrap();
+        }
+        until_sent(6).await;
+        drop(to);
+        forwarding.await.unwrap();
+        let expected = [
+            ring(live),
+            ToPhone::Answered { call: live },
+            ToPhone::NoCaptions { call: live },
+            ring(rings),
+            ended(live),
+            cancelled(rings),
+        ];
+        let expected = expected.each_ref().map(|message| NodeMessage::from(message).text());
+        assert_eq!(*sent.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn the_end_of_a_call_supersedes_what_waits_about_it() {
+        let [call, other] = [(); 2].map(|()| CallUuid(Uuid::new_v4()));
+        let cancelled = |call| ToPhone::Cancelled { call, why: "timeout" };
+        let mut backlog = Backlog::default();
+        // The phone may ring.
+        backlog.put_back(ring(call));
+        [ring(other), cancelled(call)].into_iter().for_each(|message| backlog.push(message));
+        assert_eq!(backlog.next(), Some(ring(other)));
+        assert_eq!(backlog.next(), Some(cancelled(call)));
+        backlog.put_back(ToPhone::Answer { call, sdp: "v=0".into() });
+        [ToPhone::Answered { call }, ended(call)].into_iter().for_each(|m| backlog.push(m));
+        assert_eq!(backlog.next(), Some(ended(call)));
+        backlog.put_back(caption(call));
+        assert_eq!(backlog.next(), None);
+    }
+
+    #[tokio::test]
+    async fn forwarding_ends_with_the_place_or_with_the_phone() {
+        let call = CallUuid(Uuid::new_v4());
+        for answer in [None, Some(false)] {
+            let (to, outgoing) = mpsc::channel(64);
+            to.send(ring(call)).await.unwrap();
+            // The node is no longer a member, or the queue was full.
+            let to = Some(to).filter(|_| answer == Some(false));
+            forward(outgoing, |_| std::future::ready(answer)).await;
+            drop(to);
+        }
+    }
+
+    #[test]
+    fn a_phone_that_is_given_up_is_announced_again() {
+        let (phones, run) = (Phones::default(), Uuid::new_v4());
+        let phone = SharedPhone {
+            id: 7,
+            endpoint: "1".into(),
+            name: EndpointName::parse("asha").unwrap(),
+            account: "MA1".into(),
+            main_account: "MA1".into(),
+            session: String::new(),
+        };
+        let [earlier, (registration, _outgoing)] =
+            [(); 2].map(|()| phones.register_remote(owner(&phone)));
+        let place = registration.place();
+        let mut tables = Tables::default();
+        tables.versions.insert(run, 3);
+        tables.remote.insert((run, 7), RemotePlace { phone, registration });
+        assert!(tables.give_up((run, 7), earlier.0.place()).is_none());
+        assert_eq!(tables.versions.get(&run), Some(&3), "another place of the phone has ended");
+        assert!(tables.give_up((run, 7), place).is_some());
+        assert!(tables.versions.is_empty() && tables.remote.is_empty());
     }
 }

@@ -279,6 +279,12 @@ impl Session {
     }
 
     async fn deliver(&mut self, message: &ToPhone) -> Next {
+        if let ToPhone::Relayed { node, call: Some(call), is_ring: true, .. } = message
+            && self.phone.as_ref().and_then(|phone| phone.elsewhere.get(call)) == Some(node)
+        {
+            // The phone rings already: the node sends a message again if it got no answer.
+            return Ok(());
+        }
         self.say(&NodeMessage::from(message)).await?;
         match message {
             ToPhone::Unregistered { why } => Err(Exit::Close { code: NORMAL, why, left: true }),

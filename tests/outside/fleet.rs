@@ -75,8 +75,7 @@ impl World {
         for name in ["n0", "n1"] {
             let cable = Cable::to(database::port()).await;
             let mut config = NodeConfig { store_port: Some(cable.port), ..self.config(name) };
-            let peer = config.extra.rsplit_once(':').unwrap().1.trim_end_matches("\"\n");
-            let link = Cable::to(peer.parse().unwrap()).await;
+            let link = Cable::to(peer_port(&config)).await;
             config.extra += &format!("advertise = \"127.0.0.1:{}\"\n", link.port);
             nodes.push(Node::start(&config).await);
             cables.push(cable);
@@ -139,6 +138,12 @@ impl World {
             assert!(waited < Duration::from_secs(40), "{} of {} calls", of.len(), calls.len());
         }
     }
+}
+
+/// The port at which other nodes reach a node.
+fn peer_port(config: &NodeConfig) -> u16 {
+    let port = config.extra.rsplit_once(':').unwrap().1.trim_end_matches("\"\n");
+    port.parse().unwrap()
 }
 
 /// Posts a call to a node. Returns its id at Meta.
@@ -1318,6 +1323,81 @@ async fn f34_pages_of_one_node_show_what_happens_at_another() {
     }
 }
 
+/// Creates the endpoint `asha`, which the calls of the world ring.
+async fn make_asha(world: &World, node: &Node) {
+    let json = [("authorization", &*basic()), ("content-type", "application/json")];
+    let endpoint = serde_json::json!({"username": "asha", "password": PASSWORD, "alias": "Asha"});
+    let url = format!("{}/v1/Account/{AUTH_ID}/Endpoint/", node.public);
+    let made = http::send("POST", &url, &json, endpoint.to_string()).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let dial = format!(
+        "<Response><Dial action=\"{}\"><User>sip:asha@127.0.0.1</User></Dial></Response>",
+        world.app.url("/dialled")
+    );
+    world.app.xml("/answer", &dial).xml("/dialled", "<Response><Hangup/></Response>");
+}
+
+/// Lets a phone accept the next call that rings. Returns the call's id.
+async fn accept(phone: &mut Phone) -> serde_json::Value {
+    let id = phone.receive("ring").await["call"].clone();
+    phone.say(json!({"type": "accept", "call": id, "sdp": OFFER})).await;
+    assert_eq!(phone.receive("answer").await["call"], id);
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f32_a_phone_keeps_its_call_while_its_node_cannot_be_reached() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let mut config = world.config("n1");
+    let link = Cable::to(peer_port(&config)).await;
+    config.extra += &format!("advertise = \"127.0.0.1:{}\"\n", link.port);
+    let (one, other) = (world.node("n0").await, Node::start(&config).await);
+    make_asha(&world, &one).await;
+    let (mut phone, _) = Phone::registered(&other.public, "asha", PASSWORD).await;
+    call(&one).await;
+    let id = accept(&mut phone).await;
+    link.cut();
+    let second = call(&one).await;
+    one.until_log("messages to a phone at another node wait").await;
+    // The other direction works.
+    let say = |kind: &str| json!({"type": kind, "call": id});
+    phone.say(say("mute")).await;
+    assert_eq!(phone.receive("muted").await["call"], id);
+    let third = call(&one).await;
+    let body = terminate_body(&second).to_string();
+    assert_eq!(one.post_webhook(&body).await.status, 200);
+    world.until_hung_up(&BTreeSet::from([second])).await;
+    link.mend();
+    let rung = phone.receive("ring").await["call"].clone();
+    assert_ne!(rung, id);
+    phone.say(say("hangup")).await;
+    assert_eq!(phone.receive("ended").await["call"], id);
+    let body = terminate_body(&third).to_string();
+    assert_eq!(one.post_webhook(&body).await.status, 200);
+    loop {
+        let cancelled = phone.receive("cancelled").await;
+        if cancelled["call"] == rung {
+            break;
+        }
+    }
+    assert_eq!(one.count_in_log("phone socket lost"), 0, "{}", one.log());
+}
+
+/// Registers asha's phone at a node, where it reclaims this call. Also returns the session's secret.
+async fn resume(node: &Node, secret: &str, call: &serde_json::Value) -> (Phone, String) {
+    let mut phone = Phone::open(&node.public).await;
+    let login = json!({
+        "type": "register", "endpoint": "asha", "password": PASSWORD, "resume": secret,
+    });
+    phone.say(login).await;
+    let registered = phone.receive("registered").await;
+    assert_eq!(registered["calls"], json!([call]));
+    (phone, registered["session"].as_str().unwrap().to_owned())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn f32_phones_ring_at_every_node_and_resume_at_any() {
     if skipped_without_postgres() {
@@ -1325,19 +1405,10 @@ async fn f32_phones_ring_at_every_node_and_resume_at_any() {
     }
     let world = World::new(20, 1_000).await;
     let mut nodes = world.nodes(3).await;
-    let json = [("authorization", &*basic()), ("content-type", "application/json")];
-    let endpoint = serde_json::json!({"username": "asha", "password": PASSWORD, "alias": "Asha"});
-    let url = format!("{}/v1/Account/{AUTH_ID}/Endpoint/", nodes[0].public);
-    let made = http::send("POST", &url, &json, endpoint.to_string()).await;
-    assert_eq!(made.status, 201, "{}", made.text());
+    make_asha(&world, &nodes[0]).await;
     let (mut here, _) = Phone::registered(&nodes[0].public, "asha", PASSWORD).await;
     let (mut there, secret) = Phone::registered(&nodes[1].public, "asha", PASSWORD).await;
     let (mut far, _) = Phone::registered(&nodes[2].public, "asha", PASSWORD).await;
-    let dial = format!(
-        "<Response><Dial action=\"{}\"><User>sip:asha@127.0.0.1</User></Dial></Response>",
-        world.app.url("/dialled")
-    );
-    world.app.xml("/answer", &dial).xml("/dialled", "<Response><Hangup/></Response>");
     call(&nodes[0]).await;
     let id = there.receive("ring").await["call"].clone();
     for phone in [&mut here, &mut far] {
@@ -1355,22 +1426,12 @@ async fn f32_phones_ring_at_every_node_and_resume_at_any() {
     assert_eq!(there.receive("muted").await["call"], id);
     // The phone loses its socket, and comes back at another node.
     there.disconnect();
-    let resume = async |node: &Node, secret: &str| {
-        let mut phone = Phone::open(&node.public).await;
-        let login = serde_json::json!({
-            "type": "register", "endpoint": "asha", "password": PASSWORD, "resume": secret,
-        });
-        phone.say(login).await;
-        let registered = phone.receive("registered").await;
-        assert_eq!(registered["calls"], serde_json::json!([id]));
-        (phone, registered["session"].as_str().unwrap().to_owned())
-    };
-    let (mut phone, secret) = resume(&nodes[2], &secret).await;
+    let (mut phone, secret) = resume(&nodes[2], &secret, &id).await;
     phone.say(say("unmute")).await;
     assert_eq!(phone.receive("unmuted").await["call"], id);
     // That node dies, and the call goes on at its own.
     nodes[2].kill();
-    let (mut phone, _) = resume(&nodes[1], &secret).await;
+    let (mut phone, _) = resume(&nodes[1], &secret, &id).await;
     phone.say(say("hangup")).await;
     assert_eq!(phone.receive("ended").await["call"], id);
     assert_eq!(world.app.wait("/dialled").await.param("DialStatus"), "completed");

@@ -105,6 +105,8 @@ pub enum ToPhone {
         is_over: bool,
         /// The registration ends, and the socket closes.
         is_last: bool,
+        /// The message reports an incoming call.
+        is_ring: bool,
     },
 }
 
