@@ -193,10 +193,12 @@ impl Session {
             match woken {
                 Wakeup::Stopped => {
                     self.deliver_rest().await?;
+                    // Calls of this process have ended or go on in another one. Those of other nodes
+                    // wait for the phone.
                     return Err(Exit::Close {
                         code: GOING_AWAY,
                         why: "the server is shutting down",
-                        left: true,
+                        left: false,
                     });
                 }
                 Wakeup::Replaced => {

@@ -1386,6 +1386,26 @@ async fn f32_a_phone_keeps_its_call_while_its_node_cannot_be_reached() {
     assert_eq!(one.count_in_log("phone socket lost"), 0, "{}", one.log());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn f32_a_phone_whose_node_is_upgraded_keeps_its_call_at_another_node() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let (one, other) = (world.node("n0").await, world.node("n1").await);
+    make_asha(&world, &one).await;
+    let (mut phone, secret) = Phone::registered(&other.public, "asha", PASSWORD).await;
+    call(&one).await;
+    let id = accept(&mut phone).await;
+    let mut successors = Successors::default();
+    let output = successors.upgrade(other.dir.path(), &[]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(phone.closed().await, Some(1001));
+    let (mut phone, _) = resume(&other, &secret, &id).await;
+    phone.say(json!({"type": "hangup", "call": id})).await;
+    assert_eq!(phone.receive("ended").await["call"], id);
+}
+
 /// Registers asha's phone at a node, where it reclaims this call. Also returns the session's secret.
 async fn resume(node: &Node, secret: &str, call: &serde_json::Value) -> (Phone, String) {
     let mut phone = Phone::open(&node.public).await;
