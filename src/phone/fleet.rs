@@ -27,7 +27,7 @@ use super::message::{FromPhone, NodeMessage, RequestError};
 use super::session::{command, session_hash};
 use engine::call::phones::{Owner, Registration, RegistrationId, ToPhone};
 use engine::cluster::Cluster;
-use model::{AuthId, CallUuid, EndpointId, EndpointName};
+use model::{AuthId, CallUuid, Clock, EndpointId, EndpointName};
 
 /// Path of the messages about phones between nodes.
 pub const PATH: &str = "/phones";
@@ -151,8 +151,10 @@ pub(super) struct PhoneFleet {
 }
 
 impl PhoneFleet {
-    pub(super) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster, tables: Mutex::default(), version: AtomicU64::new(0) }
+    pub(super) fn new(cluster: Arc<Cluster>, clock: &Clock) -> Self {
+        // A process that takes over the run must not repeat a version of the earlier one.
+        let version = u64::try_from(clock.wall().micros()).unwrap_or_default();
+        Self { cluster, tables: Mutex::default(), version: AtomicU64::new(version) }
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {

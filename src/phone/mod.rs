@@ -36,7 +36,7 @@ use engine::admission::Gate;
 use engine::answer::RandomSource;
 use engine::call::Registry;
 use engine::call::drafts::Drafts;
-use engine::call::phones::{Owner, Phones};
+use engine::call::phones::{Owner, Phones, RegistrationId};
 use engine::call::web::BACK_WITHIN;
 use engine::cluster::Cluster;
 use engine::limiter::{Failures, Offenders, Pool, Resource, Shares};
@@ -114,6 +114,9 @@ pub struct MovedPhones {
     sessions: Vec<MovedSession>,
     /// The owners of registered phones.
     owners: Vec<Owner>,
+    /// The number of the latest registration id.
+    #[serde(default)]
+    last_id: u64,
 }
 
 /// The client's address, set by the listener.
@@ -128,7 +131,10 @@ impl PhoneListener {
     /// Creates the listener, and begins to compare its phones with those of the other nodes.
     pub fn new(service: PhoneService) -> Self {
         let inner = Arc::new(Inner {
-            fleet: service.cluster.clone().map(|cluster| Arc::new(PhoneFleet::new(cluster))),
+            fleet: service
+                .cluster
+                .clone()
+                .map(|cluster| Arc::new(PhoneFleet::new(cluster, &service.clock))),
             sockets: Pool::new(SOCKETS_MAX, Some((Resource::Sockets, service.offenders.clone()))),
             registered: Shares::new(SOCKETS_MAX, SOCKETS_MAX),
             sessions: Sessions::default(),
@@ -151,13 +157,15 @@ impl PhoneListener {
     pub fn hand_over(&self) -> MovedPhones {
         let (inner, now) = (&self.0, self.0.clock.now());
         let sessions = inner.sessions.list(|place| inner.phones.calls(place), now);
-        MovedPhones { sessions, owners: inner.phones.owners() }
+        let last_id = inner.phones.last_id().number();
+        MovedPhones { sessions, owners: inner.phones.owners(), last_id }
     }
 
     /// Expects the phones of another process of the node to register here and to go on with their
     /// calls.
     pub fn expect(&self, phones: MovedPhones) {
         let (inner, now) = (&self.0, self.0.clock.now());
+        inner.phones.continue_after(RegistrationId::of(phones.last_id));
         inner.sessions.expect(phones.sessions, now);
         inner.phones.expect(phones.owners, now + BACK_WITHIN);
     }

@@ -311,6 +311,18 @@ impl Phones {
         self.len() == 0
     }
 
+    /// The latest registration id.
+    pub fn last_id(&self) -> RegistrationId {
+        RegistrationId(self.table().last)
+    }
+
+    /// Continues the ids of another process of the node. A message of another node to a phone of that
+    /// process then reaches no other phone.
+    pub fn continue_after(&self, last: RegistrationId) {
+        let mut table = self.table();
+        table.last = table.last.max(last.0);
+    }
+
     /// Ends the registrations of an endpoint, because it was deleted or its password has changed.
     pub fn unregister(&self, endpoint: &EndpointId, why: &'static str) {
         self.unregister_where(why, |owner| owner.endpoint == *endpoint);
@@ -885,13 +897,16 @@ mod tests {
         };
         let (rings, talks) = (resume(&rings), resume(&talks));
         assert!(talks.is_away() && !rings.is_away());
+        phones.continue_after(old.last_id());
         assert_eq!(phones.owner(&name(), now), None);
         phones.expect(old.owners(), now + std::time::Duration::from_secs(1));
         assert_eq!(phones.owner(&name(), now), Some(owner()));
         assert!(rings.is_awaited(now));
         assert!(!rings.is_awaited(now + std::time::Duration::from_secs(1)), "for that time");
+        let earlier = place.place();
         drop((place, outgoing.try_recv()));
         let (place, mut outgoing) = phones.register(owner()).unwrap();
+        assert_ne!(place.place(), earlier, "other nodes know the earlier one");
         assert_eq!(outgoing.try_recv(), Ok(ToPhone::Ring(ring(first))));
         assert!(talks.back(place.place()) && rings.accept(place.place()));
     }
