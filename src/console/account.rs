@@ -128,9 +128,11 @@ pub(super) async fn act(State(console): App, submitted: SubmittedForm) -> Respon
     let answer = match form.get("do") {
         "reveal" => {
             let token = token(&console, &visitor);
-            let actor = (&visitor.person.user, visitor.from);
-            let nothing = (Value::Null, Value::Null);
-            console.apis.record(actor, "revealAuthToken", "account/token", nothing).await;
+            if !token.is_empty() {
+                let actor = (&visitor.person.user, visitor.from);
+                let nothing = (Value::Null, Value::Null);
+                console.apis.record(actor, "revealAuthToken", "account/token", nothing).await;
+            }
             let unreadable = || visitor.lang().t("account.token_unreadable").to_owned();
             let wrong = if token.is_empty() { unreadable() } else { String::new() };
             let result = FormResult { token, wrong, ..FormResult::default() };

@@ -65,6 +65,7 @@ use crate::api::{Apis, finish};
 pub use draft::{Drafts, PATH as DRAFT_PATH, serve as serve_drafts};
 use engine::call::drafts;
 use engine::call::walk::Walker;
+use engine::limiter::RequestClaims;
 use engine::openid::{BACK, Provider};
 pub use events::{FleetPages, OpenStreams};
 use model::AuthId;
@@ -200,7 +201,14 @@ async fn complete_changes(request: Request, next: Next) -> Response {
     if !is_change {
         return next.run(request).await;
     }
-    let response = finish(async move { next.run(request).await }).await;
+    // The request counts among those of its account until it is complete.
+    let claims = request.extensions().get::<RequestClaims>().cloned();
+    let work = async move {
+        let response = next.run(request).await;
+        drop(claims);
+        response
+    };
+    let response = finish(work).await;
     response.unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use tracing::warn;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::StartError;
@@ -231,14 +231,14 @@ impl Base {
         let services = &parts.services;
         let earlier = fleet::inherit(config, store, own_id, node_id).await?;
         if matches!(config.store.database, Database::File(_)) {
-            warn_of_other_names(store, node_id).await?;
+            continue_other_names(config, store, node_id).await?;
         }
         let orphans = orphan::end_all(services, node_id, &kept.calls).await?;
         services.recordings.recover(&kept.recordings).await?;
         store.calls().take_over_farewells(node_id);
         tokio::spawn(farewell::send_pending(services.clone(), directory.clone(), stop_all.clone()));
         let registry = Registry::new(services.clone(), gate.clone());
-        let hosting = RoomHosting::new(services.clone(), directory.clone());
+        let hosting = RoomHosting::new(services.clone());
         let dialer = Dialer::new(services.clone(), registry.clone(), gate.clone());
         let reaper = NodeReaper {
             services: services.clone(),
@@ -310,14 +310,32 @@ fn follow_models(models: &ModelManager, services: &Arc<Services>) {
     });
 }
 
-/// Warns if the store has work of a node with another name, as after a restore on another machine.
-async fn warn_of_other_names(store: &Store, node_id: &str) -> Result<(), StoreError> {
-    for (owner, records) in store.unfinished_of_others(node_id).await? {
-        warn!(
-            node_id = owner,
-            records,
-            "unfinished work of another node in the store; if this node takes its place, set cluster.node_id to its name and restart"
-        );
+/// Continues the work of a node with another name in the SQLite file, such as that of a node that ran
+/// on another machine. With a name in the configuration, which makes a copy of a store harmless, this
+/// only warns of it.
+async fn continue_other_names(
+    config: &Config,
+    store: &Store,
+    node_id: &str,
+) -> Result<(), StoreError> {
+    let others = store.unfinished_of_others(node_id).await?;
+    for (owner, records) in &others {
+        match config.cluster.node_id {
+            None => info!(
+                node_id = owner,
+                records,
+                "continuing the work of this store's former node, because cluster.node_id is not set and the host has another name"
+            ),
+            Some(_) => warn!(
+                node_id = owner,
+                records,
+                "unfinished work of another node in the store; if this node takes its place, set cluster.node_id to its name and restart"
+            ),
+        }
+    }
+    // Its recordings have its name even if nothing is unfinished.
+    if config.cluster.node_id.is_none() {
+        store.take_over(node_id).await?;
     }
     Ok(())
 }

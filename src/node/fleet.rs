@@ -312,7 +312,7 @@ async fn forward(
             Caller::Unknown => return next.run(request).await,
             Caller::Of(account) => {
                 let claims = request.extensions().get::<RequestClaims>();
-                if claims.is_some_and(|claims| !claims.authenticate_caller(&account)) {
+                if claims.is_some_and(|claims| !claims.admit_caller(&account)) {
                     return listener_error(
                         StatusCode::TOO_MANY_REQUESTS,
                         "in_progress",

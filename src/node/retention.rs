@@ -55,7 +55,8 @@ pub(super) async fn remove_files(
                 FileToRemove::Media(message) => media.push(message),
             }
         }
-        is_removed &= inbox.user_files().remove_own(media).await;
+        // One that can't be deleted must not delay the others.
+        inbox.user_files().remove_own(media).await;
         if !is_removed {
             continue;
         }

@@ -20,8 +20,8 @@ pub(super) const QUEUES: &str = "/queues";
 /// Time during which news are collected.
 const BATCH_WINDOW: Duration = Duration::from_millis(5);
 
-/// Timeout for sending a batch to a node.
-const SEND_TIME: Duration = Duration::from_millis(500);
+/// Timeout for sending a batch to a node. The next batch waits for it.
+const SEND_TIME: Duration = Duration::from_millis(100);
 
 /// Maximum number of news in a batch.
 const NEWS_MAX: usize = 512;
@@ -46,7 +46,7 @@ pub(super) async fn share(cluster: Arc<Cluster>, outbox: Outbox, stop: Cancellat
             tokio::time::timeout(SEND_TIME, cluster.peers().send(run, request))
         });
         let _ = stop.run_until_cancelled(join_all(sent)).await;
-        if batch.iter().any(|news| matches!(news, QueueNews::Waiting(_))) {
+        if batch.iter().any(|news| matches!(news, QueueNews::Waiting(..))) {
             // The other node may have stored its result before it could know that one waits.
             outbox.read_again();
         }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::support::agent::{AgentResponse, AgentServer, chunks, reply};
-use crate::support::chat::{Chat, USER, crm};
+use crate::support::chat::{Chat, USER, crm, message_body};
 use crate::support::http;
 use crate::support::node::NUMBER;
 
@@ -86,6 +86,42 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
         }
         assert!(n < 499, "the agent closed it");
     }
+}
+
+/// Meta puts the messages of a moment into one webhook, and they are stored at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_one_webhook_and_parts_of_one_reply_keep_their_order() {
+    let parts: Vec<String> = (0..10).map(|n| format!("part {n}")).collect();
+    let said: Vec<Value> = parts.iter().map(|part| json!({"type": "text", "text": part})).collect();
+    let server =
+        AgentServer::start(move |turn| match turn.body["input"]["text"] == json!("line 0") {
+            true => AgentResponse::Json(json!({"reply": said})),
+            false => AgentResponse::Json(json!({"reply": []})),
+        })
+        .await;
+    let chat = Chat::start().await;
+    let agent = chat.agent(&server.url).await;
+    chat.connect(&agent).await;
+    let lines: Vec<String> = (0..8).map(|n| format!("line {n}")).collect();
+    let body = message_body(USER, "wamid.0", json!({"type": "text", "text": {"body": lines[0]}}));
+    let mut body: Value = serde_json::from_str(&body).unwrap();
+    let messages = body.pointer_mut("/entry/0/changes/0/value/messages").unwrap();
+    let first = messages[0].clone();
+    let messages = messages.as_array_mut().unwrap();
+    for (n, line) in lines.iter().enumerate().skip(1) {
+        let mut message = first.clone();
+        message["id"] = json!(format!("wamid.{n}"));
+        message["text"]["body"] = json!(line);
+        messages.push(message);
+    }
+    assert_eq!(chat.node.post_webhook(&body.to_string()).await.status, 200);
+    let turns = server.until_requests(8).await;
+    let asked: Vec<&str> =
+        turns.iter().map(|turn| turn.body["input"]["text"].as_str().unwrap()).collect();
+    assert_eq!(asked, lines);
+    let id = chat.id_of(USER).await;
+    let items = chat.until(&id, |items| sent(items).len() == parts.len()).await;
+    assert_eq!(sent(&items), parts);
 }
 
 #[tokio::test(flavor = "multi_thread")]

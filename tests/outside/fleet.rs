@@ -746,6 +746,41 @@ async fn f29_f39_messages_that_wait_at_a_node_that_ends_are_sent_by_another() {
     }
 }
 
+/// Without the nodes telling each other, each event would wait until its node reads the store again,
+/// after up to two seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn f34_events_of_a_conversation_at_several_nodes_are_delivered_in_order_without_waiting() {
+    const MESSAGES: usize = 30;
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let nodes = world.nodes(2).await;
+    let url = format!("{}/api/v1/phone-numbers/{NUMBER}/", nodes[0].public);
+    let change = json!({"webhookUrl": world.app.url("/events")}).to_string();
+    let changed = http::send("PATCH", &url, &[("x-api-key", API_KEY)], change).await;
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    for n in 0..MESSAGES {
+        let text = json!({"type": "text", "text": {"body": format!("message {n}")}});
+        let body = message_body(USER, &format!("wamid.{n}"), text);
+        assert_eq!(nodes[n % 2].post_webhook(&body).await.status, 200);
+    }
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    let delivered = async {
+        while world.app.count("/events") < MESSAGES {
+            every.tick().await;
+        }
+    };
+    // Waiting for each would take half a minute at least.
+    let delivered = tokio::time::timeout(Duration::from_secs(15), delivered).await;
+    assert!(delivered.is_ok(), "{} events", world.app.count("/events"));
+    let requests = world.app.requests();
+    let events = requests.iter().filter(|seen| seen.path == "/events");
+    let texts: Vec<&str> = events.map(|seen| seen.param("Body")).collect();
+    let expected: Vec<String> = (0..MESSAGES).map(|n| format!("message {n}")).collect();
+    assert_eq!(texts, expected);
+}
+
 /// Otherwise the others would end its calls as failed: the records of their ends are in its journal.
 #[tokio::test(flavor = "multi_thread")]
 async fn f39_a_node_that_is_stopped_without_the_database_waits_for_it() {

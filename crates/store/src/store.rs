@@ -41,6 +41,7 @@ use crate::tables::request_counts::RequestCounts;
 use crate::tables::responses::Responses;
 use crate::tables::rooms::Rooms;
 use crate::tables::settings::Settings;
+use crate::tables::take_over::TakeOver;
 use crate::tables::turns::Turns;
 use crate::tables::uploads::Uploads;
 use crate::tables::waiting_calls::WaitingCalls;
@@ -236,6 +237,22 @@ impl Store {
             WHERE owner <> $1 GROUP BY owner ORDER BY owner";
         let rows = sql::query_as(select).bind(node_id).fetch_all(&self.shared.read).await;
         rows.map_err(failed("look for work of other nodes"))
+    }
+
+    /// Makes the unfinished work and the recordings of all other nodes those of `node_id`. Only for a
+    /// SQLite file, which one process at a time has.
+    ///
+    /// # Errors
+    /// Fails if the database rejects the write or the store was closed first.
+    pub async fn take_over(&self, node_id: &str) -> Result<(), StoreError> {
+        // Only nodes that had calls are in the table. Without others, large tables need not be read.
+        let named = "SELECT EXISTS (SELECT 1 FROM nodes WHERE node_id <> $1)";
+        let named = sql::query_scalar::<bool>(named).bind(node_id).fetch_one(&self.shared.read);
+        let has_others = named.await.map_err(failed("look for other nodes"))?;
+        if !has_others && self.unfinished_of_others(node_id).await?.is_empty() {
+            return Ok(());
+        }
+        self.shared.queue.run(TakeOver { node_id: node_id.to_owned() }).await.map(drop)
     }
 
     /// Returns the receiver of calls that another node of the fleet has, too. Their records are not

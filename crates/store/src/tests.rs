@@ -789,6 +789,27 @@ async fn r03_orphans_have_their_set_up_and_duration() {
 }
 
 #[tokio::test]
+async fn the_work_of_a_renamed_node_is_taken_over() {
+    if skipped_on_postgres() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    begin(&store, 1);
+    store.calls().heartbeat("node", secs(107));
+    store.outbox().insert(callback(1, 1)).await.unwrap();
+    store.flush().await;
+    let before = store.calls().orphans("node").await.unwrap();
+    store.take_over("renamed").await.unwrap();
+    assert_eq!(store.unfinished_of_others("renamed").await.unwrap(), []);
+    assert_eq!(store.calls().orphans("renamed").await.unwrap()[0].lived, before[0].lived);
+    let (origins, _) = store.outbox().due_origins("renamed", secs(9_999)).await.unwrap();
+    assert_eq!(origins.len(), 1);
+    store.take_over("renamed").await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
 async fn r03_a_wacid_after_the_end_makes_a_farewell_due() {
     let fixture = Fixture::new();
     let store = fixture.open().await;

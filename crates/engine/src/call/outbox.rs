@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -46,8 +46,11 @@ const REST: Duration = Duration::from_millis(20);
 /// after that are due again at the next start.
 const NOTING: Duration = Duration::from_millis(250);
 
-/// Maximum number of entries of [`InMemory::followed`].
+/// Maximum number of entries of [`InMemory::followed`], and of [`InMemory::shared`].
 const FOLLOWED_MAX: usize = 20_000;
+
+/// Maximum number of concurrent reads that other nodes cause.
+const READS_FOR_OTHERS: usize = 16;
 
 /// Number of callbacks of events after which an account's waiting ones are counted again.
 const COUNT_AFTER: u32 = 500;
@@ -114,6 +117,7 @@ struct Inner {
     undelivered: OnceLock<Undelivered>,
     /// Receives news for the other nodes. Set in a fleet.
     other_nodes: OnceLock<mpsc::Sender<QueueNews>>,
+    reads_for_others: Arc<Semaphore>,
     /// The disk space of event logs and failed requests.
     space: OnceLock<Arc<DiskSpace>>,
 }
@@ -123,10 +127,10 @@ struct Inner {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QueueNews {
-    /// A callback waits behind an earlier one, so the result of the earlier one is stored without
-    /// delay.
-    Waiting(CallUuid),
-    /// A callback to this URL was delivered or given up, so the next one is due.
+    /// A callback to this URL waits behind an earlier one. The node that has the earlier one stores its
+    /// result without delay, and tells when the queue has moved on.
+    Waiting(CallUuid, String),
+    /// A callback to this URL was delivered or given up, and the next one is that of another node.
     Next(CallUuid, String),
 }
 
@@ -169,6 +173,10 @@ struct InMemory {
     /// Calls and conversations of which a callback is known to wait behind another one. The result
     /// of the other one is stored without delay.
     followed: HashSet<CallUuid>,
+    /// The number of callbacks in memory of each call or conversation.
+    of_call: HashMap<CallUuid, usize>,
+    /// The queues in which a callback of another node waits behind one of this node.
+    shared: HashSet<(CallUuid, DocUrl)>,
     /// Callbacks released while the store is being read. A row that was read before the release may
     /// be out of date.
     gone: Option<HashSet<CallbackKey>>,
@@ -255,6 +263,12 @@ impl Drop for MemorySlot {
         self.attempted();
         let mut held = self.outbox.held();
         held.keys.remove(&self.key);
+        if let Some(count) = held.of_call.get_mut(&self.call) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                held.of_call.remove(&self.call);
+            }
+        }
         if let Some(gone) = &mut held.gone {
             gone.insert(self.key.clone());
         }
@@ -306,6 +320,7 @@ impl Outbox {
             links: OnceLock::new(),
             undelivered: OnceLock::new(),
             other_nodes: OnceLock::new(),
+            reads_for_others: Arc::new(Semaphore::new(READS_FOR_OTHERS)),
             space: OnceLock::new(),
         }))
     }
@@ -341,12 +356,32 @@ impl Outbox {
     /// Takes news of another node.
     pub fn receive(&self, news: QueueNews) {
         let inner = self.0.clone();
+        if inner.stopping.is_cancelled() {
+            return;
+        }
         match news {
-            QueueNews::Waiting(call) => inner.follow(call),
+            QueueNews::Waiting(call, url) => {
+                {
+                    let mut held = inner.held();
+                    if !held.of_call.contains_key(&call) && !held.followed.contains(&call) {
+                        return;
+                    }
+                    if held.shared.len() < FOLLOWED_MAX {
+                        held.shared.insert((call, DocUrl(url.into())));
+                    }
+                }
+                inner.follow(call);
+            }
             QueueNews::Next(call, url) => {
+                let Ok(permit) = inner.reads_for_others.clone().try_acquire_owned() else {
+                    inner.woken.notify_one();
+                    return;
+                };
                 inner.held().follow(call);
-                let url = DocUrl(url.into());
-                self.0.tasks.spawn(async move { inner.follow_up(call, &url).await });
+                self.0.tasks.spawn(async move {
+                    inner.follow_up(call, &DocUrl(url.into())).await;
+                    drop(permit);
+                });
             }
         }
     }
@@ -378,8 +413,14 @@ impl Outbox {
         if !written.first {
             let new = &written.callback.new;
             self.0.follow(new.call);
-            if !is_of_call(new.notice.kind) {
-                self.0.tell_others(QueueNews::Waiting(new.call));
+            let queue = (new.call, new.notice.url.clone());
+            // The earlier one may be of another node, unless it is in memory here.
+            let may_be_elsewhere = {
+                let held = self.0.held();
+                !held.of_call.contains_key(&new.call) || held.shared.contains(&queue)
+            };
+            if may_be_elsewhere && !is_of_call(new.notice.kind) {
+                self.0.tell_others(|| QueueNews::Waiting(queue.0, queue.1.0.as_ref().to_owned()));
             }
             return;
         }
@@ -463,9 +504,9 @@ impl Inner {
         }
     }
 
-    fn tell_others(&self, news: QueueNews) {
+    fn tell_others(&self, news: impl FnOnce() -> QueueNews) {
         if let Some(sender) = self.other_nodes.get() {
-            let _ = sender.try_send(news);
+            let _ = sender.try_send(news());
         }
     }
 
@@ -509,6 +550,7 @@ impl Inner {
             return None;
         }
         held.keys.insert(key.clone());
+        *held.of_call.entry(callback.new.call).or_default() += 1;
         let of = held.of_origin.entry(origin.clone()).or_default();
         *of = OfOrigin { attempting: of.attempting + 1, all: of.all + 1 };
         *held.of_account.entry(account_of(origin).to_owned()).or_default() += 1;
@@ -713,6 +755,7 @@ impl Inner {
                 held.follow(call);
             } else {
                 held.followed.remove(&call);
+                held.shared.remove(&(call, row_url.clone()));
             }
         }
         if let (Some(why), Some(tell)) = (why, self.undelivered.get()) {
@@ -722,8 +765,9 @@ impl Inner {
             let number = number.map(|number| number.spec.number.clone());
             tell(GivenUp { account: new.account, main_account: new.main_account, to, number, why });
         }
-        if others_wait && !self.follow_up(call, &row_url).await && is_done && !of_a_call {
-            self.tell_others(QueueNews::Next(call, row_url.0.as_ref().to_owned()));
+        let is_empty_here = others_wait && !self.follow_up(call, &row_url).await;
+        if is_empty_here && is_done && self.held().shared.contains(&(call, row_url.clone())) {
+            self.tell_others(|| QueueNews::Next(call, row_url.0.as_ref().to_owned()));
         }
         if others_wait || is_room || !is_done {
             self.woken.notify_one();

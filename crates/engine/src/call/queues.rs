@@ -266,8 +266,10 @@ impl Queues {
         let is_later = waiting.since > rules.clock.now();
         // It must not overtake calls that share the main account's calls per second.
         let main = &waiting.number.account.main().auth_id;
-        let of_main = |queued: &Waiting| queued.number.account.main().auth_id == *main;
-        if is_later || self.0.values().any(|queue| queue.front().is_some_and(of_main)) {
+        let now = rules.clock.now();
+        let waits_for_permit =
+            |queued: &Waiting| queued.number.account.main().auth_id == *main && queued.since <= now;
+        if is_later || self.0.values().flatten().any(waits_for_permit) {
             return Some(waiting);
         }
         let mut queue = VecDeque::new();

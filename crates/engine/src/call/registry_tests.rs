@@ -321,7 +321,12 @@ async fn a_pending_termination_is_sent_once_while_the_database_rejects_writes() 
     let is_pending = async || {
         !store.calls().due_farewells(&world.services.node_id, later, 1).await.unwrap().is_empty()
     };
-    while terminations() == 0 || is_pending().await {
+    let scope = Scope::of(MAIN.into());
+    let has_ended = async || {
+        let record = store.calls().get(&scope, call.setup.call).await.unwrap();
+        record.is_some_and(|record| record.end.is_some())
+    };
+    while !has_ended().await || is_pending().await {
         tokio::task::yield_now().await;
     }
     let at_its_end = terminations();

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::events::WebhookEvents;
@@ -161,10 +162,12 @@ impl Timeline {
             self.router.spawn_claim();
         }
         let mut place = came.turn.is_some().then(|| self.lines.join(came.pair.conversation));
+        let (tell, taken) = oneshot::channel();
         // A separate task: it must also complete if Meta's connection is closed before the 200.
-        let handed = self.tasks.spawn(async move {
+        self.tasks.spawn(async move {
             let found = written.await;
-            let taken = matches!(found, Ok(InboxResult::Entry(..) | InboxResult::Journalled));
+            let _ =
+                tell.send(matches!(found, Ok(InboxResult::Entry(..) | InboxResult::Journalled)));
             let mut turn = None;
             if let Ok(InboxResult::Entry(Some((standing, unread)), written)) = found {
                 timeline.events.send_callbacks(written);
@@ -195,9 +198,8 @@ impl Timeline {
                 timeline.turns.give(turn).await;
             }
             drop(place);
-            taken
         });
-        Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
+        Ok(Box::pin(async move { taken.await.unwrap_or(false) }))
     }
 
     /// Creates a notification about a new message.

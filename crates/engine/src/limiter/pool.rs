@@ -98,11 +98,21 @@ impl RequestClaims {
     /// evicted, so they would shut out others.
     #[must_use]
     pub fn authenticate_caller(&self, main_account: &AuthId) -> bool {
+        let is_admitted = self.admit_caller(main_account);
+        if is_admitted {
+            self.body.release();
+        }
+        is_admitted
+    }
+
+    /// Like [`RequestClaims::authenticate_caller`], but the body counts, for example because it is
+    /// read before the limits of the account apply.
+    #[must_use]
+    pub fn admit_caller(&self, main_account: &AuthId) -> bool {
         if self.share.get().is_none() {
             let Some(share) = self.in_progress.take(main_account.clone()) else { return false };
             self.hold(Some(share));
         }
-        self.body.release();
         true
     }
 

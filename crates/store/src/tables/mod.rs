@@ -34,6 +34,7 @@ pub(crate) mod retention;
 pub(crate) mod room_hosts;
 pub(crate) mod rooms;
 pub(crate) mod settings;
+pub(crate) mod take_over;
 pub(crate) mod turns;
 pub(crate) mod uploads;
 pub(crate) mod waiting_calls;

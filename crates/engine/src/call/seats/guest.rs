@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::link::{ByteStream, Link, connection};
-use super::wire::{Event, Received, Request};
+use super::wire::{self, Event, Received, Request};
 use super::{Entrance, SEATS_MAX};
 use crate::call::mailbox::Mailbox;
 use crate::call::rooms::LeaveResult;
@@ -146,7 +146,7 @@ impl GuestLink {
     }
 
     pub(super) fn track_ended(&self, seat: u32) {
-        self.link.send(&Request::TrackEnded { seat });
+        self.link.send_frame(wire::track_ended(seat));
     }
 
     pub(super) fn record(
@@ -179,7 +179,7 @@ impl GuestLink {
         let event = match received {
             Received::Message(event) => event,
             Received::Packets(_, packets) => return self.audio.receive(packets),
-            Received::Nothing => return,
+            Received::TrackEnded(_) | Received::Nothing => return,
         };
         let mut table = self.table();
         match event {

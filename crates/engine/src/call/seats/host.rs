@@ -15,7 +15,6 @@ use uuid::Uuid;
 use super::SEATS_MAX;
 use super::link::{ByteStream, Link, connection};
 use super::wire::{Event, Received, Request};
-use crate::admission::Directory;
 use crate::answer::SigningKeys;
 use crate::call::mailbox::{Mailbox, Message, mailbox};
 use crate::call::recordings::RecordingRequest;
@@ -40,7 +39,6 @@ pub struct RoomHosting(Arc<Inner>);
 
 struct Inner {
     services: Arc<Services>,
-    directory: Arc<Directory>,
     /// The connection over which each call last entered a room.
     members: Mutex<BTreeMap<CallUuid, Uuid>>,
     /// Notified each time a call leaves.
@@ -71,10 +69,10 @@ struct HostSeat {
 }
 
 impl RoomHosting {
-    pub fn new(services: Arc<Services>, directory: Arc<Directory>) -> Self {
+    pub fn new(services: Arc<Services>) -> Self {
         let (members, one_left) = (Mutex::default(), Notify::new());
         let is_paused = AtomicBool::new(false);
-        Self(Arc::new(Inner { services, directory, members, one_left, is_paused }))
+        Self(Arc::new(Inner { services, members, one_left, is_paused }))
     }
 
     /// Sets whether calls of other nodes are kept out of rooms, for an upgrade. They try again for some
@@ -124,9 +122,8 @@ impl Inner {
 
     /// The keys that sign requests about a call.
     fn keys(&self, setup: &CallSetup) -> SigningKeys {
-        let tables = self.directory.tables();
-        let account = tables.account(&setup.account);
-        account.map_or_else(|| SigningKeys::new(&[], &[]), |account| self.services.keys(account))
+        let keys = self.services.outbox.keys(&setup.account, &setup.parent_account);
+        keys.unwrap_or_else(|| SigningKeys::new(&[], &[]))
     }
 }
 
@@ -168,7 +165,7 @@ impl HostLink {
                     self.host.services.rooms.key(call, digit);
                 }
             }
-            Received::Message(Request::TrackEnded { seat }) => {
+            Received::TrackEnded(seat) => {
                 if let Some(call) = self.call(seat) {
                     self.host.services.rooms.track_ended(call);
                 }

@@ -50,7 +50,12 @@ pub(super) struct Link {
 impl Link {
     /// Sends a message. If the queue is full, the connection is closed.
     pub(super) fn send(&self, message: &impl Serialize) {
-        if self.queue.try_send(Outgoing::Message(wire::message(message))).is_err() {
+        self.send_frame(wire::message(message));
+    }
+
+    /// Sends a frame. If the queue is full, the connection is closed.
+    pub(super) fn send_frame(&self, frame: Bytes) {
+        if self.queue.try_send(Outgoing::Message(frame)).is_err() {
             self.closed.cancel();
         }
     }

@@ -22,6 +22,9 @@ const PAYLOAD_MAX: usize = 1_500;
 const MESSAGE: u8 = 0;
 const PACKETS: u8 = 1;
 const PING: u8 = 2;
+/// The separate recording of a call has ended by itself. A kind of its own, because earlier builds
+/// close the connection at an unknown request.
+const TRACK_ENDED: u8 = 3;
 
 /// A message to the node that hosts a room.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -47,8 +50,6 @@ pub(super) enum Request {
     Digit { seat: u32, digit: Digit },
     /// Records the room.
     Record { seat: u32, id: Uuid, url: String, order: Box<RecordingOrder>, when_alone: bool },
-    /// The separate recording of the call has ended by itself.
-    TrackEnded { seat: u32 },
     /// Attaches an AI agent to the call. Its packets carry `port` as their seat number.
     Agent { seat: u32, port: u32 },
 }
@@ -86,6 +87,8 @@ pub(super) enum Received<M> {
     Message(M),
     /// Packets, and the sender's time in milliseconds.
     Packets(u32, Vec<SeatPacket>),
+    /// The separate recording of the call with this seat has ended by itself.
+    TrackEnded(u32),
     Nothing,
 }
 
@@ -108,6 +111,13 @@ pub(super) fn message(message: &impl Serialize) -> Bytes {
 
 pub(super) fn ping() -> Bytes {
     Bytes::from_static(&[PING])
+}
+
+pub(super) fn track_ended(seat: u32) -> Bytes {
+    let mut frame = BytesMut::with_capacity(5);
+    frame.put_u8(TRACK_ENDED);
+    frame.put_u32(seat);
+    frame.freeze()
 }
 
 /// Encodes packets. `at` is this node's time in milliseconds.
@@ -140,6 +150,9 @@ pub(super) fn read<M: serde::de::DeserializeOwned>(
         Some((&MESSAGE, json)) => {
             let message = serde_json::from_slice(json);
             message.map(Received::Message).map_err(|error| Unreadable(error.to_string()))
+        }
+        Some((&TRACK_ENDED, mut rest)) => {
+            rest.try_get_u32().map(Received::TrackEnded).map_err(|_| short())
         }
         Some((&PACKETS, mut rest)) => {
             let at = rest.try_get_u32().map_err(|_| short())?;
@@ -226,6 +239,7 @@ mod tests {
         let frame = message(&event);
         let Ok(Received::Message(Event::Room { seat: 4, event })) = read(&frame) else { panic!() };
         assert_eq!(*event, RoomEvent::Muted { on: true });
+        assert_eq!(read::<Request>(&track_ended(7)).unwrap(), Received::TrackEnded(7));
         assert_eq!(read::<Event>(&ping()).unwrap(), Received::Nothing);
     }
 
