@@ -120,10 +120,11 @@ impl LimitNames {
 
 impl AgentError {
     /// Returns an error of the operator's model as tenants may see it: without the server's address and
-    /// without its own words, which are logged.
-    fn of_operators_model(self) -> Self {
+    /// without its own words, which are logged. Some servers repeat the key, which is not.
+    fn of_operators_model(self, key: Option<&Secret>) -> Self {
         match self {
             Self::Status { status, text } if !text.is_empty() => {
+                let text = without_key(text, key);
                 tracing::warn!(status, text, "the node's model refused a request");
                 Self::Status { status, text: String::new() }
             }
@@ -132,6 +133,7 @@ impl AgentError {
                 Self::NodeModel
             }
             Self::Unreadable(error) => {
+                let error = without_key(error, key);
                 tracing::warn!(error, "invalid answer of the node's model");
                 Self::Unreadable("the node's log says why".to_owned())
             }
@@ -142,6 +144,14 @@ impl AgentError {
     /// Whether a model does not take the limit of the answer under the name that it was given.
     fn is_about_limit(&self) -> bool {
         matches!(self, Self::Status { status: 400, text } if text.contains("max_completion_tokens"))
+    }
+}
+
+/// Returns a text of a server without the key that the request had.
+fn without_key(text: String, key: Option<&Secret>) -> String {
+    match key.map(Secret::reveal).filter(|key| !key.is_empty()) {
+        Some(key) => text.replace(key, "…"),
+        None => text,
     }
 }
 
@@ -174,7 +184,10 @@ impl AgentClient {
             let done = timeout(within, work).await.unwrap_or(Err(AgentError::Late(within)));
             let done = match agent.spec.endpoint {
                 Some(_) => done,
-                None => done.map_err(AgentError::of_operators_model),
+                None => {
+                    let key = self.model.as_ref().and_then(|model| model.settings.api_key.as_ref());
+                    done.map_err(|error| error.of_operators_model(key))
+                }
             };
             match done {
                 Err(error) if attempt < ATTEMPTS_MAX && on.retract() => {
@@ -262,7 +275,7 @@ impl AgentClient {
         }
         let (model, egress) = (&shared.settings, &self.model_egress);
         let asked = ask(&self.limit_names, model, egress, system, user, within).await;
-        asked.map_err(AgentError::of_operators_model)
+        asked.map_err(|error| error.of_operators_model(model.api_key.as_ref()))
     }
 }
 
@@ -526,6 +539,13 @@ mod tests {
     use super::*;
     use egress::testing::{self, Server, egress, open_guard};
     use store::{AgentSecrets, AgentSpec};
+
+    #[test]
+    fn a_servers_text_is_logged_without_the_key() {
+        let key = Secret::new("sk-1");
+        assert_eq!(without_key("bad key sk-1 (sk-1)".to_owned(), Some(&key)), "bad key … (…)");
+        assert_eq!(without_key("bad".to_owned(), None), "bad");
+    }
 
     #[test]
     fn builds_the_completions_url() {
