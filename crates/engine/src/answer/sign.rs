@@ -28,8 +28,14 @@ const V2_NONCE: HeaderName = HeaderName::from_static("x-plivo-signature-v2-nonce
 /// account has the same keys twice, and they are shared.
 #[derive(Clone)]
 pub struct SigningKeys {
-    account: Arc<[hmac::Key]>,
-    main: Arc<[hmac::Key]>,
+    account: Arc<[TokenKey]>,
+    main: Arc<[TokenKey]>,
+}
+
+#[derive(Clone)]
+struct TokenKey {
+    token: Secret,
+    key: hmac::Key,
 }
 
 impl fmt::Debug for SigningKeys {
@@ -48,8 +54,18 @@ impl SigningKeys {
 
     /// Creates the keys of a main account.
     pub fn of_main(tokens: &[Secret]) -> Self {
-        let account: Arc<[hmac::Key]> = tokens.iter().map(hmac_key).collect();
+        let account: Arc<[TokenKey]> = tokens.iter().map(TokenKey::new).collect();
         Self { main: account.clone(), account }
+    }
+
+    /// The keys of a call that began with these ones, when its account and main account have other
+    /// tokens: the current ones first. The customer may verify with either.
+    #[must_use]
+    pub fn renewed(&self, account: &[Secret], main: &[Secret]) -> Self {
+        let own = renewed(&self.account, account);
+        let is_main = Arc::ptr_eq(&self.account, &self.main);
+        let main = if is_main { own.clone() } else { renewed(&self.main, main) };
+        Self { account: own, main }
     }
 
     /// The signatures of a text with the keys of the account and with those of its main account.
@@ -62,6 +78,22 @@ impl SigningKeys {
         };
         [own, main]
     }
+}
+
+impl TokenKey {
+    fn new(token: &Secret) -> Self {
+        Self { token: token.clone(), key: hmac_key(token) }
+    }
+}
+
+/// The keys of the current tokens, and those of the others that were there before.
+fn renewed(before: &Arc<[TokenKey]>, now: &[Secret]) -> Arc<[TokenKey]> {
+    let is_current = |old: &&TokenKey| now.iter().any(|token| token.reveal() == old.token.reveal());
+    if before.len() == now.len() && before.iter().all(|old| is_current(&old)) {
+        return before.clone();
+    }
+    let older = before.iter().filter(|old| !is_current(old)).cloned();
+    now.iter().map(TokenKey::new).chain(older).collect()
 }
 
 fn hmac_key(secret: &Secret) -> hmac::Key {
@@ -106,8 +138,8 @@ pub fn sign_event(body: &[u8], secrets: &[Secret], unix: i64) -> String {
 }
 
 /// One signature per key, joined by commas as the SDKs expect.
-fn signatures(keys: &[hmac::Key], text: &str) -> String {
-    let of = |key| STANDARD.encode(hmac::sign(key, text.as_bytes()));
+fn signatures(keys: &[TokenKey], text: &str) -> String {
+    let of = |TokenKey { key, .. }: &TokenKey| STANDARD.encode(hmac::sign(key, text.as_bytes()));
     keys.iter().map(of).collect::<Vec<_>>().join(",")
 }
 

@@ -458,7 +458,7 @@ impl Outbox {
     }
 
     /// Returns the current signing keys of a call's account, which may have rotated its token since
-    /// the call began, or `known` ones if the account was deleted.
+    /// the call began, and the `known` ones, with which it began.
     pub(super) fn current_keys(&self, setup: &CallSetup, known: &SigningKeys) -> SigningKeys {
         let known = known.clone();
         let keys = self.0.keys(&setup.account, &setup.parent_account, Some(known.clone()));
@@ -585,8 +585,8 @@ impl Inner {
         });
     }
 
-    /// Returns the current signing keys of an account. If it was deleted, returns `known` ones or
-    /// else those of its main account.
+    /// Returns the current signing keys of an account, with the `known` ones that a call began with. If
+    /// the account was deleted, returns only these, or else those of its main account.
     fn keys(
         &self,
         account: &AuthId,
@@ -595,7 +595,11 @@ impl Inner {
     ) -> Option<SigningKeys> {
         let tables = self.directory.tables();
         if let Some(account) = tables.account(account) {
-            return Some(SigningKeys::new(&account.tokens, &account.main().tokens));
+            let (own, main) = (&account.tokens, &account.main().tokens);
+            return Some(match known {
+                Some(known) => known.renewed(own, main),
+                None => SigningKeys::new(own, main),
+            });
         }
         known.or_else(|| Some(SigningKeys::of_main(&tables.account(main)?.tokens)))
     }
