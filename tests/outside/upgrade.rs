@@ -407,9 +407,7 @@ async fn an_upgrade_is_refused_while_the_database_rejects_writes() {
     assert!(printed.contains("which wait in the journal"), "{printed}");
     world.call().await;
     other.execute_batch("ROLLBACK").unwrap();
-    while world.node.metric("offhook_store_journal_bytes", &[]).await > 0.0 {
-        tokio::task::yield_now().await;
-    }
+    world.node.until_log("database accepts writes again").await;
     let done = world.upgrade(&[]).await;
     assert!(done.status.success(), "{}", text(&done.stderr));
     world.call().await;

@@ -149,7 +149,9 @@ pub(super) fn account(
     let api_keys = match api_keys {
         None => Vec::new(),
         Some(Node { value: Value::List(items), .. }) => list_of(&items),
-        Some(Node { value: Value::Text(list), at: at @ Place::Env(_) }) => {
+        Some(Node { value: Value::Text(list), at: at @ Place::Env(_) })
+            if !list.trim().is_empty() =>
+        {
             list_of(&items_in_text(&list, &at))
         }
         Some(one) => api_key(&one, path, cx).into_iter().collect(),

@@ -310,6 +310,9 @@ fn a_secret_in_the_environment_may_have_any_form() {
         let keys: Vec<_> = c.accounts[0].api_keys.iter().map(|key| key.key.reveal()).collect();
         assert_eq!(keys, ["first", "second"], "{list}");
     }
+    let c = good(&text, &[("OFFHOOK_ACCOUNT__0__API_KEYS", "")]);
+    assert!(c.accounts[0].api_keys.is_empty());
+    assert!(c.doubtful_secrets[0].contains("account[0].api_keys"), "{:?}", c.doubtful_secrets);
     for (wrong, why) in [
         (named, "needs the environment variable ELSEWHERE"),
         ("{ evn = \"ELSEWHERE\" }", "has an unknown form `evn`"),

@@ -137,16 +137,22 @@ impl ValueContext {
     /// Maximum number of contacts of a body. Meta sends at most 1,000 updates.
     const CONTACTS_MAX: usize = 1_000;
 
-    /// Returns the contact of the user with these ids. A body can contain several users with a
-    /// contact each. The first contact is used only if it is unambiguous: it is the only one (Meta
-    /// may write its number differently), or the item has no ids.
-    fn contact(&self, ids: [Option<&str>; 3]) -> Option<&Contact> {
-        let known = ids.iter().any(Option::is_some);
-        let found = ids.into_iter().flatten().find_map(|id| self.contact_of.get(id));
-        match found {
-            Some(&at) => self.contacts.get(at),
-            None if known && self.contacts.len() > 1 => None,
-            None => self.contacts.first(),
+    /// Returns the contact of the user with this number and these user ids. A body can contain several
+    /// users with a contact each. The first contact is used for an item without ids. For one with other
+    /// ids, it is used if it is the only one and may be the user, since Meta may write the number
+    /// differently.
+    fn contact(&self, number: Option<&str>, user_ids: [Option<&str>; 2]) -> Option<&Contact> {
+        let mut ids = number.into_iter().chain(user_ids.into_iter().flatten()).peekable();
+        if ids.peek().is_none() {
+            return self.contacts.first();
+        }
+        if let Some(at) = ids.find_map(|id| self.contact_of.get(id)) {
+            return self.contacts.get(*at);
+        }
+        let has_user_id = user_ids.iter().any(Option::is_some);
+        match self.contacts.as_slice() {
+            [only] if !(has_user_id && only.bsuid.is_some()) => Some(only),
+            _ => None,
         }
     }
 
@@ -322,7 +328,7 @@ fn connect(item: Value<'_>, key: CallKey, context: &ValueContext) -> Content {
         .as_deref()
         .filter(|stated| Some(*stated) != display)
         .or(other.as_deref().filter(|other| Some(*other) != display));
-    let contact = context.contact([stated, user_id.as_deref(), parent.as_deref()]);
+    let contact = context.contact(stated, [user_id.as_deref(), parent.as_deref()]);
     let expected = if direction == Direction::Inbound { "offer" } else { "answer" };
     let right_kind = session.kind.as_deref().is_none_or(|kind| kind == expected);
     Content::Connect(Box::new(Connect {

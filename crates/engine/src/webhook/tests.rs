@@ -877,6 +877,21 @@ fn every_call_of_a_body_has_the_contact_of_its_own_user() {
         (started[0].incoming.from.as_str(), started[0].incoming.caller_name.as_str()),
         ("5511912345678", "Bia")
     );
+    // A contact with another user id is another person, even if it is the only one.
+    let mut body: Value = serde_json::from_slice(&connect("wacid.C", |call| {
+        call["from"] = json!(null);
+        call["from_user_id"] = json!("IN.554");
+    }))
+    .unwrap();
+    body["entry"][0]["changes"][0]["value"]["contacts"] =
+        json!([{"profile": {"name": "Frida"}, "wa_id": "919400000553", "user_id": "IN.553"}]);
+    let world = World::at(NOW);
+    world.deliver(&serde_json::to_vec(&body).unwrap());
+    let started = world.phones().started.lock().unwrap();
+    assert_eq!(
+        (started[0].incoming.from.as_str(), started[0].incoming.caller_name.as_str()),
+        ("IN.554", "")
+    );
 }
 
 #[test]

@@ -595,12 +595,12 @@ impl Writer {
         };
         match recovered.await {
             Ok(replayed) => {
+                self.set_failing(false);
+                self.set_broken(false);
                 tracing::warn!(
                     entries = replayed,
                     "database accepts writes again, journal replayed"
                 );
-                self.set_failing(false);
-                self.set_broken(false);
                 true
             }
             Err(e) => {

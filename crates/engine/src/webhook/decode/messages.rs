@@ -86,7 +86,7 @@ fn user_message(item: Value<'_>, id: &str, context: &ValueContext) -> UserMessag
     let names = ["from", "from_user_id", "from_parent_user_id", "timestamp", "type"];
     let [from, user_id, parent, timestamp, kind] = item.members(names).unwrap_or_default();
     let (from, user_id, parent) = (digits(from), text(user_id), text(parent));
-    let contact = context.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
+    let contact = context.contact(from.as_deref(), [user_id.as_deref(), parent.as_deref()]);
     let kind = kind.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
     let known = MESSAGE_TYPES.contains(&kind.as_str()) || kind == "interactive";
     let mut content = serde_json::Map::new();
@@ -148,7 +148,7 @@ fn permission_reply(
     let names = ["from", "from_user_id", "from_parent_user_id", "timestamp"];
     let [from, user_id, parent, timestamp] = item.members(names).unwrap_or_default();
     let (from, user_id, parent) = (digits(from), text(user_id), text(parent));
-    let contact = context.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
+    let contact = context.contact(from.as_deref(), [user_id.as_deref(), parent.as_deref()]);
     let user = from
         .or_else(|| contact.and_then(|contact| contact.wa_id.clone()))
         .or(user_id)
