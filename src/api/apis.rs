@@ -73,18 +73,19 @@ impl ApiResponse {
     }
 }
 
-/// Whose credentials a request has.
+/// The sender of a request, by its credentials.
 pub enum Caller {
-    /// Those of this main account, or of a subaccount or person of it.
+    /// This main account, or a subaccount or person of it.
     Of(AuthId),
-    /// Nobody's.
+    /// The request has no valid credentials.
     Unknown,
-    /// The store could not tell.
+    /// The credentials could not be checked, because the store failed.
     NotChecked,
 }
 
 impl Apis {
-    /// Returns whose credentials a request has. What it may do is checked when it is served.
+    /// Returns the account whose credentials a request carries. Its permissions are checked when it is
+    /// served.
     pub async fn caller(&self, headers: &HeaderMap) -> Caller {
         let api = &self.0.api;
         let from = IpAddr::from([0, 0, 0, 0]);

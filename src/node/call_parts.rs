@@ -318,8 +318,8 @@ async fn continue_other_names(
     store: &Store,
     node_id: &str,
 ) -> Result<(), StoreError> {
-    let others = store.unfinished_of_others(node_id).await?;
-    for (owner, records) in &others {
+    let others = store.other_nodes(node_id).await?;
+    for (owner, records) in others.iter().filter(|(_, records)| *records > 0) {
         match config.cluster.node_id {
             None => info!(
                 node_id = owner,
@@ -334,7 +334,7 @@ async fn continue_other_names(
         }
     }
     // Its recordings have its name even if nothing is unfinished.
-    if config.cluster.node_id.is_none() {
+    if config.cluster.node_id.is_none() && !others.is_empty() {
         store.take_over(node_id).await?;
     }
     Ok(())

@@ -38,7 +38,7 @@ use engine::call::seats::NoAnswer;
 use engine::call::{Dialer, Registry};
 use engine::cluster::{
     self, About, Cluster, FleetClaims, FleetRooms, JoinOptions, MovedMember, MovedPeers,
-    NodeReaper, PeerTimes, Peers, RunState, SessionPurpose, has_members,
+    NodeReaper, PeerTimes, Peers, RunState, SessionPurpose, has_members, post,
 };
 use engine::config::Config;
 use engine::inbox::Inbox;
@@ -530,9 +530,7 @@ impl Forwarder {
         }
         let members = self.cluster.others().into_iter().filter(|other| other.state.is_member());
         let results = members.map(|member| async move {
-            let mut request = Request::new(Bytes::new());
-            *request.method_mut() = Method::POST;
-            *request.uri_mut() = Uri::from_static(SETTINGS);
+            let request = post(SETTINGS, Bytes::new());
             let answer = self.cluster.peers().send(member.run, request);
             let answer = tokio::time::timeout(SETTINGS_TIME, answer).await;
             matches!(answer, Ok(Ok(answer)) if answer.status() == StatusCode::OK)
@@ -777,9 +775,7 @@ async fn ask_others<T: DeserializeOwned>(
 ) -> Vec<(String, Option<T>)> {
     let others = cluster.others().into_iter().filter(|other| other.state.is_member());
     let asked = others.map(|other| async move {
-        let mut request = Request::new(body.clone());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::from_static(path);
+        let request = post(path, body.clone());
         let answer = tokio::time::timeout(STATUS_TIME, cluster.peers().send(other.run, request));
         let answer = answer.await.ok().and_then(Result::ok);
         let read = |answer: Response<Bytes>| serde_json::from_slice(answer.body()).ok();
@@ -817,9 +813,7 @@ pub(super) fn share_turns(inbox: &Inbox, cluster: Arc<Cluster>) {
     inbox.turns().share(Box::new(move |run| {
         let cluster = cluster.clone();
         tokio::spawn(async move {
-            let mut request = Request::new(Bytes::new());
-            *request.method_mut() = Method::POST;
-            *request.uri_mut() = Uri::from_static(TURNS);
+            let request = post(TURNS, Bytes::new());
             // The other node looks for them every few seconds, too.
             let _ = cluster.peers().send(run, request).await;
         });
@@ -839,9 +833,7 @@ pub(super) fn tell_drain(cluster: Arc<Cluster>, dialer: Dialer, waiting: Vec<Wai
         }
         let others = cluster.others().into_iter().filter(|other| other.state == RunState::Up);
         for other in others {
-            let mut request = Request::new(Bytes::new());
-            *request.method_mut() = Method::POST;
-            *request.uri_mut() = Uri::from_static(WAITING);
+            let request = post(WAITING, Bytes::new());
             let answer = cluster.peers().send(other.run, request);
             let answer = tokio::time::timeout(HAND_OVER_TIME, answer).await;
             if matches!(answer, Ok(Ok(answer)) if answer.status() == StatusCode::OK) {

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Method, Request, Uri};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Apis;
 use crate::api::auth::RateChanges;
-use engine::cluster::Cluster;
+use engine::cluster::{Cluster, post};
 use engine::limiter::{FailureChanges, Failures};
 use model::Clock;
 
@@ -64,9 +63,7 @@ impl SharedCounts {
             let changes = Changes { people, phones, rates };
             let body = Bytes::from(serde_json::to_vec(&changes).unwrap_or_default());
             let sent = cluster.peers().sees().into_iter().map(|run| {
-                let mut request = Request::new(body.clone());
-                *request.method_mut() = Method::POST;
-                *request.uri_mut() = Uri::from_static(COUNTS);
+                let request = post(COUNTS, body.clone());
                 tokio::time::timeout(SEND_TIME, cluster.peers().send(run, request))
             });
             join_all(sent).await;

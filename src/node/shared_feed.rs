@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Method, Request, Uri};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use engine::cluster::Cluster;
+use engine::cluster::{Cluster, post};
 use engine::feed::{Feed, FeedEvent, RelayedEvent};
 
 /// Path at which a node receives events.
@@ -118,9 +117,7 @@ async fn tell(cluster: &Cluster, run: Uuid, batch: &Batch, has_missed: bool) -> 
         return true;
     }
     let batch = Batch { missed: batch.missed || has_missed, events: batch.events.clone() };
-    let mut request = Request::new(Bytes::from(serde_json::to_vec(&batch).unwrap_or_default()));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = Uri::from_static(FEED);
+    let request = post(FEED, Bytes::from(serde_json::to_vec(&batch).unwrap_or_default()));
     let answer = tokio::time::timeout(SEND_TIME, cluster.peers().send(run, request)).await;
     matches!(answer, Ok(Ok(answer)) if answer.status().is_success())
 }

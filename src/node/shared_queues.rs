@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Method, Request, Uri};
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use engine::call::{Outbox, QueueNews};
-use engine::cluster::Cluster;
+use engine::cluster::{Cluster, post};
 
 /// Path at which a node receives news of queues.
 pub(super) const QUEUES: &str = "/queues";
@@ -40,9 +39,7 @@ pub(super) async fn share(cluster: Arc<Cluster>, outbox: Outbox, stop: Cancellat
     while let Some(Some(batch)) = stop.run_until_cancelled(collect(&mut news)).await {
         let body = Bytes::from(serde_json::to_vec(&batch).unwrap_or_default());
         let sent = cluster.peers().sees().into_iter().map(|run| {
-            let mut request = Request::new(body.clone());
-            *request.method_mut() = Method::POST;
-            *request.uri_mut() = Uri::from_static(QUEUES);
+            let request = post(QUEUES, body.clone());
             tokio::time::timeout(SEND_TIME, cluster.peers().send(run, request))
         });
         let _ = stop.run_until_cancelled(join_all(sent)).await;

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Method, Request, Uri};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -26,7 +25,7 @@ use super::Inner;
 use super::message::{FromPhone, NodeMessage, RequestError};
 use super::session::{command, session_hash};
 use engine::call::phones::{Owner, Registration, RegistrationId, ToPhone};
-use engine::cluster::Cluster;
+use engine::cluster::{Cluster, post};
 use model::{AuthId, CallUuid, Clock, EndpointId, EndpointName};
 
 /// Path of the messages about phones between nodes.
@@ -167,9 +166,7 @@ impl PhoneFleet {
         message: &PeerMessage,
         time: Duration,
     ) -> Option<T> {
-        let mut request = Request::new(Bytes::from(serde_json::to_vec(message).ok()?));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::from_static(PATH);
+        let request = post(PATH, Bytes::from(serde_json::to_vec(message).ok()?));
         let answer = tokio::time::timeout(time, self.cluster.peers().send(to, request)).await;
         let answer = answer.ok()?.ok().filter(|answer| answer.status().is_success())?;
         serde_json::from_slice(answer.body()).ok()

@@ -313,7 +313,7 @@ pub struct MediaStats {
     pub packets_in: u64,
     /// The number of RTP packets sent.
     pub packets_out: u64,
-    /// The number of datagrams that matched no leg, and of STUN requests beyond the limits of theirs.
+    /// The number of datagrams that matched no leg, and of STUN requests beyond the limits of their leg.
     /// They are dropped without a reply.
     pub unmatched: u64,
     /// The number of ticks that started more than 20 ms late.

@@ -156,7 +156,8 @@ struct RoutedLeg {
     /// The checks of the leg that have an entry in the table.
     checks: VecDeque<TransactionId>,
     peer_address: Option<SocketAddr>,
-    /// Starts anew in another process, where str0m knows no address yet.
+    /// Limits the STUN requests of the peer. Not part of the snapshot for another process, because
+    /// str0m begins without known addresses there, too.
     stun_quota: StunQuota,
     /// The peer's addresses with a permission of the TURN server.
     permitted: Vec<IpAddr>,

@@ -217,23 +217,21 @@ impl Store {
         earlier_runs::write(&self.shared.folder, runs)
     }
 
-    /// Returns which other nodes have unfinished work in this store, and how much: open calls, calls
-    /// to end at Meta, callbacks, messages, agents' answers and recordings. A node continues only what
-    /// has its own name.
+    /// Returns the other nodes that this store names, and how much unfinished work each has: open
+    /// calls, calls to end at Meta, callbacks, messages, agents' answers and recordings. A node
+    /// continues only what has its own name.
     ///
     /// # Errors
     /// Fails if the database query fails.
-    pub async fn unfinished_of_others(
-        &self,
-        node_id: &str,
-    ) -> Result<Vec<(String, i64)>, StoreError> {
-        let select = "SELECT owner, count(*) FROM (\
-            SELECT node_id AS owner FROM calls WHERE ended_us IS NULL \
-            UNION ALL SELECT coalesce(farewell_node, node_id) FROM calls WHERE farewell_us IS NOT NULL \
-            UNION ALL SELECT node_id FROM callbacks WHERE next_us IS NOT NULL \
-            UNION ALL SELECT node_id FROM messages WHERE status = 'queued' AND wamid IS NULL \
-            UNION ALL SELECT node_id FROM turns \
-            UNION ALL SELECT node_id FROM recordings WHERE ended_us IS NULL) AS owners \
+    pub async fn other_nodes(&self, node_id: &str) -> Result<Vec<(String, i64)>, StoreError> {
+        let select = "SELECT owner, coalesce(sum(records), 0) FROM (\
+            SELECT node_id AS owner, 1 AS records FROM calls WHERE ended_us IS NULL \
+            UNION ALL SELECT coalesce(farewell_node, node_id), 1 FROM calls WHERE farewell_us IS NOT NULL \
+            UNION ALL SELECT node_id, 1 FROM callbacks WHERE next_us IS NOT NULL \
+            UNION ALL SELECT node_id, 1 FROM messages WHERE status = 'queued' AND wamid IS NULL \
+            UNION ALL SELECT node_id, 1 FROM turns \
+            UNION ALL SELECT node_id, 1 FROM recordings WHERE ended_us IS NULL \
+            UNION ALL SELECT node_id, 0 FROM nodes) AS owners \
             WHERE owner <> $1 GROUP BY owner ORDER BY owner";
         let rows = sql::query_as(select).bind(node_id).fetch_all(&self.shared.read).await;
         rows.map_err(failed("look for work of other nodes"))
@@ -245,13 +243,6 @@ impl Store {
     /// # Errors
     /// Fails if the database rejects the write or the store was closed first.
     pub async fn take_over(&self, node_id: &str) -> Result<(), StoreError> {
-        // Only nodes that had calls are in the table. Without others, large tables need not be read.
-        let named = "SELECT EXISTS (SELECT 1 FROM nodes WHERE node_id <> $1)";
-        let named = sql::query_scalar::<bool>(named).bind(node_id).fetch_one(&self.shared.read);
-        let has_others = named.await.map_err(failed("look for other nodes"))?;
-        if !has_others && self.unfinished_of_others(node_id).await?.is_empty() {
-            return Ok(());
-        }
         self.shared.queue.run(TakeOver { node_id: node_id.to_owned() }).await.map(drop)
     }
 

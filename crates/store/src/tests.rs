@@ -147,8 +147,8 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
     let store = fixture.open().await;
     let record = store.calls().get(&scope, uuid(1)).await.unwrap().unwrap();
     assert_eq!((record.start, record.end), (begun, Some(ended)));
-    assert_eq!(store.unfinished_of_others("node").await.unwrap(), []);
-    let others = store.unfinished_of_others("another").await.unwrap();
+    assert_eq!(store.other_nodes("node").await.unwrap(), []);
+    let others = store.other_nodes("another").await.unwrap();
     assert!(matches!(&others[..], [(name, 1..)] if name == "node"), "{others:?}");
     let orphans = store.calls().orphans("node").await.unwrap();
     assert_eq!(orphans.iter().map(|o| &o.start).collect::<Vec<_>>(), [&start(2, MAIN, MAIN)]);
@@ -801,7 +801,7 @@ async fn the_work_of_a_renamed_node_is_taken_over() {
     store.flush().await;
     let before = store.calls().orphans("node").await.unwrap();
     store.take_over("renamed").await.unwrap();
-    assert_eq!(store.unfinished_of_others("renamed").await.unwrap(), []);
+    assert_eq!(store.other_nodes("renamed").await.unwrap(), []);
     assert_eq!(store.calls().orphans("renamed").await.unwrap()[0].lived, before[0].lived);
     let (origins, _) = store.outbox().due_origins("renamed", secs(9_999)).await.unwrap();
     assert_eq!(origins.len(), 1);

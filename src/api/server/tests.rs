@@ -576,7 +576,11 @@ fn r14_trusts_only_the_configured_proxies() {
         HeaderValue::from_bytes(b"\xff, 1.2.3.4").unwrap(),
     )]);
     let appended = client("10.0.0.1".parse().unwrap(), &headers, &trusted);
-    assert_eq!(appended.to_string(), "1.2.3.4", "a proxy added its hop to what is not text");
+    assert_eq!(
+        appended.to_string(),
+        "1.2.3.4",
+        "the hop of the proxy counts, although the client's part is not UTF-8"
+    );
     assert_eq!(of("10.0.0.1", &[]), "10.0.0.1");
 }
 
@@ -659,7 +663,7 @@ async fn r10_unread_responses_over_http2_make_room_for_others() {
     server.cancel.cancel();
 }
 
-/// Otherwise one client could fill the listener with connections that nobody may close.
+/// A client whose connections can't be evicted could take all connections of the listener.
 #[tokio::test]
 async fn r10_an_authenticated_request_protects_its_connection_only_while_it_is_in_progress() {
     let server = start(HttpLimits { connections: 1, ..HttpLimits::default() }).await;

@@ -63,6 +63,31 @@ impl NumberSpec {
     }
 }
 
+#[cfg(test)]
+impl NumberSpec {
+    /// A number with calling enabled, up to 100 calls and no URLs.
+    pub(crate) fn for_tests(number: &str, id: &str, account: &str) -> Self {
+        Self {
+            number: E164::parse(number).unwrap(),
+            phone_number_id: id.into(),
+            first_id: id.into(),
+            waba: "1029384756".into(),
+            account: account.into(),
+            alias: String::new(),
+            calling_enabled: true,
+            silent: false,
+            agent_first: false,
+            answer: None,
+            fallback: None,
+            hangup: None,
+            messages: None,
+            calls_per_number: 100,
+            permissions: Permissions::default(),
+            access_token: None,
+        }
+    }
+}
+
 /// A number and the counter of its live calls.
 #[derive(Debug)]
 pub struct NumberEntry {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use model::Clock;
-use model::{AuthId, Direction, E164, PhoneNumberId, Timestamp, WabaId};
+use model::{AuthId, Direction, E164, PhoneNumberId, Timestamp};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -225,24 +225,7 @@ fn account(id: &str, parent: Option<&str>, cps: Option<u32>) -> AccountSpec {
 }
 
 fn number(digits: &str, id: &str, account: &str, calls: u32) -> NumberSpec {
-    NumberSpec {
-        number: E164::parse(digits).unwrap(),
-        first_id: id.into(),
-        phone_number_id: id.into(),
-        waba: WabaId::from("1029384756"),
-        account: account.into(),
-        alias: String::new(),
-        calling_enabled: true,
-        silent: false,
-        agent_first: false,
-        answer: None,
-        fallback: None,
-        hangup: None,
-        messages: None,
-        calls_per_number: calls,
-        permissions: Default::default(),
-        access_token: None,
-    }
+    NumberSpec { calls_per_number: calls, ..NumberSpec::for_tests(digits, id, account) }
 }
 
 struct World {

@@ -158,8 +158,8 @@ impl TurnQueue {
         }
     }
 
-    /// Removes all turns of a conversation whose first one failed because of the store. They are read
-    /// from there again, so that none overtakes another one.
+    /// Drops the queued turns of a conversation after a failure of the store at the first one. They are
+    /// read from the store again later, so that they keep their order.
     fn defer(&mut self, conversation: Uuid) {
         let lane = self.lanes.remove(&conversation).unwrap_or_default();
         if let Some(WaitingTurn { turn, .. }) = lane.front() {

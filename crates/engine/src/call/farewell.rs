@@ -29,8 +29,8 @@ const POLL: Duration = Duration::from_secs(5);
 const BATCH: u32 = 256;
 const AT_ONCE: usize = 32;
 
-/// What came of a request, for as long as the store still has it as due. While the database rejects
-/// writes, it answers reads with what it had before.
+/// The outcome of a request, kept while the store still returns the request as due. While the database
+/// rejects writes, reads return rows without the outcome.
 pub(super) struct Outcome {
     tries: u32,
     /// When to send the request again; `None` if Graph has confirmed it.
@@ -64,7 +64,7 @@ pub async fn send_pending(
     }
 }
 
-/// Sends what is due, until nothing is that has not been sent.
+/// Sends the requests that are due, and those that become due meanwhile.
 pub(super) async fn send_all(
     services: &Services,
     directory: &Directory,

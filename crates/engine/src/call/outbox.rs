@@ -7,7 +7,9 @@
 //! from others. The store and `answer` decide the order and the retries. A crash at any time can
 //! repeat a delivery but not lose one.
 
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -232,6 +234,20 @@ fn account_of(origin: &str) -> &str {
     origin.split(' ').next().unwrap_or_default()
 }
 
+/// Reduces a count by one. A count of 0 has no entry.
+fn count_down<K, Q>(counts: &mut HashMap<K, usize>, key: &Q)
+where
+    K: Borrow<Q> + Eq + Hash,
+    Q: Eq + Hash + ?Sized,
+{
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
 /// The slot of a callback in memory. Released on drop, after the result is stored.
 struct MemorySlot {
     outbox: Arc<Inner>,
@@ -263,12 +279,7 @@ impl Drop for MemorySlot {
         self.attempted();
         let mut held = self.outbox.held();
         held.keys.remove(&self.key);
-        if let Some(count) = held.of_call.get_mut(&self.call) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                held.of_call.remove(&self.call);
-            }
-        }
+        count_down(&mut held.of_call, &self.call);
         if let Some(gone) = &mut held.gone {
             gone.insert(self.key.clone());
         }
@@ -281,13 +292,7 @@ impl Drop for MemorySlot {
                 held.of_origin.remove(&self.origin);
             }
         }
-        let account = account_of(&self.origin);
-        if let Some(count) = held.of_account.get_mut(account) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                held.of_account.remove(account);
-            }
-        }
+        count_down(&mut held.of_account, account_of(&self.origin));
     }
 }
 

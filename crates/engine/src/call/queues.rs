@@ -449,8 +449,7 @@ mod tests {
     use crate::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec};
     use machine::{CallSetup, CallUrls, MachineLimits};
     use model::{
-        AuthId, CallType, CallUuid, Clock, Direction, E164, HangupCause, Method, PhoneNumberId,
-        Timestamp,
+        AuthId, CallType, CallUuid, Clock, Direction, HangupCause, Method, PhoneNumberId, Timestamp,
     };
     use xml::ast::DocUrl;
 
@@ -480,24 +479,7 @@ mod tests {
 
     /// A number of a subaccount without calls per second of its own.
     fn number(account: &str, digits: &str) -> NumberSpec {
-        NumberSpec {
-            number: E164::parse(digits).unwrap(),
-            first_id: digits.into(),
-            phone_number_id: digits.into(),
-            waba: "1029384756".into(),
-            account: account.into(),
-            alias: String::new(),
-            calling_enabled: true,
-            silent: false,
-            agent_first: false,
-            answer: None,
-            fallback: None,
-            hangup: None,
-            messages: None,
-            calls_per_number: 100,
-            permissions: Default::default(),
-            access_token: None,
-        }
+        NumberSpec::for_tests(digits, digits, account)
     }
 
     fn setup(number: &NumberEntry, to: &str) -> CallSetup {

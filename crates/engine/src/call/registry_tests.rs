@@ -27,9 +27,9 @@ use machine::{
 use media::{Media, MediaConfig, Mixer};
 use model::Clock;
 use model::Health;
+use model::Method;
 use model::Secret;
 use model::{Digit, Leg};
-use model::{E164, Method};
 use speech::config::SpeechConfig;
 use speech::library::Library;
 use speech::recognise::Recognisers;
@@ -84,22 +84,10 @@ impl World {
         let directory = Arc::new(Directory::new(100));
         let url = |path: &str| Some((DocUrl(app.url(path).into()), Method::Post));
         let number = NumberSpec {
-            number: E164::parse("918035737458").unwrap(),
-            first_id: PHONE_NUMBER_ID.into(),
-            phone_number_id: PHONE_NUMBER_ID.into(),
-            waba: "1029384756".into(),
-            account: MAIN.into(),
-            alias: String::new(),
-            calling_enabled: true,
-            silent: false,
-            agent_first: false,
             answer: url("/answer"),
-            fallback: None,
             hangup: url("/hangup"),
-            messages: None,
             calls_per_number: 2,
-            permissions: Default::default(),
-            access_token: None,
+            ..NumberSpec::for_tests("918035737458", PHONE_NUMBER_ID, MAIN)
         };
         let tokens = vec![Secret::new("token")];
         let account = AccountSpec { auth_id: MAIN.into(), parent: None, cps: None, tokens };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fleet::{Answer, Beat, LimitKey, Membership, OVERDUE, Request, RunSnapshot, TermState};
-use http::{Method, StatusCode, Uri};
+use http::StatusCode;
 use model::metric::{self, beat};
 use store::{FleetSession, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::lease::Units;
+use super::peers::post;
 use super::{BEAT, EVIDENCE, JoinOptions, Shared};
 
 /// Maximum time between two readings of the clock, which detect that the process was paused.
@@ -278,9 +279,7 @@ impl Beats {
         nodes.rotate_left(turn);
         let asked = async {
             for run in nodes {
-                let mut request = http::Request::new(body.clone());
-                *request.method_mut() = Method::POST;
-                *request.uri_mut() = Uri::from_static(BEAT);
+                let request = post(BEAT, body.clone());
                 let Ok(response) = self.shared.peers.send(run, request).await else { continue };
                 if response.status() == StatusCode::OK {
                     return Some((run, serde_json::from_slice(response.body()).ok()?));

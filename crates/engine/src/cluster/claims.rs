@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
+use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{Method, Request, StatusCode, Uri};
 use machine::Termination;
 use model::metric::{self, claim};
 use model::{CallUuid, Direction};
@@ -19,6 +19,7 @@ use store::{ClaimKey, ClaimOutcome, FleetSession, Store, StoreError};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
+use super::peers::post;
 use super::{CALLS, HAS_CALL, HELD_CALLS, Shared, WEBHOOK};
 use crate::call::CallEvent;
 use crate::call::registry::{CallKey, Registry};
@@ -311,9 +312,7 @@ impl FleetClaims {
         webhook: SignedWebhook,
     ) -> Result<(), Unreachable> {
         let SignedWebhook { body, headers } = webhook;
-        let mut request = Request::new(body);
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::from_static(path);
+        let mut request = post(path, body);
         *request.headers_mut() = headers;
         for name in [CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING] {
             request.headers_mut().remove(name);
@@ -355,9 +354,7 @@ impl FleetClaims {
     async fn ask_nodes(&self, key: &CallKey, named: Option<CallUuid>) -> Option<Uuid> {
         let body = Bytes::from(serde_json::to_vec(&(key, named)).unwrap_or_default());
         let ask = |run| {
-            let mut request = Request::new(body.clone());
-            *request.method_mut() = Method::POST;
-            *request.uri_mut() = Uri::from_static(HAS_CALL);
+            let request = post(HAS_CALL, body.clone());
             async move {
                 let answer = self.shared.peers.send(run, request).await;
                 answer.is_ok_and(|answer| answer.status() == StatusCode::OK).then_some(run)

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use fleet::{LimitKey, Supply, Usage};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::{Method, Request, Uri};
 use model::E164;
 use tokio::sync::watch;
 
+use super::peers::post;
 use super::{Shared, WANT};
 use crate::admission::{Caps, Counter, Gate, Lack, Lease};
 
@@ -184,9 +184,7 @@ impl FleetLease {
         for run in self.0.peers.sees() {
             let (peers, body) = (self.0.peers.clone(), body.clone());
             tokio::spawn(async move {
-                let mut request = Request::new(body);
-                *request.method_mut() = Method::POST;
-                *request.uri_mut() = Uri::from_static(WANT);
+                let request = post(WANT, body);
                 // The next beats of the other node do the same, later.
                 let _ = peers.send(run, request).await;
             });

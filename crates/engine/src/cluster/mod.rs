@@ -44,6 +44,7 @@ pub use self::lost::LostNodes;
 use self::peers::MovedIdentity;
 pub use self::peers::{
     BindError, MovedPeers, PeerAddress, PeerError, PeerHandler, PeerTimes, Peers, hold_until_end,
+    post,
 };
 pub use self::reaper::NodeReaper;
 pub use self::rooms::FleetRooms;

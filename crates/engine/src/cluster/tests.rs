@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use model::{AuthId, Clock, Direction, E164, Health, WabaId};
+use model::{AuthId, Clock, Direction, Health, WabaId};
 use store::testing::{place, skipped_on_sqlite};
 use store::{RunInfo, Store, StoreError, StoreOptions};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::{About, Cluster, JoinError, JoinOptions, PeerTimes, Peers, Reaper};
-use crate::admission::settings::Permissions;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Slot};
 
 const SLOTS: u32 = 12;
@@ -63,22 +62,9 @@ fn directory() -> Arc<Directory> {
     let account =
         AccountSpec { auth_id: auth_id.clone(), parent: None, cps: Some(PERMITS), tokens: vec![] };
     let number = NumberSpec {
-        number: E164::parse("918035737458").unwrap(),
-        phone_number_id: NUMBER_ID.into(),
-        first_id: NUMBER_ID.into(),
-        waba: WabaId::from(String::new()),
-        account: auth_id,
-        alias: String::new(),
-        calling_enabled: true,
-        silent: false,
-        agent_first: false,
-        answer: None,
-        fallback: None,
-        hangup: None,
-        messages: None,
         calls_per_number: SLOTS,
-        permissions: Permissions::default(),
-        access_token: None,
+        waba: WabaId::from(String::new()),
+        ..NumberSpec::for_tests("918035737458", NUMBER_ID, auth_id.as_str())
     };
     directory.replace(vec![account], vec![number]).unwrap();
     directory

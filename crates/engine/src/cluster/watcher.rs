@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fleet::{Finding, Reading, RunReading, Watch};
-use http::{Method, Request, Uri};
 use store::{FleetSession, RunInfo, Store, StoreError};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use super::peers::post;
 use super::{About, READ_INTERVAL, Reaper, Shared, TERM};
 
 /// Timeout for one reading of the other nodes and its consequences.
@@ -88,9 +88,7 @@ impl<R: Reaper> Watcher<R> {
         for run in self.shared.peers.sees() {
             let shared = self.shared.clone();
             tokio::spawn(async move {
-                let mut request = Request::new(Bytes::from(term.to_string()));
-                *request.method_mut() = Method::POST;
-                *request.uri_mut() = Uri::from_static(TERM);
+                let request = post(TERM, Bytes::from(term.to_string()));
                 let Ok(response) = shared.peers.send(run, request).await else { return };
                 let theirs = std::str::from_utf8(response.body()).ok();
                 if let Some(theirs) = theirs.and_then(|term| term.parse().ok()) {

@@ -17,7 +17,7 @@ use crate::meta::GraphConfig;
 use egress::testing::{ReceivedRequest, Reply, Server, egress, open_guard};
 use model::Health;
 use model::Secret;
-use model::{AuthId, Disk, E164, MessageStatus, Routing, Timestamp};
+use model::{AuthId, Disk, MessageStatus, Routing, Timestamp};
 use store::{
     Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter,
     DeliveryView, Receiver, Scope, WebhookRow, WebhookWrite,
@@ -43,22 +43,10 @@ struct World {
 
 fn spec(account: &str) -> NumberSpec {
     NumberSpec {
-        number: E164::parse("918035737458").unwrap(),
-        first_id: "106".into(),
-        phone_number_id: "106".into(),
         waba: "7".into(),
-        account: account.into(),
-        alias: String::new(),
         calling_enabled: false,
-        silent: false,
-        agent_first: false,
-        answer: None,
-        fallback: None,
-        hangup: None,
-        messages: None,
         calls_per_number: 1,
-        permissions: Default::default(),
-        access_token: None,
+        ..NumberSpec::for_tests("918035737458", "106", account)
     }
 }
 

@@ -202,22 +202,14 @@ impl World {
             tokens: Vec::new(),
         };
         let numbers = world["numbers"].as_array().unwrap().iter().map(|row| NumberSpec {
-            number: E164::parse(row["number"].as_str().unwrap()).unwrap(),
-            first_id: text(&row["phone_number_id"]).into(),
-            phone_number_id: text(&row["phone_number_id"]).into(),
             waba: WabaId::from(text(&row["waba"])),
-            account: account.auth_id.clone(),
-            alias: String::new(),
             calling_enabled: row["calling_enabled"].as_bool().unwrap(),
-            silent: false,
-            agent_first: false,
-            answer: None,
-            fallback: None,
-            hangup: None,
-            messages: None,
             calls_per_number,
-            permissions: Default::default(),
-            access_token: None,
+            ..NumberSpec::for_tests(
+                row["number"].as_str().unwrap(),
+                &text(&row["phone_number_id"]),
+                account.auth_id.as_str(),
+            )
         });
         let directory = Directory::new(10);
         directory.replace(vec![account.clone()], numbers.collect()).unwrap();

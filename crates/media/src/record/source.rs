@@ -53,8 +53,9 @@ impl Source for RoomAudio {
     }
 }
 
-/// Pauses a recording. Clones share their state: the number of changes, which is odd during a pause.
-/// A reader can thus tell that a pause began and ended since it last looked.
+/// Pauses a recording. Clones share their state: a counter that each pause and each resumption
+/// increments, so it is odd during a pause. By comparing it, a reader also detects a pause that began
+/// and ended between two of its reads.
 #[derive(Clone, Debug, Default)]
 pub struct Pause(Arc<AtomicU32>);
 
@@ -128,7 +129,7 @@ mod tests {
     use crate::opus::Encoder;
     use crate::tap::{TapEnd, TapEntry, TapSides, tap};
 
-    /// Tracks whose samples are the number of the step.
+    /// Tracks with one sample for each step: its number.
     struct Steps {
         waiting: std::ops::Range<i16>,
         now: [i16; 1],

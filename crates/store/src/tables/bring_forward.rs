@@ -32,11 +32,8 @@ impl WriteTask for BringForward {
         let of_node = self.of_node.iter().map(times).map(|update| update.bind(&self.node_id));
         let updates: Vec<_> = of_node.chain(self.of_no_node.iter().map(times)).collect();
         async move {
-            let mut changed = 0;
-            for update in updates {
-                changed += update.execute(&mut *to).await?.rows_affected();
-            }
-            Ok(changed)
+            let outcomes = sql::execute_each(to, updates).await?;
+            Ok(outcomes.iter().map(|outcome| outcome.changed).sum())
         }
         .boxed()
     }

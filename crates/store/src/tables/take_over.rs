@@ -33,13 +33,11 @@ impl WriteTask for TakeOver {
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        let statements = STATEMENTS.iter().map(|text| sql::query(*text).bind(&self.node_id));
+        let statements: Vec<_> = statements.collect();
         async move {
-            let mut changed = 0;
-            for statement in STATEMENTS {
-                let statement = sql::query(*statement).bind(&self.node_id);
-                changed += statement.execute(&mut *to).await?.rows_affected();
-            }
-            Ok(changed)
+            let outcomes = sql::execute_each(to, statements).await?;
+            Ok(outcomes.iter().map(|outcome| outcome.changed).sum())
         }
         .boxed()
     }

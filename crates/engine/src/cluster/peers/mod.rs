@@ -238,6 +238,14 @@ impl Drop for Inner {
     }
 }
 
+/// Returns a request to another node, for [`Peers::send`].
+pub fn post(path: &'static str, body: Bytes) -> Request<Bytes> {
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_static(path);
+    request
+}
+
 impl Peers {
     /// Listens at `listen`, and creates a certificate, unless they are `moved`. Other members connect
     /// to `advertise`, or to the bound address if that is `None`.
@@ -520,9 +528,7 @@ impl Peers {
     /// wait for it.
     pub async fn announce_move(&self) {
         let announced = self.sees().into_iter().map(|run| {
-            let mut request = Request::new(Bytes::new());
-            *request.method_mut() = Method::POST;
-            *request.uri_mut() = Uri::from_static(MOVING);
+            let request = post(MOVING, Bytes::new());
             async move { self.send(run, request).await.is_ok() }
         });
         let _ = tokio::time::timeout(ANNOUNCE_TIME, join_all(announced)).await;
