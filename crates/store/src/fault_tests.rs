@@ -309,6 +309,24 @@ async fn r11_without_database_and_journal_the_node_is_unready_and_retries_slowly
 }
 
 #[tokio::test]
+async fn r11_a_failure_lasts_until_a_transaction_succeeds() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    fixture.switch.set(true, false);
+    // Never journalled, so that nothing waits for the database.
+    store.recordings().delete(vec![uuid(1).0]).await.unwrap_err();
+    let tries = fixture.switch.tries.load(Ordering::SeqCst);
+    until("it is tried again", async || {
+        assert!(store.is_journalling(), "no transaction has succeeded");
+        fixture.switch.tries.load(Ordering::SeqCst) >= tries + 2
+    })
+    .await;
+    fixture.switch.set(false, false);
+    until("it works again", async || !store.is_journalling()).await;
+    store.close().await;
+}
+
+#[tokio::test]
 async fn r11_a_locked_database_delays_no_call() {
     let fixture = Fixture::new();
     let store = fixture.open().await;

@@ -589,6 +589,10 @@ impl Writer {
         let recovered = async {
             let replayed = self.replay().await?;
             let mut deferred = std::mem::take(&mut self.deferred);
+            if replayed == 0 && deferred.is_empty() {
+                // What failed was not journalled. Only a transaction shows that the next one works.
+                self.transaction(&[]).await?;
+            }
             let stored = self.write_to_database(&mut deferred).await;
             self.deferred = deferred;
             stored.map(|()| replayed)
