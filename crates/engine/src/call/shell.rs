@@ -430,6 +430,13 @@ impl Shell {
         if b_leg != std::mem::replace(&mut self.b_leg, b_leg) {
             call.view.set_b_leg(b_leg);
         }
+        let is_end = |output: &Output| {
+            matches!(output, Output::State { state: CallState::Closing | CallState::Over })
+        };
+        if outputs.iter().any(is_end) {
+            // A recording that an earlier output of this step ends would report a live call.
+            call.view.set_state(CallState::Closing);
+        }
         let last = outputs.iter().any(|output| matches!(output, Output::Over));
         self.outputs.extend(outputs.into_iter().map(|output| (at, output, last)));
         self.execute_outputs();
