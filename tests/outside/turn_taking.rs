@@ -282,7 +282,7 @@ async fn finished_speech_ends_early_and_unfinished_speech_late() {
         let (waited, action) = world.call(&[before, &silence(1_400), after]).await;
         calls += 1;
         // On a busy machine, a debug build may load the model and estimate too late to help.
-        if calls == 20 || world.was_estimated(&action).await {
+        if calls == 60 || world.was_estimated(&action).await {
             break waited;
         }
     };

@@ -215,6 +215,7 @@ pub struct Node {
     pub config: std::path::PathBuf,
     log: Arc<Mutex<Vec<String>>>,
     pub dir: tempfile::TempDir,
+    _limit: TimeLimit,
 }
 
 /// Ports of nodes, below the system's ephemeral range and apart from those of `offhook dev --nodes`.
@@ -288,7 +289,8 @@ impl Node {
         }
         let Member { child, admin, config } = members.remove(0);
         let public = format!("http://127.0.0.1:{base}");
-        Self { child, others: members, public, admin, config, log, dir }
+        let limit = TimeLimit::start(log.clone());
+        Self { child, others: members, public, admin, config, log, dir, _limit: limit }
     }
 
     /// Starts a node with a file that another program wrote into `dir`.
@@ -301,6 +303,7 @@ impl Node {
     ) -> Self {
         let log = Arc::new(Mutex::new(Vec::new()));
         let node = Self {
+            _limit: TimeLimit::start(log.clone()),
             child: spawn(&program(), config, &log, &envs),
             others: Vec::new(),
             public: public.to_owned(),
@@ -544,6 +547,45 @@ impl Node {
             let _ = member.child.wait();
         }
         self.child.wait().expect("its end").code()
+    }
+}
+
+/// Ends the test program if a node lives much longer than any test takes: a test that waits for
+/// something that never comes would otherwise go on until all checks are given up, without a word
+/// about which one it was.
+struct TimeLimit {
+    /// Closed when dropped.
+    _is_over: std::sync::mpsc::Sender<()>,
+}
+
+impl TimeLimit {
+    const LIMIT: Duration = Duration::from_secs(15 * 60);
+    /// Lines of the node's log that are printed.
+    const LINES: usize = 60;
+
+    fn start(log: Arc<Mutex<Vec<String>>>) -> Self {
+        use std::io::Write as _;
+        let (is_over, over) = std::sync::mpsc::channel();
+        // A measurement takes as long as it is asked to.
+        if std::env::args().any(|arg| arg == "--ignored") {
+            return Self { _is_over: is_over };
+        }
+        let test = std::thread::current().name().unwrap_or("of another thread").to_owned();
+        std::thread::spawn(move || {
+            if over.recv_timeout(Self::LIMIT) != Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                return;
+            }
+            let log = log.lock().expect("log");
+            let end = log[log.len().saturating_sub(Self::LINES)..].join("\n");
+            // The harness captures what `eprintln` prints.
+            let _ = writeln!(
+                std::io::stderr(),
+                "the test {test} has not ended {} minutes after it started a node; the end of its log:\n{end}",
+                Self::LIMIT.as_secs() / 60
+            );
+            std::process::exit(101);
+        });
+        Self { _is_over: is_over }
     }
 }
 
