@@ -130,10 +130,11 @@ impl PeerRequests {
                 let webhook = SignedWebhook { body, headers: head.headers };
                 empty(webhook::handle_forwarded(&self.webhooks, &webhook))
             }
-            path @ (cluster::CALLS | cluster::HELD_CALLS) => {
+            path @ (cluster::CALLS | cluster::HELD_CALLS | cluster::MESSAGES) => {
                 let reason = match path {
                     cluster::CALLS => HandOver::NotAdmitted,
-                    _ => HandOver::NoUnits,
+                    cluster::HELD_CALLS => HandOver::NoUnits,
+                    _ => HandOver::Messages,
                 };
                 let (head, body) = request.into_parts();
                 let (webhooks, headers) = (self.webhooks.clone(), head.headers);

@@ -460,6 +460,7 @@ async fn f26_a_node_that_loses_the_database_alone_is_carried_by_another() {
     // Its own call goes on, and is reported when its record is written.
     assert_eq!(in_use(&nodes[..1]).await, 1.0);
     manage_calls_at_a_carried_node(&nodes, &key).await;
+    send_messages_to_both(&nodes).await;
     let ended = terminate_body(&early).to_string();
     assert_eq!(nodes[0].post_webhook(&ended).await.status, 200);
     cable.mend();
@@ -511,6 +512,30 @@ async fn manage_calls_at_a_carried_node(nodes: &[Node; 2], [id, secret]: &[Strin
             assert_eq!(get(node, &path, &key).await.status, 401, "{path}");
         }
     }
+}
+
+/// The first node has lost the database. The messages that arrive at it are stored by the other one,
+/// among those that arrive there.
+async fn send_messages_to_both(nodes: &[Node; 2]) {
+    let texts: Vec<String> = (0..6).map(|n| format!("Message {n}")).collect();
+    for (n, text) in texts.iter().enumerate() {
+        let message = json!({"type": "text", "text": {"body": text}});
+        let body = message_body(USER, &format!("wamid.both.{n}"), message);
+        assert_eq!(nodes[n % 2].post_webhook(&body).await.status, 200);
+    }
+    let get = async |path: &str| {
+        let url = format!("{}/api/v1/conversations/{path}", nodes[1].public);
+        http::send("GET", &url, &[("x-api-key", API_KEY)], String::new()).await.json()
+    };
+    let found = get(&format!("?q={USER}")).await;
+    let id = found["items"][0]["id"].as_str().unwrap_or_else(|| panic!("{found}"));
+    let timeline = get(&format!("{id}/timeline/")).await;
+    let shown = timeline["items"].as_array().unwrap().iter();
+    let mut shown: Vec<&str> = shown.filter_map(|item| item["text"].as_str()).collect();
+    shown.sort_unstable();
+    assert_eq!(shown, texts, "{timeline}");
+    let stored = [("kind", "messages.text"), ("result", "message_stored")];
+    assert!((nodes[1].metric("offhook_webhook_events_total", &stored).await - 6.0).abs() < 0.1);
 }
 
 fn call_uuid(call: &serde_json::Value) -> String {

@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use super::peers::post;
-use super::{CALLS, HAS_CALL, HELD_CALLS, Shared, WEBHOOK};
+use super::{CALLS, HAS_CALL, HELD_CALLS, MESSAGES, Shared, WEBHOOK};
 use crate::call::CallEvent;
 use crate::call::registry::{CallKey, Registry};
 use crate::webhook::{Claim, ClaimPurpose, HandOver, OtherNodes, SignedWebhook, Unreachable};
@@ -500,6 +500,7 @@ impl OtherNodes for FleetClaims {
         let path = match reason {
             HandOver::NotAdmitted => CALLS,
             HandOver::NoUnits => HELD_CALLS,
+            HandOver::Messages => MESSAGES,
         };
         async move {
             let mut nodes = self.shared.peers.sees();

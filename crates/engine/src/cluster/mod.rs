@@ -68,6 +68,10 @@ pub const CALLS: &str = "/calls";
 /// is away, with Meta's signature.
 pub const HELD_CALLS: &str = "/held-calls";
 
+/// Path of webhooks with messages that arrived at a node which the database does not answer, with
+/// Meta's signature.
+pub const MESSAGES: &str = "/messages";
+
 /// Path of the question whether a node has a live call: a JSON array with the call's
 /// [`CallKey`](crate::call::registry::CallKey) and the id in the event's opaque data or null. The
 /// status is 200 if it has the call, otherwise 404.

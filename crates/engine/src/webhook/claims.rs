@@ -37,7 +37,7 @@ pub trait OtherNodes: Send + Sync {
     /// full.
     fn is_starting(&self) -> bool;
 
-    /// Hands the inbound calls of a webhook over to any other node that takes them.
+    /// Hands the inbound calls or the messages of a webhook over to any other node that takes them.
     fn hand_over(
         &self,
         webhook: SignedWebhook,
@@ -45,13 +45,16 @@ pub trait OtherNodes: Send + Sync {
     ) -> BoxFuture<'_, Result<(), Unreachable>>;
 }
 
-/// Why a node hands inbound calls over to another one.
+/// What a node hands over to another one, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandOver {
-    /// It takes no calls at the moment.
+    /// Inbound calls: it takes none at the moment.
     NotAdmitted,
-    /// It holds no units for them, and no node gets more while the database is away.
+    /// Inbound calls: it holds no units for them, and no node gets more while the database is away.
     NoUnits,
+    /// Messages, their statuses and permissions: in its journal, they would be behind newer ones of
+    /// the same conversation that other nodes store.
+    Messages,
 }
 
 /// What a node claims a call for.

@@ -78,8 +78,8 @@ pub fn handle_forwarded<C: Calls>(
     }
 }
 
-/// Handles a webhook from another node of the fleet that does not admit the webhook's inbound
-/// calls. The status is 200 if this node takes them, and 503 if it does not admit them either.
+/// Handles a webhook of which another node of the fleet hands the inbound calls or the messages
+/// over. The status is 200 if this node takes them, and 503 if it can't take them either.
 pub async fn handle_handed_over<C: Calls>(
     handler: &WebhookHandler<C>,
     webhook: &SignedWebhook,
@@ -130,10 +130,12 @@ async fn event<C: Calls + 'static, B: Body>(
     if let Some(claims) = head.extensions.get::<RequestClaims>() {
         claims.authenticate();
     }
+    let webhook = SignedWebhook { body: body.into(), headers: head.headers };
+    let has_messages = !handler.hand_messages_over(&webhook).await;
     let mut busy = false;
-    match handler
-        .deliver_received(received, &body, |handled| busy |= handled.effect == Effect::Busy)
-    {
+    match handler.deliver_received(received, &webhook.body, has_messages, |handled| {
+        busy |= handled.effect == Effect::Busy;
+    }) {
         Err(_) => refused(Effect::BadJson, StatusCode::BAD_REQUEST),
         Ok(waiting) => {
             let is_settled = if waiting.is_empty() {
@@ -141,7 +143,6 @@ async fn event<C: Calls + 'static, B: Body>(
             } else {
                 // Not cancelled if Meta closes the connection: a call that was claimed must begin,
                 // and an event that was not written must be accepted when it is delivered again.
-                let webhook = SignedWebhook { body: body.into(), headers: head.headers };
                 let handler = handler.clone();
                 let settled =
                     async move { handler.settle_shared(waiting, Some(webhook), STORE_TIME).await };

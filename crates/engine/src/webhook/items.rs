@@ -66,6 +66,13 @@ pub enum Content {
     Malformed,
 }
 
+impl Content {
+    /// Whether it belongs to a conversation rather than to a call or an account.
+    pub(super) fn is_of_conversation(&self) -> bool {
+        matches!(self, Self::Message { .. } | Self::Permission(_) | Self::MessageStatus { .. })
+    }
+}
+
 /// A `call_permission_reply` (`docs/reference/meta.md#permission-replies`).
 #[derive(Clone)]
 pub struct PermissionReply {

@@ -279,11 +279,12 @@ impl<C: Calls> WebhookHandler<C> {
     /// # Errors
     /// Returns an error if the body is not JSON.
     pub fn deliver(&self, body: &[u8], each: impl FnMut(ItemResult)) -> Result<(), BadJson> {
-        self.deliver_received(self.clock.now(), body, each).map(drop)
+        self.deliver_received(self.clock.now(), body, true, each).map(drop)
     }
 
     /// Processes the items of a verified body and passes each result to `each`. `received` is when
-    /// its request arrived. The caller must wait for the returned writes before it responds.
+    /// its request arrived. `has_messages` is false if another node has taken its messages. The
+    /// caller must wait for the returned writes before it responds.
     ///
     /// # Errors
     /// Returns an error if the body is not JSON. Nothing has been processed then.
@@ -291,6 +292,7 @@ impl<C: Calls> WebhookHandler<C> {
         &self,
         received: Instant,
         body: &[u8],
+        has_messages: bool,
         mut each: impl FnMut(ItemResult),
     ) -> Result<Vec<PendingWrite>, BadJson> {
         let mut waiting = Vec::<PendingWrite>::new();
@@ -298,13 +300,8 @@ impl<C: Calls> WebhookHandler<C> {
             let before = waiting.len();
             let Item { kind, id, content } = item;
             let effect = match content {
-                Content::Permission(reply) => self.permission(*reply, &mut waiting),
-                Content::Message { phone_number_id, message } => {
-                    self.message(&phone_number_id, *message, &mut waiting)
-                }
-                Content::MessageStatus { phone_number_id, status } => {
-                    self.message_status(&phone_number_id, *status, &mut waiting)
-                }
+                // The other node counts it.
+                content if content.is_of_conversation() && !has_messages => Effect::Duplicate,
                 content => self.item(&kind, content, received, &mut waiting),
             };
             let tally = Tally::new(kind.label(), effect);
@@ -347,8 +344,23 @@ impl<C: Calls> WebhookHandler<C> {
         Ok(!busy)
     }
 
-    /// Takes the inbound calls of a webhook that another node has received and does not admit, with
-    /// the time limit `at_most` for writes. Returns `false` if this node does not admit them either.
+    /// Lets another node process the messages of a webhook if the database does not answer this one.
+    /// Returns `false` if there are none, or if no node took them.
+    pub(super) async fn hand_messages_over(&self, webhook: &SignedWebhook) -> bool {
+        let Some(others) = self.others.as_ref().filter(|others| others.is_cut_off()) else {
+            return false;
+        };
+        let mut has_messages = false;
+        let decoded = decode::decode(&webhook.body, |item| {
+            has_messages |= item.content.is_of_conversation();
+        });
+        decoded.is_ok()
+            && has_messages
+            && others.hand_over(webhook.clone(), HandOver::Messages).await.is_ok()
+    }
+
+    /// Takes what another node hands over of a webhook that it has received, with the time limit
+    /// `at_most` for writes. Returns `false` if this node can't take it either.
     ///
     /// # Errors
     /// Returns an error if the body is not JSON. Nothing has been processed then.
@@ -362,25 +374,34 @@ impl<C: Calls> WebhookHandler<C> {
         let is_refused = match reason {
             HandOver::NotAdmitted => self.passes_calls_on(),
             HandOver::NoUnits => self.gate.is_draining() || is_starting(),
+            HandOver::Messages => self.others.as_ref().is_some_and(|others| others.is_cut_off()),
         };
         if is_refused {
             return Ok(false);
         }
         let (now, mut waiting, mut busy) = (self.clock.now(), Vec::new(), false);
         decode::decode(body, |Item { kind, content, .. }| {
-            let Content::Connect(connect) = content else { return };
-            if connect.direction == Direction::Inbound {
-                let number = &connect.key.phone_number_id;
-                if reason == HandOver::NoUnits && !self.gate.has_units(now, number) {
-                    busy = true;
-                    return;
+            let is_handed_over = match (&content, reason) {
+                (content, HandOver::Messages) => content.is_of_conversation(),
+                (Content::Connect(connect), HandOver::NotAdmitted | HandOver::NoUnits) => {
+                    connect.direction == Direction::Inbound
                 }
-                let before = waiting.len();
-                let effect = self.connect(*connect, now, now, &mut waiting);
-                let tally = Tally::new(kind.label(), effect);
-                waiting.iter_mut().skip(before).for_each(|one| one.tally = Some(tally.clone()));
-                busy |= effect == Effect::Busy;
+                _ => false,
+            };
+            if !is_handed_over {
+                return;
             }
+            if let (Content::Connect(connect), HandOver::NoUnits) = (&content, reason)
+                && !self.gate.has_units(now, &connect.key.phone_number_id)
+            {
+                busy = true;
+                return;
+            }
+            let before = waiting.len();
+            let effect = self.item(&kind, content, now, &mut waiting);
+            let tally = Tally::new(kind.label(), effect);
+            waiting.iter_mut().skip(before).for_each(|one| one.tally = Some(tally.clone()));
+            busy |= effect == Effect::Busy;
         })?;
         Ok(self.settle(waiting, at_most).await && !busy)
     }
@@ -780,11 +801,14 @@ impl<C: Calls> WebhookHandler<C> {
                 self.changed(event)
             }
             Content::Change { .. } => Effect::Duplicate,
-            // Handled by the caller, since their writes must be awaited.
-            Content::Permission(_)
-            | Content::Message { .. }
-            | Content::MessageStatus { .. }
-            | Content::Ignored => Effect::Ignored,
+            Content::Permission(reply) => self.permission(*reply, waiting),
+            Content::Message { phone_number_id, message } => {
+                self.message(&phone_number_id, *message, waiting)
+            }
+            Content::MessageStatus { phone_number_id, status } => {
+                self.message_status(&phone_number_id, *status, waiting)
+            }
+            Content::Ignored => Effect::Ignored,
             Content::Malformed => Effect::Malformed,
         }
     }
