@@ -555,7 +555,7 @@ impl Node {
 /// about which one it was.
 struct TimeLimit {
     /// Closed when dropped.
-    _is_over: std::sync::mpsc::Sender<()>,
+    _is_over: std::sync::mpsc::SyncSender<()>,
 }
 
 impl TimeLimit {
@@ -565,7 +565,7 @@ impl TimeLimit {
 
     fn start(log: Arc<Mutex<Vec<String>>>) -> Self {
         use std::io::Write as _;
-        let (is_over, over) = std::sync::mpsc::channel();
+        let (is_over, over) = std::sync::mpsc::sync_channel(1);
         // A measurement takes as long as it is asked to.
         if std::env::args().any(|arg| arg == "--ignored") {
             return Self { _is_over: is_over };
