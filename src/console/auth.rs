@@ -212,7 +212,8 @@ impl FromRequestParts<Arc<Console>> for Visitor {
         match person(console, &parts.headers).await.map_err(|no| *no)? {
             Some(person) => {
                 // Before the page reads anything: later changes have higher numbers.
-                let at = console.apis.api().feed.last(&person.user.main_account);
+                let at =
+                    console.apis.api().feed.last(&person.user.account, &person.user.main_account);
                 let claims = parts.extensions.get::<RequestClaims>();
                 let account = &person.user.main_account;
                 if claims.is_some_and(|claims| !claims.authenticate_caller(account)) {

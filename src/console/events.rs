@@ -143,7 +143,7 @@ pub(super) async fn serve(
     };
     // Read after the page was rendered: a change that this page includes and the browser's does not
     // must not be taken for known, because no later event would contain it.
-    let last = console.apis.api().feed.last(&main_account);
+    let last = console.apis.api().feed.last(&account, &main_account);
     let feed = Feed { news, account, main_account, console: console.clone(), watched, _open: open };
     // Events in between are not kept, so everything may have changed; a different number may also
     // come from another process.
@@ -194,10 +194,10 @@ impl Feed {
     }
 
     fn last(&self) -> u64 {
-        self.console.apis.api().feed.last(&self.main_account)
+        self.console.apis.api().feed.last(&self.account, &self.main_account)
     }
 
-    /// Waits for changes. Returns their kinds and the number of the last one. The kinds are empty
+    /// Waits for changes. Returns their kinds, and a number up to which they are all contained. The kinds are empty
     /// if nothing changed `within` that time. `None` if the node stops.
     async fn next_changes(&mut self, within: Option<Duration>) -> Option<(u64, BTreeSet<String>)> {
         let until = async move {
@@ -208,7 +208,7 @@ impl Feed {
         };
         tokio::pin!(until);
         let mut changed = BTreeSet::new();
-        let mut last = loop {
+        loop {
             let news = tokio::select! {
                 biased;
                 news = self.news.recv() => news,
@@ -217,25 +217,24 @@ impl Feed {
             match news {
                 Ok(news) if news.is_for(&self.account, &self.main_account) => {
                     changed.extend(kinds(&news.change));
-                    break match news.number {
-                        0 => self.last(),
-                        number => number,
-                    };
+                    break;
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => {
                     changed.insert("all".to_owned());
-                    break self.last();
+                    break;
                 }
                 Err(RecvError::Closed) => return None,
             }
-        };
+        }
         tokio::time::sleep(BATCH_WINDOW).await;
+        // Before the rest is received: events after this number may be among it, none before it is
+        // missing.
+        let last = self.last();
         loop {
             match self.news.try_recv() {
                 Ok(news) if news.is_for(&self.account, &self.main_account) => {
                     changed.extend(kinds(&news.change));
-                    last = last.max(news.number);
                 }
                 Ok(_) => {}
                 Err(TryRecvError::Lagged(_)) => {

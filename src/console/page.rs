@@ -393,7 +393,7 @@ pub(super) async fn fallback(
     let page = match auth::person(&console, &headers).await {
         Ok(Some(person)) => {
             let (query, path) = (super::form::Form::default(), "/console/".to_owned());
-            let at = console.apis.api().feed.last(&person.user.main_account);
+            let at = console.apis.api().feed.last(&person.user.account, &person.user.main_account);
             Visitor {
                 person,
                 preferences,

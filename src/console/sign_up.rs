@@ -103,7 +103,7 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
             },
         );
     };
-    let at = console.apis.api().feed.last(&person.user.main_account);
+    let at = console.apis.api().feed.last(&person.user.account, &person.user.main_account);
     let path = "/console/numbers/".to_owned();
     let visitor = Visitor {
         person,

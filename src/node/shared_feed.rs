@@ -141,7 +141,7 @@ mod tests {
         assert!(receive(&there, &serde_json::to_vec(&batch).unwrap()));
         let event = theirs.recv().await.unwrap();
         assert!(event.is_for(&account, &account) && event.is_relayed);
-        assert_eq!(there.last(&account), 1);
+        assert_eq!(there.last(&account, &account), 1);
         // The missed events may concern any account.
         let missed = Batch { missed: true, ..Batch::default() };
         assert!(receive(&there, &serde_json::to_vec(&missed).unwrap()));

@@ -5,6 +5,7 @@
 //! Publishing never waits. The last 4,096 events are kept; a slower subscriber is informed how many
 //! it missed and has to read everything again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -21,8 +22,6 @@ const KEPT: usize = 4_096;
 /// An event of the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedEvent {
-    /// The event's position in the sequence of the main account's events in this process.
-    pub number: u64,
     pub main_account: AuthId,
     /// The account that it belongs to. `None` if it concerns all accounts of the main account.
     pub account: Option<AuthId>,
@@ -115,9 +114,19 @@ pub struct Feed(Arc<Inner>);
 struct Inner {
     /// The first event number of each account.
     first: u64,
-    /// The latest numbers by main account.
-    last: DashMap<AuthId, u64>,
+    /// By main account.
+    counts: DashMap<AuthId, EventCounts>,
     sender: broadcast::Sender<Arc<FeedEvent>>,
+}
+
+/// The numbers of a main account's events so far.
+#[derive(Debug, Default)]
+struct EventCounts {
+    all: u64,
+    /// Of those that concern all its accounts.
+    common: u64,
+    /// Of those of one account, by account.
+    of: HashMap<AuthId, u64>,
 }
 
 impl Feed {
@@ -126,8 +135,8 @@ impl Feed {
     /// everything.
     pub fn since(now: Timestamp) -> Self {
         let first = u64::try_from(now.micros()).unwrap_or(0);
-        let (last, sender) = (DashMap::new(), broadcast::Sender::new(KEPT));
-        Self(Arc::new(Inner { first, last, sender }))
+        let (counts, sender) = (DashMap::new(), broadcast::Sender::new(KEPT));
+        Self(Arc::new(Inner { first, counts, sender }))
     }
 
     /// Creates a feed with event numbers from 1.
@@ -137,30 +146,41 @@ impl Feed {
 
     /// Publishes an event. This is cheap if there are no subscribers.
     pub fn publish(&self, to: Audience<'_>, change: FeedChange) {
-        let number = self.count(to.main_account);
-        self.send(number, to, change, false);
+        self.count_and_send(to, change, false);
     }
 
     /// Publishes an event of another node.
     pub fn relay(&self, event: RelayedEvent) {
         let RelayedEvent { main_account, account, change } = event;
-        let number = self.count(&main_account);
         let to = Audience { main_account: &main_account, account: account.as_ref() };
-        self.send(number, to, change, true);
+        self.count_and_send(to, change, true);
     }
 
     /// Publishes that events of another node were missed.
     pub fn relay_unknown(&self) {
         let nobody = AuthId::from("");
         let to = Audience { main_account: &nobody, account: None };
-        self.send(0, to, FeedChange::Unknown, true);
+        self.send(to, FeedChange::Unknown, true);
     }
 
-    fn send(&self, number: u64, to: Audience<'_>, change: FeedChange, is_relayed: bool) {
+    fn count_and_send(&self, to: Audience<'_>, change: FeedChange, is_relayed: bool) {
+        let mut counts = self.0.counts.entry(to.main_account.clone()).or_default();
+        counts.all += 1;
+        match to.account {
+            Some(account) => match counts.of.get_mut(account) {
+                Some(count) => *count += 1,
+                None => drop(counts.of.insert(account.clone(), 1)),
+            },
+            None => counts.common += 1,
+        }
+        // Before the counts are released, so that an event which is counted was sent.
+        self.send(to, change, is_relayed);
+    }
+
+    fn send(&self, to: Audience<'_>, change: FeedChange, is_relayed: bool) {
         if self.0.sender.receiver_count() > 0 {
             // Fails if the last subscriber just left.
             let _ = self.0.sender.send(Arc::new(FeedEvent {
-                number,
                 main_account: to.main_account.clone(),
                 account: to.account.cloned(),
                 change,
@@ -169,29 +189,20 @@ impl Feed {
         }
     }
 
-    /// Counts an event of a main account, and returns its number.
-    fn count(&self, main_account: &AuthId) -> u64 {
-        match self.0.last.get_mut(main_account) {
-            Some(mut last) => {
-                *last += 1;
-                *last
-            }
-            None => {
-                let mut last = self.0.last.entry(main_account.clone()).or_insert(self.0.first);
-                *last += 1;
-                *last
-            }
-        }
-    }
-
     /// Subscribes to later events.
     pub fn watch(&self) -> broadcast::Receiver<Arc<FeedEvent>> {
         self.0.sender.subscribe()
     }
 
-    /// Returns the number of the latest event of a main account.
-    pub fn last(&self, main_account: &AuthId) -> u64 {
-        self.0.last.get(main_account).map_or(self.0.first, |last| *last)
+    /// Returns the number of the latest event that users of `account` may see (see
+    /// [`FeedEvent::is_for`]). All events up to that number have been sent to the subscribers.
+    pub fn last(&self, account: &AuthId, main_account: &AuthId) -> u64 {
+        let counts = self.0.counts.get(main_account);
+        let count = counts.map_or(0, |counts| match account == main_account {
+            true => counts.all,
+            false => counts.common + counts.of.get(account).copied().unwrap_or_default(),
+        });
+        self.0.first + count
     }
 }
 
@@ -215,13 +226,13 @@ mod tests {
         let number: E164 = E164::parse("918035737458").unwrap();
         feed.publish(to, FeedChange::Number(number.clone()));
         let news = watch.recv().await.unwrap();
-        assert_eq!((news.number, &news.change), (2, &FeedChange::Number(number)));
-        assert_eq!(feed.last(&account), 2);
+        assert_eq!(news.change, FeedChange::Number(number));
+        assert_eq!(feed.last(&account, &account), 2);
         for _ in 0..=KEPT {
             feed.publish(to, FeedChange::People);
         }
         assert!(matches!(watch.recv().await, Err(broadcast::error::RecvError::Lagged(1))));
-        assert_eq!(watch.recv().await.unwrap().number, 4);
+        assert_eq!(watch.recv().await.unwrap().change, FeedChange::People);
     }
 
     #[tokio::test]
@@ -233,7 +244,9 @@ mod tests {
         for to in [Audience::of(&main, &main), Audience::of(&sub, &main), all] {
             feed.publish(to, FeedChange::People);
         }
-        assert_eq!((feed.last(&main), feed.last(&other)), (3, 0), "numbers of their own");
+        let numbers = [(&main, &main), (&sub, &main), (&sister, &main), (&other, &other)];
+        let numbers = numbers.map(|(account, main)| feed.last(account, main));
+        assert_eq!(numbers, [3, 2, 1, 0], "the events that each may see");
         let mut seen = Vec::new();
         for _ in 0..3 {
             let event = watch.recv().await.unwrap();
