@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -821,9 +822,14 @@ pub(super) fn share_turns(inbox: &Inbox, cluster: Arc<Cluster>) {
 }
 
 /// Announces to the other nodes that this one is draining, and hands its waiting calls over. Ends
-/// these calls if no other node adopts them.
-pub(super) fn tell_drain(cluster: Arc<Cluster>, dialer: Dialer, waiting: Vec<Waiting>) {
-    tokio::spawn(async move {
+/// these calls if no other node adopts them. The process does not end before, within its time limits.
+pub(super) fn tell_drain(
+    tasks: &TaskTracker,
+    cluster: Arc<Cluster>,
+    dialer: Dialer,
+    waiting: Vec<Waiting>,
+) {
+    tasks.spawn(async move {
         // It takes no more work of others. If this is not written, they hand it work until it ends.
         if let Err(error) = cluster.drain().await {
             warn!(%error, "drain not announced to the fleet");
@@ -834,14 +840,13 @@ pub(super) fn tell_drain(cluster: Arc<Cluster>, dialer: Dialer, waiting: Vec<Wai
         let others = cluster.others().into_iter().filter(|other| other.state == RunState::Up);
         for other in others {
             let request = post(WAITING, Bytes::new());
-            let answer = cluster.peers().send(other.run, request);
-            let answer = tokio::time::timeout(HAND_OVER_TIME, answer).await;
-            if matches!(answer, Ok(Ok(answer)) if answer.status() == StatusCode::OK) {
+            let answer = cluster.peers().send_within(other.run, request, HAND_OVER_TIME).await;
+            if answer.is_ok_and(|answer| answer.status() == StatusCode::OK) {
                 info!(calls = waiting.len(), node_id = %other.node_id, "handed over waiting calls");
                 return dialer.forget_adopted(waiting);
             }
         }
-        dialer.give_up_drained(waiting);
+        dialer.give_up_unadopted(waiting).await;
     });
 }
 

@@ -117,6 +117,7 @@ impl Base {
             dialer: dialer.clone(),
             phones: services.phones.clone(),
             cluster: place.cluster().cloned(),
+            tasks: services.tasks.clone(),
         };
         let live = Arc::new(Live {
             registry: registry.clone(),

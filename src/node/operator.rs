@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio_util::task::TaskTracker;
 
 use super::fleet;
 use super::reload::Reloader;
@@ -30,6 +31,7 @@ pub(super) struct Drain {
     pub(super) dialer: Dialer,
     pub(super) phones: Phones,
     pub(super) cluster: Option<Arc<Cluster>>,
+    pub(super) tasks: TaskTracker,
 }
 
 impl Drain {
@@ -39,7 +41,9 @@ impl Drain {
         // another node place them.
         let shared = self.stop();
         match &self.cluster {
-            Some(cluster) => fleet::tell_drain(cluster.clone(), self.dialer.clone(), shared),
+            Some(cluster) => {
+                fleet::tell_drain(&self.tasks, cluster.clone(), self.dialer.clone(), shared);
+            }
             None => self.dialer.give_up_drained(shared),
         }
     }

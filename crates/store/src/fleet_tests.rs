@@ -449,6 +449,16 @@ async fn f05_claims_name_the_owner_of_a_call() {
     session.settle_rejections(&[4]).await.unwrap();
     assert_eq!(session.claim(reject, one, own, b"birth").await.unwrap(), ClaimOutcome::Tombstone);
 
+    // A claim that was written without this being known is withdrawn.
+    let lost = key(6, "e");
+    assert_eq!(session.claim(lost, one, own, b"birth").await.unwrap(), ClaimOutcome::Mine);
+    session.withdraw_claims(one, &[6]).await.unwrap();
+    assert_eq!(session.claim(lost, two, own, b"birth").await.unwrap(), ClaimOutcome::Mine);
+    session.withdraw_claims(one, &[6]).await.unwrap();
+    let theirs = ClaimOutcome::Other { run: two, call: own };
+    assert_eq!(session.claim(lost, one, own, b"birth").await.unwrap(), theirs);
+    session.withdraw_claims(two, &[6]).await.unwrap();
+
     // The owner dies before the call has a row, and before another one is rejected.
     assert!(session.declare_dead(one, 1).await.unwrap());
     let rejections = session.unsettled_rejections(one, 10).await.unwrap();
@@ -520,6 +530,41 @@ async fn f19_the_work_of_a_dead_node_is_adopted() {
     let owners: Vec<String> = owners.fetch_all(&mut session.connection).await.unwrap();
     // An open call is first ended under its owner's name.
     assert_eq!(owners, [dead.clone(), mine.clone(), dead.clone(), other]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn f19_runs_that_leave_together_pass_their_work_to_one_that_stays() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    let mut session = store.fleet_session().await.unwrap();
+    let [one, two, three] = [1, 2, 3].map(Uuid::from_u128);
+    for run in [one, two] {
+        join(&mut session, run).await.unwrap();
+    }
+    let owner = |run: Uuid| crate::owner_name(&run.to_string(), run);
+    let row = "INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, \
+        caller_name, phone_number_id, node_id, started_us, ended_us, farewell_us) \
+        VALUES ('1', '', '', '', '', '', '', '', '7', $1, 0, 5, 7)";
+    let row = sqlx::query(row).bind(owner(one)).execute(&mut session.connection).await;
+    row.unwrap();
+    let heir = async |session: &mut FleetSession| {
+        let heir = sqlx::query_scalar("SELECT coalesce(farewell_node, node_id) FROM calls");
+        heir.fetch_one(&mut session.connection).await.unwrap()
+    };
+    for run in [one, two] {
+        session.set_draining(run).await.unwrap();
+    }
+    session.bequeath(one, &owner(one)).await.unwrap();
+    let kept: String = heir(&mut session).await;
+    assert_eq!(kept, owner(one), "the other one leaves, too");
+    join(&mut session, three).await.unwrap();
+    session.bequeath(one, &owner(one)).await.unwrap();
+    let passed: String = heir(&mut session).await;
+    assert_eq!(passed, owner(three));
     store.close().await;
 }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,9 @@ use xml::ast::DocUrl;
 
 /// Timeout for writing waiting calls to the database, or taking them from it.
 const DATABASE_TIME: Duration = Duration::from_secs(2);
+
+/// Maximum number of queued calls that are taken from the database at the same time.
+const TAKEN_AT_ONCE: usize = 8;
 
 /// Interval between attempts to take a call out of the fleet's queue.
 const TAKE_RETRY: Duration = Duration::from_millis(500);
@@ -497,6 +501,22 @@ impl Dialer {
     /// Gives up queued calls because this node is draining: they end with [`HangupCause::Drained`].
     pub fn give_up_drained(&self, calls: Vec<Waiting>) {
         calls.into_iter().for_each(|waiting| self.give_up(waiting, HangupCause::Drained, None));
+    }
+
+    /// Gives up queued calls of the fleet's queue that no node has adopted, as far as is known. Those
+    /// that one has adopted after all go on there.
+    pub async fn give_up_unadopted(&self, calls: Vec<Waiting>) {
+        let services = &self.0.services;
+        let taking = async |waiting: Waiting| {
+            let taken = services.store.waiting_calls().take(&services.node_id, waiting.setup.call);
+            let taken = tokio::time::timeout(DATABASE_TIME, taken).await;
+            (waiting, !matches!(taken, Ok(Ok(false))))
+        };
+        let taken = futures_util::stream::iter(calls).map(taking).buffer_unordered(TAKEN_AT_ONCE);
+        let (ours, adopted): (Vec<_>, Vec<_>) =
+            taken.collect::<Vec<_>>().await.into_iter().partition(|(_, is_ours)| *is_ours);
+        self.forget_adopted(adopted.into_iter().map(|(waiting, _)| waiting).collect());
+        self.give_up_drained(ours.into_iter().map(|(waiting, _)| waiting).collect());
     }
 
     /// Forgets calls that another node has adopted.

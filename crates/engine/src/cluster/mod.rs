@@ -579,15 +579,13 @@ impl Cluster {
             let _ = beats.await;
         }
         let mut session = self.store.fleet_session().await?;
-        let others = self.others();
-        if let Some(heir) = others.iter().find(|other| other.state == RunState::Up) {
-            session.adopt(&self.owner(), &heir.owner()).await?;
-        }
-        session.leave(self.shared.run).await?;
-        if let Some(heir) = others.iter().find(|other| other.state == RunState::Up) {
-            // Another node may have given it work until it left.
-            session.adopt(&self.owner(), &heir.owner()).await?;
-        }
+        let (run, owner) = (self.shared.run, self.owner());
+        // From now on, no run that leaves passes its work to this one.
+        session.set_draining(run).await?;
+        session.bequeath(run, &owner).await?;
+        session.leave(run).await?;
+        // Another node may have given it work until it left.
+        session.bequeath(run, &owner).await?;
         session.close().await
     }
 

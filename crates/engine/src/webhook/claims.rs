@@ -15,6 +15,10 @@ pub trait OtherNodes: Send + Sync {
     /// reached, the node decides alone.
     fn claim(&self, key: CallKey, purpose: ClaimPurpose) -> BoxFuture<'_, Claim>;
 
+    /// Gives up the claim of a call that this node then could neither begin nor reject, so that Meta can
+    /// deliver it to any node.
+    fn withdraw(&self, key: &CallKey);
+
     /// Reports that Meta has answered the rejection of a call. Until then, another node rejects the
     /// call if this one dies.
     fn rejected(&self, key: &CallKey);

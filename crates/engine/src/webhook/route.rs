@@ -630,7 +630,13 @@ impl<C: Calls> WebhookHandler<C> {
                     Some(birth) => {
                         let purpose = ClaimPurpose::Begin(Box::new(birth));
                         match others.claim(key.clone(), purpose).await {
-                            Claim::Ours => return self.start(&number, room, admitted, incoming),
+                            Claim::Ours => {
+                                let effect = self.start(&number, room, admitted, incoming);
+                                if effect == Effect::Busy {
+                                    others.withdraw(&key);
+                                }
+                                return effect;
+                            }
                             claim => {
                                 admitted.withdraw();
                                 return self.not_ours(claim);
@@ -645,9 +651,13 @@ impl<C: Calls> WebhookHandler<C> {
         // A call is never rejected by one node and accepted by another.
         match others.claim(key.clone(), ClaimPurpose::Reject).await {
             Claim::Ours => {
-                let (others, wacid) = (others.clone(), key.wacid.clone());
-                let settled = Box::new(move || others.rejected(&key));
-                self.reject(&number, wacid, reason, Some(settled))
+                let (wacid, settling, of) = (key.wacid.clone(), others.clone(), key.clone());
+                let settled = Box::new(move || settling.rejected(&of));
+                let effect = self.reject(&number, wacid, reason, Some(settled));
+                if effect == Effect::Busy {
+                    others.withdraw(&key);
+                }
+                effect
             }
             claim => self.not_ours(claim),
         }

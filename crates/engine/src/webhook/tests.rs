@@ -1157,6 +1157,8 @@ impl OtherNodes for OneClaim {
         .boxed()
     }
 
+    fn withdraw(&self, _: &CallKey) {}
+
     fn rejected(&self, _: &CallKey) {}
 
     fn owner(

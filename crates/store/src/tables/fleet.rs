@@ -514,23 +514,41 @@ impl FleetSession {
     pub async fn adopt(&mut self, theirs: &str, mine: &str) -> Result<u64, StoreError> {
         const WHAT: &str = "adopt the work of another node";
         let mut transaction = self.connection.begin().await.map_err(failed(WHAT))?;
-        // The lock of `oh1_adopt`: times are converted once.
-        let lock = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' adopt ' || $1, 0))";
-        let lock = sqlx::query(lock).bind(theirs).execute(&mut *transaction).await;
-        lock.map_err(failed(WHAT))?;
-        let convert = "UPDATE callbacks SET created_us = created_us - apart, since_us = since_us - apart, \
-            next_us = next_us - apart FROM (SELECT (SELECT (about::jsonb ->> 'clock_us')::bigint FROM runs WHERE run = $2::uuid) \
-                - (SELECT (about::jsonb ->> 'clock_us')::bigint FROM runs WHERE run = $3::uuid) AS apart) a \
-            WHERE node_id = $1 AND next_us IS NOT NULL AND abs(apart) > $4";
-        let run = |owner| run_of_owner(owner).map(|run| run.to_string());
-        let apart_max = i64::try_from(CLOCKS_APART.as_micros()).unwrap_or(i64::MAX);
-        let convert = sqlx::query(convert).bind(theirs).bind(run(theirs)).bind(run(mine));
-        let convert = convert.bind(apart_max).execute(&mut *transaction).await;
-        convert.map_err(failed(WHAT))?;
-        let adopt = sqlx::query_scalar("SELECT oh1_adopt($1, $2)").bind(theirs).bind(mine);
-        let adopted: i64 = adopt.fetch_one(&mut *transaction).await.map_err(failed(WHAT))?;
+        let adopted = adopt(&mut transaction, theirs, mine).await.map_err(failed(WHAT))?;
         transaction.commit().await.map_err(failed(WHAT))?;
-        Ok(u64::try_from(adopted).unwrap_or_default())
+        Ok(adopted)
+    }
+
+    /// Like [`FleetSession::adopt`], for a run that leaves: any member that stays gets the work, and
+    /// can't begin to leave meanwhile. Otherwise two runs that leave together could pass their work to
+    /// each other.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn bequeath(&mut self, run: Uuid, theirs: &str) -> Result<(), StoreError> {
+        const WHAT: &str = "pass work on to another node";
+        let mut transaction = self.connection.begin().await.map_err(failed(WHAT))?;
+        let heirs = "SELECT node_id || '/' || run::text FROM runs \
+            WHERE state = 'up' AND run <> $1::uuid ORDER BY run FOR SHARE";
+        let heirs = sqlx::query_scalar(heirs).bind(run.to_string());
+        let heirs: Vec<String> = heirs.fetch_all(&mut *transaction).await.map_err(failed(WHAT))?;
+        if let Some(heir) = heirs.first() {
+            adopt(&mut transaction, theirs, heir).await.map_err(failed(WHAT))?;
+        }
+        transaction.commit().await.map_err(failed(WHAT))
+    }
+
+    /// Deletes claims of a run that it does not know to have written, and whose calls it has neither
+    /// begun nor rejected.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn withdraw_claims(&mut self, run: Uuid, hashes: &[u128]) -> Result<(), StoreError> {
+        let delete = "DELETE FROM claims c WHERE key = ANY ($1) AND run = $2::uuid \
+            AND NOT EXISTS (SELECT 1 FROM calls l WHERE l.call_uuid = c.call::text)";
+        let delete = sqlx::query(delete).bind(keys_of(hashes)).bind(run.to_string());
+        let done = delete.execute(&mut self.connection).await;
+        done.map(drop).map_err(failed("withdraw claims"))
     }
 
     /// Transfers recordings of a node's earlier processes, whose files are on this disk, to `mine`.
@@ -638,9 +656,9 @@ impl FleetSession {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn settle_rejections(&mut self, hashes: &[u128]) -> Result<(), StoreError> {
-        let keys: Vec<_> = hashes.iter().map(|hash| hash.to_be_bytes().to_vec()).collect();
         let update = "UPDATE claims SET birth = NULL WHERE key = ANY ($1) AND call IS NULL";
-        let done = sqlx::query(update).bind(keys).execute(&mut self.connection).await;
+        let update = sqlx::query(update).bind(keys_of(hashes));
+        let done = update.execute(&mut self.connection).await;
         done.map(drop).map_err(failed("settle rejections"))
     }
 
@@ -737,4 +755,32 @@ fn grants(row: &PgRow, what: &'static str) -> Result<Vec<Grant>, StoreError> {
 
 pub(crate) fn unreadable<E: ToString>(what: &'static str) -> impl Fn(E) -> StoreError {
     move |error| StoreError::Unreadable { what, detail: error.to_string() }
+}
+
+/// Transfers the work of an owner in a transaction. Returns the number of its parts.
+async fn adopt(
+    transaction: &mut PgConnection,
+    theirs: &str,
+    mine: &str,
+) -> Result<u64, sqlx::Error> {
+    // The lock of `oh1_adopt`: times are converted once.
+    let lock =
+        "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' adopt ' || $1, 0))";
+    sqlx::query(lock).bind(theirs).execute(&mut *transaction).await?;
+    let convert = "UPDATE callbacks SET created_us = created_us - apart, since_us = since_us - apart, \
+        next_us = next_us - apart FROM (SELECT (SELECT (about::jsonb ->> 'clock_us')::bigint FROM runs WHERE run = $2::uuid) \
+            - (SELECT (about::jsonb ->> 'clock_us')::bigint FROM runs WHERE run = $3::uuid) AS apart) a \
+        WHERE node_id = $1 AND next_us IS NOT NULL AND abs(apart) > $4";
+    let run = |owner| run_of_owner(owner).map(|run| run.to_string());
+    let apart_max = i64::try_from(CLOCKS_APART.as_micros()).unwrap_or(i64::MAX);
+    let convert = sqlx::query(convert).bind(theirs).bind(run(theirs)).bind(run(mine));
+    convert.bind(apart_max).execute(&mut *transaction).await?;
+    let adopt = sqlx::query_scalar("SELECT oh1_adopt($1, $2)").bind(theirs).bind(mine);
+    let adopted: i64 = adopt.fetch_one(&mut *transaction).await?;
+    Ok(u64::try_from(adopted).unwrap_or_default())
+}
+
+/// The keys of claims in the database.
+fn keys_of(hashes: &[u128]) -> Vec<Vec<u8>> {
+    hashes.iter().map(|hash| hash.to_be_bytes().to_vec()).collect()
 }

@@ -445,7 +445,19 @@ impl Peers {
         to: Uuid,
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, PeerError> {
-        let at_most = self.0.times.request;
+        self.send_within(to, request, self.0.times.request).await
+    }
+
+    /// The same for a request that may take longer than others.
+    ///
+    /// # Errors
+    /// Returns why there is no response. The member may have executed the request.
+    pub async fn send_within(
+        &self,
+        to: Uuid,
+        request: Request<Bytes>,
+        at_most: Duration,
+    ) -> Result<Response<Bytes>, PeerError> {
         let kind = kind_of(request.uri().path());
         let exchange = async {
             let member = self.0.member(to).ok_or(PeerError::Unknown)?;
