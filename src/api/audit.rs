@@ -358,7 +358,8 @@ pub(super) async fn json_body(response: Response) -> (Response, Value) {
     (Response::from_parts(head, Body::from(bytes)), value)
 }
 
-/// Starts work and completes it even if the client disconnects, so that every change is recorded.
+/// Starts work and completes it even if the client disconnects, so that no change is done by halves or
+/// lacks its record.
 pub fn finish<T: Send + 'static, W: Future<Output = T> + Send + 'static>(
     work: W,
 ) -> impl Future<Output = Option<T>> + Send + 'static + use<T, W> {

@@ -270,6 +270,13 @@ impl IntoResponse for ApiError {
     }
 }
 
+impl ApiError {
+    /// Whether the request's body did not arrive completely.
+    pub(super) fn is_of_incomplete_body(&self) -> bool {
+        matches!(self, Self::BadRequest { code: "bad_body", .. })
+    }
+}
+
 impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         let message = error.message();

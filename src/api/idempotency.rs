@@ -218,8 +218,11 @@ impl Inner {
             work = work => work,
             never = self.keep_claimed(key) => match never {},
         };
-        let kept = keep(work.unwrap_or_else(|_| (self.rules.internal_error)())).await;
-        if is_temporary(kept.status) {
+        let response = work.unwrap_or_else(|_| (self.rules.internal_error)());
+        let is_temporary =
+            is_temporary(response.status()) || response.extensions().get::<NotKept>().is_some();
+        let kept = keep(response).await;
+        if is_temporary {
             if self.store.is_shared() {
                 self.store.responses().give_back(key.digest);
             }
@@ -307,13 +310,21 @@ impl KeptResponse {
     }
 }
 
+/// An extension of responses that a repeated request does not get, because this one did not arrive
+/// completely.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NotKept;
+
 /// Whether a request may succeed later, unchanged. No such response follows work that has created or
 /// sent something.
 fn is_temporary(status: StatusCode) -> bool {
     status.is_server_error()
         || matches!(
             status,
-            StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::TOO_MANY_REQUESTS
+            StatusCode::REQUEST_TIMEOUT
+                | StatusCode::CONFLICT
+                | StatusCode::UNPROCESSABLE_ENTITY
+                | StatusCode::TOO_MANY_REQUESTS
         )
 }
 

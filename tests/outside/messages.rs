@@ -5,8 +5,10 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use serde_json::{Value, json};
 use sim::{CallEventKind, CallScript};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::chat::{Chat, SECRET, USER, crm};
+use crate::support::database::skipped_on_postgres;
 use crate::support::http;
 use crate::support::node::{API_KEY, AUTH_ID, NUMBER, VERIFY_TOKEN};
 
@@ -19,6 +21,50 @@ fn v1(signature: &str) -> (i64, Vec<String>) {
 fn signed(secret: &str, at: i64, body: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     hex::encode(hmac::sign(&key, format!("{at}.{body}").as_bytes()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_sent_although_its_client_has_gone() {
+    if skipped_on_postgres() {
+        return;
+    }
+    let chat = Chat::start().await;
+    chat.send_text(USER, "Hello").await;
+    let id = chat.id_of(USER).await;
+    let clock = model::Clock::real();
+    let other = rusqlite::Connection::open(chat.node.dir.path().join("offhook.db")).unwrap();
+    other.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+    let host = chat.node.public.strip_prefix("http://").unwrap();
+    let body = json!({"type": "text", "text": "At nine."}).to_string();
+    let request = format!(
+        "POST /api/v1/conversations/{id}/messages/ HTTP/1.1\r\nhost: {host}\r\nx-api-key: {API_KEY}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    loop {
+        // The message waits for the store while the client goes.
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let locked = clock.now();
+        #[allow(clippy::disallowed_methods, reason = "a test's own client")]
+        let mut client = tokio::net::TcpStream::connect(host).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        // The node asks for the body when it begins the work.
+        let mut goes_on = [0; 25];
+        client.read_exact(&mut goes_on).await.unwrap();
+        assert_eq!(&goes_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        client.write_all(body.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        other.execute_batch("ROLLBACK").unwrap();
+        // On a busy machine, the node may have given up: SQLite's busy timeout is five seconds.
+        if clock.now() - locked < std::time::Duration::from_secs(4) {
+            assert_eq!(answer, "", "the connection was closed before the answer");
+            break;
+        }
+    }
+    let is_sent = |item: &Value| item["text"] == "At nine." && item["status"] == "read";
+    chat.until(&id, |items| items.iter().any(is_sent)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

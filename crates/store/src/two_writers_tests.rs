@@ -275,7 +275,12 @@ async fn f20_an_answer_of_an_agent_waits_for_another_nodes_change_of_routing() {
     let (scope, id) = (Scope::of(MAIN.into()), Uuid::from_u128(1_001));
     store.conversations().change(&scope, id, change, Vec::new()).await.unwrap();
     let epoch = store.conversations().get(&scope, id).await.unwrap().unwrap().standing.epoch;
-    assert_eq!(store.messages().enqueue(reply(1, epoch)).await.unwrap(), EnqueueResult::Stored);
+    for n in [1, 3] {
+        assert_eq!(store.messages().enqueue(reply(n, epoch)).await.unwrap(), EnqueueResult::Stored);
+    }
+    let begin =
+        async |n: u128| store.messages().begin_sending(Uuid::from_u128(9_000 + n), secs(9)).await;
+    assert!(begin(3).await.unwrap());
 
     // The conversation is routed elsewhere, then the whole number.
     for change in [
@@ -296,6 +301,7 @@ async fn f20_an_answer_of_an_agent_waits_for_another_nodes_change_of_routing() {
         );
         assert_eq!(late.unwrap(), EnqueueResult::Refused, "{change}");
     }
+    assert!(!begin(1).await.unwrap(), "nor is one sent that was queued before");
     store.close().await;
 }
 

@@ -59,7 +59,7 @@ use serde_json::Value;
 use super::audit::{self, Change};
 use super::auth::{Principal, given_api_key};
 use super::error::{ApiError, TOO_MANY_IN_PROGRESS};
-use super::idempotency::Rules;
+use super::idempotency::{NotKept, Rules};
 use super::routes::{self, Match, Operation, PathParameters};
 use super::turns;
 use super::{ApiState, App, fields, peer, query_pairs, segments, session};
@@ -191,7 +191,8 @@ async fn answer(
     {
         return Err(error::NO_DISK_SPACE);
     }
-    if is_recorded {
+    if is_recorded || key.is_some() {
+        // Before the work that is done once for a key: another request with it may arrive completely.
         // Before its turn, which others of the account wait for, and before the object is read, so
         // that the record compares the states around this change only.
         request.receive().await?;
@@ -200,10 +201,21 @@ async fn answer(
     let work = (route.handler)(request);
     let work = match is_recorded {
         true => recorded(state.clone(), principal, operation, path, work, fields).boxed(),
-        false => work,
+        false if operation.method == "GET" => work,
+        // A message may be stored already, and must be sent then.
+        false => completed(work).boxed(),
     };
     let Some(key) = key else { return work.await };
-    let work = async { work.await.unwrap_or_else(ApiError::into_response) };
+    let work = async {
+        work.await.unwrap_or_else(|error| {
+            let is_incomplete = error.is_of_incomplete_body();
+            let mut response = error.into_response();
+            if is_incomplete {
+                response.extensions_mut().insert(NotKept);
+            }
+            response
+        })
+    };
     Ok(state.number_idempotency.run(key, work).await)
 }
 
@@ -272,6 +284,13 @@ async fn recorded(
         recorded.await;
         Ok(response)
     };
+    completed(work).await
+}
+
+/// Completes work even if the client disconnects.
+async fn completed(
+    work: impl Future<Output = Result<Response, ApiError>> + Send + 'static,
+) -> Result<Response, ApiError> {
     audit::finish(work).await.unwrap_or(Err(ApiError::Internal))
 }
 

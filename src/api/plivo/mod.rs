@@ -211,7 +211,11 @@ fn serve(
     let (state, scope, operation) =
         (request.state.clone(), request.scope.clone(), request.operation);
     if !audit::is_recorded(operation) {
-        return (route.handler)(request);
+        let work = (route.handler)(request);
+        return match operation.method {
+            "GET" => work,
+            _ => completed(work).boxed(),
+        };
     }
     if operation.method != "DELETE" && !state.take_space(&scope, request.body.len()) {
         return std::future::ready(Err(PlivoError::Unavailable(NO_SPACE.1))).boxed();
@@ -250,7 +254,14 @@ fn serve(
         recorded.await;
         Ok(response)
     };
-    async { audit::finish(work).await.unwrap_or(Err(PlivoError::Internal)) }.boxed()
+    completed(work).boxed()
+}
+
+/// Completes work even if the client disconnects.
+async fn completed(
+    work: impl Future<Output = Result<Response, PlivoError>> + Send + 'static,
+) -> Result<Response, PlivoError> {
+    audit::finish(work).await.unwrap_or(Err(PlivoError::Internal))
 }
 
 /// The object at a path; null if it can't be read.

@@ -43,12 +43,13 @@ impl Conversations {
         change: ConversationChange,
     ) -> Result<bool, StoreError> {
         let silenced = change.ai_enabled == Some(false) || change.routing.is_some();
-        let _held =
-            if silenced { self.agent_locks.pause(&pair.phone_number_id).await } else { None };
         let (done, _) =
             self.store.conversations().change(scope, pair.conversation, change, Vec::new()).await?;
         if done {
             self.feed.publish(pair.into(), FeedChange::Conversation(pair.conversation));
+        }
+        if silenced {
+            self.agent_locks.wait(&pair.phone_number_id).await;
         }
         Ok(done)
     }

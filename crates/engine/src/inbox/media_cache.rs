@@ -35,13 +35,17 @@ impl MediaFolder {
         Ok(file)
     }
 
+    fn part(&self, id: Uuid) -> PathBuf {
+        self.0.join(format!("{id}.part"))
+    }
+
     /// Creates the partial file of a download, next to its final path.
     pub(super) async fn create_part(
         &self,
         id: Uuid,
     ) -> std::io::Result<(PathBuf, tokio::fs::File)> {
         self.create().await?;
-        let part = self.0.join(format!("{id}.part"));
+        let part = self.part(id);
         let file = tokio::fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -88,6 +92,8 @@ impl MediaCache {
     pub(super) async fn remove(&self, ids: Vec<Uuid>) -> bool {
         let mut is_done = true;
         for id in ids {
+            // A download in progress fails without it.
+            let _ = tokio::fs::remove_file(self.folder.part(id)).await;
             let path = self.path(id);
             let bytes = tokio::fs::metadata(&path).await.map_or(0, |meta| meta.len());
             match tokio::fs::remove_file(path).await {

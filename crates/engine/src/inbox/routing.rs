@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use futures_util::future::join_all;
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -109,7 +110,11 @@ impl Router {
         // Otherwise recording the new owner would discard it with the previous owner's routing.
         self.claim().await.map_err(RoutingError::Store)?;
         let lock = self.lock_target(routing).await?;
-        self.apply_routing(number, routing, all, &lock).await
+        self.apply_routing(number, routing, all, &lock).await?;
+        // Nobody else waits for this number's answers.
+        drop(lock);
+        self.agent_locks.wait(&number.spec.first_id).await;
+        Ok(())
     }
 
     async fn apply_routing(
@@ -120,7 +125,6 @@ impl Router {
         _lock: &ChangeLock<'_>,
     ) -> Result<(), RoutingError> {
         let id = &number.spec.first_id;
-        let _held = self.agent_locks.pause(id).await;
         let digits = number.spec.number.clone();
         let (account, before) = (number.account.auth_id.clone(), self.numbers.routing_of(number));
         let reroute = RoutingChange { phone_number_id: id.clone(), account, routing, all };
@@ -185,10 +189,12 @@ impl Router {
                 return Err(RoutingError::AgentInUse("in conversations".to_owned()));
             }
         }
-        for number in numbers {
-            self.apply_routing(&number, Routing::None, false, &lock).await?;
+        for number in &numbers {
+            self.apply_routing(number, Routing::None, false, &lock).await?;
         }
         let gone = store.agents().delete(scope, agent.id).await.map_err(RoutingError::Store)?;
+        drop(lock);
+        join_all(numbers.iter().map(|number| self.agent_locks.wait(&number.spec.first_id))).await;
         if gone {
             let to = Audience::of(&agent.account, &agent.main_account);
             self.feed.publish(to, FeedChange::Agent(agent.id));
@@ -268,7 +274,6 @@ impl Router {
         let to = to(now)?;
         self.check_target(to, &lock).await?;
         let (before, after) = (now.webhook(), to.webhook());
-        let _held = self.agent_locks.pause(&pair.phone_number_id).await;
         let mut tell = Vec::new();
         if let (true, Some(number)) = (before != after, self.numbers.number_of(pair)) {
             for (webhook, kind) in
@@ -294,6 +299,8 @@ impl Router {
         }
         self.events.send_callbacks(written);
         self.feed.publish(pair.into(), FeedChange::Conversation(pair.conversation));
+        drop(lock);
+        self.agent_locks.wait(&pair.phone_number_id).await;
         Ok(())
     }
 
@@ -302,12 +309,13 @@ impl Router {
     /// # Errors
     /// Fails if the webhook was removed or the store rejects the write. Nothing has changed then.
     pub async fn route_user(&self, pair: Pair, routing: Routing) -> Result<(), RoutingError> {
-        let _lock = self.lock_target(routing).await?;
-        let _held = self.agent_locks.pause(&pair.phone_number_id).await;
+        let lock = self.lock_target(routing).await?;
         let opened =
             self.store.conversations().open(pair.clone(), routing, self.clock.wall()).await;
         opened.map_err(RoutingError::Store)?;
         self.feed.publish((&pair).into(), FeedChange::Conversation(pair.conversation));
+        drop(lock);
+        self.agent_locks.wait(&pair.phone_number_id).await;
         Ok(())
     }
 
@@ -343,9 +351,8 @@ impl Router {
         number: &NumberEntry,
         before: NumberOwners,
     ) -> Result<(), StoreError> {
-        let _lock = self.webhooks.lock().await;
+        let lock = self.webhooks.lock().await;
         let (id, owner) = (number.spec.first_id.clone(), number.account.auth_id.clone());
-        let _held = self.agent_locks.pause(&id).await;
         if self
             .directory
             .tables()
@@ -374,7 +381,9 @@ impl Router {
             let routings = self.store.numbers().routings().await?;
             routes.change_routings(|all| *all = routings.iter().cloned().collect());
         }
-        self.numbers.set_owners([(id, NumberOwners { owner, first: before.first })]);
+        self.numbers.set_owners([(id.clone(), NumberOwners { owner, first: before.first })]);
+        drop(lock);
+        self.agent_locks.wait(&id).await;
         Ok(())
     }
 

@@ -336,11 +336,8 @@ impl MessageSender {
             Some(_) => Some(self.agent_locks.answer(&pair.phone_number_id).await),
             None => None,
         };
-        if let Some(epoch) = epoch
-            && !self.still_answers(&pair, epoch).await
-        {
-            let why = (0, "not sent: the routing of the conversation has changed".to_owned());
-            return self.fail_unsent(&pair, &message, why).await;
+        if !self.still_answers(&pair, epoch).await {
+            return self.fail_rerouted(&pair, &message).await;
         }
         let Some(number) = self.numbers.number_of(&pair) else {
             let why = (
@@ -353,7 +350,15 @@ impl MessageSender {
         let (id, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
         let requests = self.graph.messages(id, token);
         let Some(place) = self.wait_for_place(&requests).await else { return };
+        // The number may have been disconnected meanwhile.
+        if epoch.is_some() && self.numbers.is_silent(&pair) {
+            return self.fail_rerouted(&pair, &message).await;
+        }
         if !self.begin_sending(message.id).await {
+            // A change of routing that could wait no longer was made meanwhile, maybe at another node.
+            if !self.stop.is_cancelled() && !self.still_answers(&pair, epoch).await {
+                self.fail_rerouted(&pair, &message).await;
+            }
             return;
         }
         // The message waited for the store. After a day, the customer service window is closed and
@@ -414,6 +419,12 @@ impl MessageSender {
         }
     }
 
+    /// Marks a reply as failed whose agent no longer answers the conversation.
+    async fn fail_rerouted(&self, pair: &Pair, message: &NewMessage) {
+        let why = (0, "not sent: the routing of the conversation has changed".to_owned());
+        self.fail_unsent(pair, message, why).await;
+    }
+
     /// Marks a message that was not sent to Graph as failed.
     async fn fail_unsent(&self, pair: &Pair, message: &NewMessage, why: (i64, String)) {
         if is_permission_request(&message.kind, &message.content) {
@@ -444,7 +455,10 @@ impl MessageSender {
         self.feed.publish(pair.into(), change);
     }
 
-    async fn still_answers(&self, pair: &Pair, epoch: u64) -> bool {
+    /// Whether a message may be sent: it is not of an agent, or its agent still answers the
+    /// conversation.
+    async fn still_answers(&self, pair: &Pair, epoch: Option<u64>) -> bool {
+        let Some(epoch) = epoch else { return true };
         if self.numbers.is_silent(pair) {
             return false;
         }

@@ -141,7 +141,7 @@ impl UserFiles {
     /// # Errors
     /// Returns an error if the store fails.
     pub async fn get(
-        &self,
+        self: &Arc<Self>,
         message: Uuid,
         until: i64,
         tag: &str,
@@ -154,7 +154,12 @@ impl UserFiles {
         Ok(self.file_of(message, &pair, &found).await)
     }
 
-    async fn file_of(&self, message: Uuid, pair: &Pair, found: &Message) -> Option<MediaFile> {
+    async fn file_of(
+        self: &Arc<Self>,
+        message: Uuid,
+        pair: &Pair,
+        found: &Message,
+    ) -> Option<MediaFile> {
         let file = words::media(&found.message.content, &found.message.kind)?;
         let text = |name: &str| file.get(name).and_then(serde_json::Value::as_str);
         let plain = |c: &char| c.is_ascii_alphanumeric() || "/.+-".contains(*c);
@@ -169,7 +174,10 @@ impl UserFiles {
         let path = self.cache.path(message);
         if tokio::fs::metadata(&path).await.is_err() {
             let number = self.numbers.number_of(pair)?;
-            self.fetch(&number, &found.message).await;
+            let (files, message) = (self.clone(), found.message.clone());
+            // Not given up with the request: a part of the file would stay.
+            let fetching = self.tasks.spawn(async move { files.fetch(&number, &message).await });
+            let _ = fetching.await;
         }
         tokio::fs::metadata(&path).await.ok()?;
         let content_type = if content_type.contains('/') {

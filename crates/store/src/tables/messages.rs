@@ -555,12 +555,25 @@ pub(crate) async fn enqueue(
     Ok(EnqueueResult::Stored)
 }
 
-/// Records that a message is about to be sent. Meta may have it from then on.
+/// Records that a message is about to be sent. Meta may have it from then on. `Done(false)` if it must
+/// not be sent: somebody else has it, or its agent no longer answers the conversation.
 pub(crate) async fn begin_sending(
     to: &mut Conn,
     message: Uuid,
     at: Timestamp,
 ) -> Result<InboxResult, sqlx::Error> {
+    let select = format!(
+        "SELECT m.epoch AS of_reply, {ROUTING_COLUMNS} FROM messages m \
+         JOIN conversations c ON c.conversation_id = m.conversation_id {NUMBER_JOIN} \
+         WHERE m.message_id = $1 AND m.epoch IS NOT NULL"
+    );
+    let select = sql::query(select).bind(message.to_string());
+    if let Some(row) = select.fetch_optional(&mut *to).await? {
+        let epoch = u64::try_from(row.try_get::<i64, _>("of_reply")?).unwrap_or_default();
+        if routing_state(&row)?.answers(epoch).is_none() {
+            return Ok(InboxResult::Done(false, Vec::new()));
+        }
+    }
     let update = "UPDATE messages SET asked_us = $2 WHERE message_id = $1 AND status = 'queued' AND asked_us IS NULL";
     let update = sql::query(update).bind(message.to_string()).bind(at.micros());
     Ok(InboxResult::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
