@@ -19,7 +19,7 @@ const AGENT_WAIT: Duration = Duration::from_secs(15);
 pub struct AgentLocks(DashMap<PhoneNumberId, Arc<RwLock<()>>>);
 
 impl AgentLocks {
-    /// Waits for agents' answers that are being sent to Meta, but no longer than [`AGENT_WAIT`].
+    /// Waits for agents' answers that are being sent to Meta, but for 15 s at most.
     pub async fn wait(&self, number: &PhoneNumberId) {
         let _ = tokio::time::timeout(AGENT_WAIT, self.of(number).write_owned()).await;
     }
