@@ -84,8 +84,8 @@ pub enum Caller {
 }
 
 impl Apis {
-    /// Returns the account whose credentials a request carries. Its permissions are checked when it is
-    /// served.
+    /// Returns the main account to which the credentials of a request belong. Whether they permit the
+    /// request is checked later, by its handler.
     pub async fn caller(&self, headers: &HeaderMap) -> Caller {
         let api = &self.0.api;
         let from = IpAddr::from([0, 0, 0, 0]);

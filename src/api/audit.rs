@@ -376,6 +376,15 @@ pub fn finish<T: Send + 'static, W: Future<Output = T> + Send + 'static>(
     }
 }
 
+/// Completes the work of a request even if the client disconnects. The result is `gone` if the process
+/// ends before.
+pub(super) async fn complete<T: Send + 'static, E: Send + 'static>(
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+    gone: E,
+) -> Result<T, E> {
+    finish(work).await.unwrap_or(Err(gone))
+}
+
 fn truncated(text: &str) -> String {
     text.chars().take(TEXT_CHARS_MAX).collect()
 }

@@ -197,8 +197,8 @@ impl Feed {
         self.console.apis.api().feed.last(&self.account, &self.main_account)
     }
 
-    /// Waits for changes. Returns their kinds, and a number up to which they are all contained. The kinds are empty
-    /// if nothing changed `within` that time. `None` if the node stops.
+    /// Waits for changes. Returns their kinds, and the number of an event up to which all changes are
+    /// among them. The kinds are empty if nothing changed `within` that time. `None` if the node stops.
     async fn next_changes(&mut self, within: Option<Duration>) -> Option<(u64, BTreeSet<String>)> {
         let until = async move {
             match within {

@@ -192,9 +192,9 @@ async fn answer(
         return Err(error::NO_DISK_SPACE);
     }
     if is_recorded || key.is_some() {
-        // Before the work that is done once for a key: another request with it may arrive completely.
-        // Before its turn, which others of the account wait for, and before the object is read, so
-        // that the record compares the states around this change only.
+        // A change receives its body before its turn, which others of the account wait for, and before
+        // the object is read, so that the record compares the states around this change only. With a
+        // key, the work is done once, and must not depend on whether this request's body arrives.
         request.receive().await?;
     }
     let fields = request.field_names.clone();
@@ -203,7 +203,7 @@ async fn answer(
         true => recorded(state.clone(), principal, operation, path, work, fields).boxed(),
         false if operation.method == "GET" => work,
         // A message may be stored already, and must be sent then.
-        false => completed(work).boxed(),
+        false => audit::complete(work, ApiError::Internal).boxed(),
     };
     let Some(key) = key else { return work.await };
     let work = async {
@@ -284,14 +284,7 @@ async fn recorded(
         recorded.await;
         Ok(response)
     };
-    completed(work).await
-}
-
-/// Completes work even if the client disconnects.
-async fn completed(
-    work: impl Future<Output = Result<Response, ApiError>> + Send + 'static,
-) -> Result<Response, ApiError> {
-    audit::finish(work).await.unwrap_or(Err(ApiError::Internal))
+    audit::complete(work, ApiError::Internal).await
 }
 
 /// Returns the object at a path, as visible to the principal. Null if it can't be read.

@@ -214,7 +214,7 @@ fn serve(
         let work = (route.handler)(request);
         return match operation.method {
             "GET" => work,
-            _ => completed(work).boxed(),
+            _ => audit::complete(work, PlivoError::Internal).boxed(),
         };
     }
     if operation.method != "DELETE" && !state.take_space(&scope, request.body.len()) {
@@ -254,14 +254,7 @@ fn serve(
         recorded.await;
         Ok(response)
     };
-    completed(work).boxed()
-}
-
-/// Completes work even if the client disconnects.
-async fn completed(
-    work: impl Future<Output = Result<Response, PlivoError>> + Send + 'static,
-) -> Result<Response, PlivoError> {
-    audit::finish(work).await.unwrap_or(Err(PlivoError::Internal))
+    audit::complete(work, PlivoError::Internal).boxed()
 }
 
 /// The object at a path; null if it can't be read.

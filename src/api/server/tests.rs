@@ -663,7 +663,8 @@ async fn r10_unread_responses_over_http2_make_room_for_others() {
     server.cancel.cancel();
 }
 
-/// A client whose connections can't be evicted could take all connections of the listener.
+/// If a connection was never closed again after one authenticated request, a client could occupy all
+/// connections of the listener.
 #[tokio::test]
 async fn r10_an_authenticated_request_protects_its_connection_only_while_it_is_in_progress() {
     let server = start(HttpLimits { connections: 1, ..HttpLimits::default() }).await;

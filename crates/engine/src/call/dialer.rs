@@ -506,11 +506,9 @@ impl Dialer {
     /// Gives up queued calls of the fleet's queue that no node has adopted, as far as is known. Those
     /// that one has adopted after all go on there.
     pub async fn give_up_unadopted(&self, calls: Vec<Waiting>) {
-        let services = &self.0.services;
         let taking = async |waiting: Waiting| {
-            let taken = services.store.waiting_calls().take(&services.node_id, waiting.setup.call);
-            let taken = tokio::time::timeout(DATABASE_TIME, taken).await;
-            (waiting, !matches!(taken, Ok(Ok(false))))
+            let is_ours = self.take(waiting.setup.call).await != Some(false);
+            (waiting, is_ours)
         };
         let taken = futures_util::stream::iter(calls).map(taking).buffer_unordered(TAKEN_AT_ONCE);
         let (ours, adopted): (Vec<_>, Vec<_>) =
@@ -555,13 +553,12 @@ impl Dialer {
         self.0.in_transit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes a call from the fleet's queue, and places it unless another node has adopted it.
-    async fn take_and_place(self, mut waiting: Waiting, admission: CallAdmission, now: Instant) {
+    /// Removes a call from the fleet's queue. Returns `false` if another node has adopted the call, and
+    /// `None` if the database did not answer, which may have removed it nevertheless.
+    async fn take(&self, call: CallUuid) -> Option<bool> {
         let services = &self.0.services;
-        let (call, (admitted, mut engaged)) = (waiting.setup.call, admission);
-        let table = services.store.waiting_calls();
-        let taken = table.take(&services.node_id, call);
-        let taken = match tokio::time::timeout(DATABASE_TIME, taken).await {
+        let taken = services.store.waiting_calls().take(&services.node_id, call);
+        match tokio::time::timeout(DATABASE_TIME, taken).await {
             Ok(Ok(taken)) => Some(taken),
             Ok(Err(error)) => {
                 warn!(call_uuid = %call, %error, "queued call not taken from the database");
@@ -571,7 +568,14 @@ impl Dialer {
                 warn!(call_uuid = %call, "taking a queued call from the database timed out");
                 None
             }
-        };
+        }
+    }
+
+    /// Removes a call from the fleet's queue, and places it unless another node has adopted it.
+    async fn take_and_place(self, mut waiting: Waiting, admission: CallAdmission, now: Instant) {
+        let services = &self.0.services;
+        let (call, (admitted, mut engaged)) = (waiting.setup.call, admission);
+        let taken = self.take(call).await;
         let is_wanted = self.in_transit().remove(&call).is_some();
         match (taken, waiting.record) {
             (Some(false), QueueRecord::Shared) => {

@@ -96,10 +96,10 @@ pub struct FleetClaims {
     /// Calls that Meta has been told to reject and whose claims do not say so yet: the hashes of the
     /// claims.
     rejected: Mutex<Vec<u128>>,
-    /// Claims on which this node did not act: those that were not answered, if it may not decide alone,
-    /// and those of calls for which it then had no room. Their hashes. The database may have written
-    /// them, and the other nodes would take the calls for this node's.
-    denied: Mutex<Vec<u128>>,
+    /// The hashes of claims to delete: those of calls that this node has neither begun nor rejected. The
+    /// database may have them, even if it did not answer, and the other nodes would leave the calls to
+    /// this node.
+    withdrawn: Mutex<Vec<u128>>,
 }
 
 impl FleetClaims {
@@ -116,7 +116,7 @@ impl FleetClaims {
             turn,
             unsettled,
             rejected: Mutex::default(),
-            denied: Mutex::default(),
+            withdrawn: Mutex::default(),
         }
     }
 
@@ -128,8 +128,8 @@ impl FleetClaims {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn denied_claims(&self) -> MutexGuard<'_, Vec<u128>> {
-        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    fn withdrawn_claims(&self) -> MutexGuard<'_, Vec<u128>> {
+        self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records a call that has begun here although its claim may not be in the database.
@@ -180,21 +180,21 @@ impl FleetClaims {
             }
             self.settle_all(&registry).await;
             self.settle_rejections().await;
-            self.withdraw_denied().await;
+            self.settle_withdrawn().await;
         }
     }
 
-    async fn withdraw_denied(&self) {
-        let denied = std::mem::take(&mut *self.denied_claims());
-        if denied.is_empty() {
+    async fn settle_withdrawn(&self) {
+        let withdrawn = std::mem::take(&mut *self.withdrawn_claims());
+        if withdrawn.is_empty() {
             return;
         }
         let run = self.shared.run;
         let withdraw =
-            async |session: &mut FleetSession| session.withdraw_claims(run, &denied).await;
+            async |session: &mut FleetSession| session.withdraw_claims(run, &withdrawn).await;
         if let Err(error) = self.with_session(SessionPurpose::Calls, CLAIM_TIME, withdraw).await {
             tracing::warn!(%error, "claims of calls not withdrawn, trying again");
-            self.denied_claims().extend(denied);
+            self.withdrawn_claims().extend(withdrawn);
         }
     }
 
@@ -426,7 +426,7 @@ impl OtherNodes for FleetClaims {
             }
             let (claim, outcome) = match tried {
                 Ok(ClaimOutcome::Mine) => {
-                    self.denied_claims().retain(|hash| *hash != claim_key(&key).hash);
+                    self.withdrawn_claims().retain(|hash| *hash != claim_key(&key).hash);
                     (Claim::Ours, claim::OURS)
                 }
                 Ok(ClaimOutcome::Other { run, .. }) => (Claim::Theirs(run), claim::THEIRS),
@@ -438,12 +438,7 @@ impl OtherNodes for FleetClaims {
                     (Claim::Denied, claim::DENIED)
                 }
                 // Another node may have the call, and this one may be cut off.
-                Err(_) if self.shared.strict => {
-                    if !matches!(purpose, ClaimPurpose::Bury) {
-                        self.withdraw(&key);
-                    }
-                    (Claim::Denied, claim::DENIED)
-                }
+                Err(_) if self.shared.strict => (Claim::Denied, claim::DENIED),
                 Err(error) => match self.ask_nodes(&key, None).await {
                     Some(run) => (Claim::Theirs(run), claim::THEIRS),
                     None => {
@@ -463,9 +458,9 @@ impl OtherNodes for FleetClaims {
     }
 
     fn withdraw(&self, key: &CallKey) {
-        let mut denied = self.denied_claims();
-        if denied.len() < UNSETTLED_MAX {
-            denied.push(claim_key(key).hash);
+        let mut withdrawn = self.withdrawn_claims();
+        if withdrawn.len() < UNSETTLED_MAX {
+            withdrawn.push(claim_key(key).hash);
         }
     }
 

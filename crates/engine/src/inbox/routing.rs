@@ -111,7 +111,7 @@ impl Router {
         self.claim().await.map_err(RoutingError::Store)?;
         let lock = self.lock_target(routing).await?;
         self.apply_routing(number, routing, all, &lock).await?;
-        // Nobody else waits for this number's answers.
+        // The lock is released first: changes of other numbers must not wait for this one's agent.
         drop(lock);
         self.agent_locks.wait(&number.spec.first_id).await;
         Ok(())

@@ -419,7 +419,7 @@ impl MessageSender {
         }
     }
 
-    /// Marks a reply as failed whose agent no longer answers the conversation.
+    /// Marks an agent's reply as failed because the agent no longer answers the conversation.
     async fn fail_rerouted(&self, pair: &Pair, message: &NewMessage) {
         let why = (0, "not sent: the routing of the conversation has changed".to_owned());
         self.fail_unsent(pair, message, why).await;

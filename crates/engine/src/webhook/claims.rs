@@ -15,8 +15,8 @@ pub trait OtherNodes: Send + Sync {
     /// reached, the node decides alone.
     fn claim(&self, key: CallKey, purpose: ClaimPurpose) -> BoxFuture<'_, Claim>;
 
-    /// Gives up the claim of a call that this node then could neither begin nor reject, so that Meta can
-    /// deliver it to any node.
+    /// Gives up the claim of a call that this node has neither begun nor rejected, if there is one. Meta
+    /// delivers the call again, and any node may take it then.
     fn withdraw(&self, key: &CallKey);
 
     /// Reports that Meta has answered the rejection of a call. Until then, another node rejects the

@@ -568,7 +568,14 @@ impl<C: Calls> WebhookHandler<C> {
             false if self.others.as_ref().is_some_and(|others| others.is_starting()) => {
                 Effect::Busy
             }
-            false => self.admit_shared(received).await,
+            false => {
+                let call = received.connect.key.clone();
+                let effect = self.admit_shared(received).await;
+                if let (Effect::Busy, Some(others)) = (effect, &self.others) {
+                    others.withdraw(&call);
+                }
+                effect
+            }
         };
         if effect != Effect::Busy {
             self.note(key);
@@ -630,13 +637,7 @@ impl<C: Calls> WebhookHandler<C> {
                     Some(birth) => {
                         let purpose = ClaimPurpose::Begin(Box::new(birth));
                         match others.claim(key.clone(), purpose).await {
-                            Claim::Ours => {
-                                let effect = self.start(&number, room, admitted, incoming);
-                                if effect == Effect::Busy {
-                                    others.withdraw(&key);
-                                }
-                                return effect;
-                            }
+                            Claim::Ours => return self.start(&number, room, admitted, incoming),
                             claim => {
                                 admitted.withdraw();
                                 return self.not_ours(claim);
@@ -651,13 +652,9 @@ impl<C: Calls> WebhookHandler<C> {
         // A call is never rejected by one node and accepted by another.
         match others.claim(key.clone(), ClaimPurpose::Reject).await {
             Claim::Ours => {
-                let (wacid, settling, of) = (key.wacid.clone(), others.clone(), key.clone());
-                let settled = Box::new(move || settling.rejected(&of));
-                let effect = self.reject(&number, wacid, reason, Some(settled));
-                if effect == Effect::Busy {
-                    others.withdraw(&key);
-                }
-                effect
+                let (others, wacid) = (others.clone(), key.wacid.clone());
+                let settled = Box::new(move || others.rejected(&key));
+                self.reject(&number, wacid, reason, Some(settled))
             }
             claim => self.not_ours(claim),
         }

@@ -538,8 +538,8 @@ impl FleetSession {
         transaction.commit().await.map_err(failed(WHAT))
     }
 
-    /// Deletes claims of a run that it does not know to have written, and whose calls it has neither
-    /// begun nor rejected.
+    /// Deletes the claims of a run, by their hashes, whose calls have no row. The run has neither begun
+    /// nor rejected these calls.
     ///
     /// # Errors
     /// Fails if the database query fails.

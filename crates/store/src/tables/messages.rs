@@ -555,8 +555,9 @@ pub(crate) async fn enqueue(
     Ok(EnqueueResult::Stored)
 }
 
-/// Records that a message is about to be sent. Meta may have it from then on. `Done(false)` if it must
-/// not be sent: somebody else has it, or its agent no longer answers the conversation.
+/// Records that a message is about to be sent. Meta may have it from then on. Returns `Done(false)` if
+/// the message must not be sent: it was sent already or has failed, or it is the reply of an agent that
+/// no longer answers the conversation.
 pub(crate) async fn begin_sending(
     to: &mut Conn,
     message: Uuid,
